@@ -1,0 +1,35 @@
+"""What the mixture achieved, against what was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_mm.sequence import PackedBatch
+
+
+class MixtureMonitor(Callback):
+    """Logs per source `data/<source>/share` of the tokens so far, `passes` over its documents and `skipped` documents.
+
+    `data/padding` is the share of positions of the last batch that hold nothing. All of it comes with the batch, from
+    the plan: nothing is counted on the device.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
+    ) -> None:
+        """Log every so often."""
+        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not step_ended or trainer.global_step % trainer.log_every_n_steps:
+            return
+        sources = batch.plan_state["sources"]
+        total = sum(state["tokens"] for state in sources.values())
+        logged = {"data/padding": float((batch.document_ids < 0).float().mean())}
+        for name, state in sources.items():
+            logged[f"data/{name}/share"] = state["tokens"] / max(1, total)
+            logged[f"data/{name}/passes"] = state["next"] / state["documents"]
+            skipped = trainer.datamodule.skipped[name]  # type: ignore[attr-defined]
+            if skipped:
+                logged[f"data/{name}/skipped"] = float(skipped)
+        pl_module.log_dict(logged, rank_zero_only=True)

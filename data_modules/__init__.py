@@ -1,0 +1,1 @@
+"""One LightningDataModule per kind of data, and the mixture of them."""

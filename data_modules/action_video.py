@@ -1,0 +1,223 @@
+"""Video with actions: context frames, what the agent does, and the frame it then sees."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from data_modules.actions import Pose, action_text
+from data_modules.base import DocumentDataModule, Split
+from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
+from data_modules.files import find_files, settle_broken
+from lit_mm.sequence import Document, Frame, Segment, Text
+from lit_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import datasets
+
+    from data_modules.episodes import VideoTable
+
+logger = logging.getLogger(__name__)
+
+
+class ActionVideoDataModule(DocumentDataModule):
+    """Episodes with poses: `<bos> <boi> c0 <eoi> ... <boi> c3 <eoi> action text <boi> target <eoi> <eos>`.
+
+    Files: `<episode>.mp4` (or another video format) and beside it `<episode>.csv` (or .parquet, .jsonl) with one row
+    per frame and the columns x, y (position on the map) and angle (heading in degrees, counter-clockwise from the x
+    axis); a column `frame` orders the rows; others are not read here.
+
+    The action is text, `action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.125`: the move from the last context
+    frame to the target as seen from the former, dx forward and dy to the left in multiples of `unit`, dyaw to the
+    left in radians of [-pi, pi), rel_t the share of the horizon. It is read and never predicted.
+
+    Args:
+        train: file, folder or pattern of the videos.
+        val: the same for validation; none by default.
+        unit: map units that count as 1.0 of dx and dy. The mean distance of one step is a good choice; 1.0 keeps
+            metres as metres. Prompts have to use the same unit.
+        context: frames that are read before the action.
+        frame_step: video frames from one frame to the next; it sets the rate at which the model sees the world.
+        horizon: the target lies 1 to `horizon` steps after the last context frame.
+        targets: different targets drawn for each context, each a document of its own.
+        action_dropout: share of draws that lose the action text, which guidance needs.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str | None = None,
+        unit: float = 1.0,
+        context: int = 4,
+        frame_step: int = 1,
+        horizon: int = 8,
+        targets: int = 4,
+        action_dropout: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        counts = {"context": context, "frame_step": frame_step, "horizon": horizon, "targets": targets}
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name}: {count} is too few; give 1 or more")
+        if not 0 <= action_dropout <= 1:
+            raise ValueError(f"action_dropout: {action_dropout} is not a share; give a number from 0 to 1")
+        if unit <= 0:
+            raise ValueError(f"unit: {unit} is not a length; give map units above 0")
+        self.paths: dict[Split, str | None] = {"train": train, "val": val}
+        self.unit = unit
+        self.context, self.frame_step, self.horizon, self.targets = context, frame_step, horizon, targets
+        self.action_dropout = action_dropout
+
+    def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
+        """Contexts and targets of one split; action texts are written and tokenized once."""
+        from data_modules.decoding import VIDEO_SUFFIXES
+        from data_modules.episodes import index_files
+
+        path = self.paths[split]
+        if path is None:
+            return None
+        key = f"{source}.{split}"
+        table = index_files(find_files(path, VIDEO_SUFFIXES, key), poses=True)
+        skipped = settle_broken(table.broken(), len(table), key, self.on_error)
+        documents = self._documents(table, format.tokenizer, key)
+        return ActionVideoDataset(source, self, table, documents, format, skipped)
+
+    def _documents(self, table: VideoTable, tokenizer: Tokenizer, key: str) -> datasets.Dataset:
+        from datasets import Features, List, Value
+
+        usable = table.usable()
+        needed = (self.context - 1) * self.frame_step + self.frame_step + 1
+        short = [int(row) for row in usable if len(table.numbers("pts", int(row))) < needed]
+        if short:
+            few = f"{len(short)} of {len(table)} episodes are shorter than context and target, {needed} frames"
+            if len(short) == len(usable):
+                raise ValueError(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
+            logger.warning("%s: %s, and are left out", key, few)
+        fields = ("context", "frame_step", "horizon", "targets", "unit")
+        return table.rows.map(
+            plan_documents,
+            fn_kwargs={"tokenizer": tokenizer, **{name: getattr(self, name) for name in fields}},
+            with_indices=True,
+            batched=True,
+            batch_size=16,
+            remove_columns=table.rows.column_names,
+            features=Features(
+                {"row": Value("int32"), "anchor": Value("int32"), "ahead": Value("int32"), "ids": List(Value("int32"))}
+            ),
+            desc=f"{key}: writing actions",
+        )
+
+
+def plan_documents(
+    batch: dict[str, list],
+    rows: list[int],
+    tokenizer: Tokenizer,
+    context: int,
+    frame_step: int,
+    horizon: int,
+    targets: int,
+    unit: float,
+) -> dict[str, list]:
+    """All documents of some episodes: row of the episode, last context frame, steps to the target, action tokens."""
+    out: dict[str, list] = {"row": [], "anchor": [], "ahead": [], "ids": []}
+    texts: list[str] = []
+    for number, row in enumerate(rows):
+        poses = [
+            Pose(*pose) for pose in zip(batch["x"][number], batch["y"][number], batch["angle"][number], strict=True)
+        ]
+        anchors, ahead = choose_targets(len(poses), batch["path"][number], context, frame_step, horizon, targets)
+        out["row"] += [row] * len(anchors)
+        out["anchor"] += anchors.tolist()
+        out["ahead"] += ahead.tolist()
+        texts += [
+            action_text(poses[a], poses[a + h * frame_step], h / horizon, unit)
+            for a, h in zip(anchors.tolist(), ahead.tolist(), strict=True)
+        ]
+    out["ids"] = tokenizer.encode_batch(texts)
+    return out
+
+
+def choose_targets(
+    frames: int, path: str, context: int, frame_step: int, horizon: int, targets: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Last context frames and steps to their targets, (documents,) each.
+
+    Every frame with a full context and a next frame is an anchor. Its targets are different and spread evenly over
+    1 to `horizon`; they follow from the episode's name and the anchor, so the set of documents is the same in every
+    run. Near the end of an episode there are fewer.
+    """
+    anchors = np.arange((context - 1) * frame_step, frames - frame_step, dtype=np.int64)
+    steps = np.arange(1, horizon + 1)
+    name = zlib.crc32(path.replace("\\", "/").rpartition("/")[2].encode())
+    order = _scrambled(np.uint64(name) << np.uint64(32), anchors[:, None] * (horizon + 1) + steps)
+    order[anchors[:, None] + steps * frame_step >= frames] = np.iinfo(np.uint64).max
+    chosen = np.argsort(order, axis=1, kind="stable")[:, :targets]
+    ahead = np.sort(steps[chosen], axis=1)
+    inside = anchors[:, None] + ahead * frame_step < frames
+    return np.broadcast_to(anchors[:, None], ahead.shape)[inside], ahead[inside]
+
+
+def _scrambled(key: np.uint64, numbers: np.ndarray) -> np.ndarray:
+    """SplitMix64's output function of `key` + `numbers` (Steele et al. 2014): evenly spread uint64, array in, out."""
+    z = (numbers.astype(np.uint64) + key) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+class ActionVideoDataset(DocumentDataset):
+    """Contexts with a target, with and without the action text.
+
+    Attributes:
+        variants: names of the variants, in the order of `lengths`.
+        skipped_at_setup: episodes left out because they cannot be read.
+    """
+
+    variants = ("action", "action_dropped")
+
+    def __init__(
+        self,
+        source: str,
+        module: ActionVideoDataModule,
+        table: VideoTable,
+        documents: datasets.Dataset,
+        format: DocumentFormat,
+        skipped: int,
+    ) -> None:
+        from data_modules.decoding import VideoReader
+
+        self.source = source
+        self.table = table
+        self.documents = documents
+        self.format = format
+        self.context, self.frame_step = module.context, module.frame_step
+        self.shares = (1 - module.action_dropout, module.action_dropout)
+        self.skipped_at_setup = skipped
+        self.reader = VideoReader()
+        bare = 2 + format.bracketed_frames(module.context + 1)
+        texts = np.concatenate([chunk.value_lengths().to_numpy() for chunk in documents.data.column("ids").chunks])
+        self.lengths = np.stack([texts + bare, np.full_like(texts, bare)]).astype(np.int32)
+
+    def document(self, draw: Draw) -> Document:
+        """One context and its target; see `variants`."""
+        from data_modules.pictures import square
+
+        row, anchor, ahead = (self.documents.data.column(c)[draw.index].as_py() for c in ("row", "anchor", "ahead"))
+        dropped = self.variants[draw.variant] == "action_dropped"
+        action = [] if dropped else self.documents.data.column("ids")[draw.index].as_py()
+        numbers = [anchor - i * self.frame_step for i in reversed(range(self.context))]
+        numbers.append(anchor + ahead * self.frame_step)
+        frames = self.reader.read(self.table.path(row), self.table.index(row), numbers)
+        *context, target = [square(frame, self.format.image_size) for frame in frames]
+        t = self.format.tokenizer
+        segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
+        for picture in context[:-1]:
+            segments += [Frame(picture, clean=True), Text(t.ids(t.eoi_id, t.boi_id), loss=False)]
+        segments += [Frame(context[-1], clean=True), Text(torch.tensor([t.eoi_id, *action, t.boi_id]), loss=False)]
+        segments += [Frame(target), Text(t.ids(t.eoi_id, t.eos_id))]
+        return Document(tuple(segments), self.source)

@@ -1,0 +1,208 @@
+"""What every data module has in common: shared settings, a train loader of packed rows, one validation loader each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from data_modules.dataset import DocumentDataset, DocumentFormat
+from data_modules.prompts import PromptFile
+from data_modules.rows import RowReader, Share, TrainingRows, ValidationRows
+from lit_mm.sequence import PackedBatch
+from lit_mm.tokenizer import Tokenizer
+
+Split = Literal["train", "val"]
+MAX_SKIPPED = 0.01  # of a source's documents; past that, `on_error: skip` is an error too
+
+
+@dataclass
+class LoaderConfig:
+    """How documents become batches.
+
+    Args:
+        row_length: positions in a row.
+        rows: rows in a batch, per device.
+        workers: processes that read and decode, per device.
+        seed: of the order of documents, of what is random about each, and of all noise of the flow.
+        on_error: a file that breaks while being read ends the run (`raise`), or its document is left out and counted
+            (`skip`; still an error once more than 1 % of a source's documents are lost).
+        val_documents: validate on the first so many documents of each source; all of them by default.
+    """
+
+    row_length: int = 512
+    rows: int = 8
+    workers: int = 2
+    seed: int = 0
+    on_error: Literal["raise", "skip"] = "raise"
+    val_documents: int | None = None
+
+
+class DocumentDataModule(LightningDataModule, ABC):
+    """Packed rows of one source, or of a mixture of sources.
+
+    The place in the data is exact: a checkpoint stores where the plan stood after the last row that was trained on,
+    and a resumed run goes on with the next row, on any number of ranks and workers.
+
+    Args:
+        tokenizer: path of a Hugging Face tokenizer.json, or of the folder that holds it. Inside a mixture, the
+            mixture's is used.
+        loader: how documents become batches. Inside a mixture, the mixture's is used.
+        image_size: side of a picture in pixels; linked from the model's visual tokenizer.
+        tokens_per_frame: visual tokens of a picture; linked from the model's visual tokenizer.
+        prompts: YAML file of prompts, for predict (see `data_modules.prompts`).
+    """
+
+    def __init__(
+        self,
+        tokenizer: str | None = None,
+        loader: LoaderConfig | None = None,
+        image_size: int = 0,
+        tokens_per_frame: int = 0,
+        prompts: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.tokenizer_path = tokenizer
+        self.loader = loader or LoaderConfig()
+        self.image_size = image_size
+        self.tokens_per_frame = tokens_per_frame
+        self.on_error: Literal["raise", "skip"] = self.loader.on_error
+        self.format: DocumentFormat | None = None
+        self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
+        self.plan_state: dict[str, Any] = {}
+        self.skipped: Counter[str] = Counter()
+
+    @abstractmethod
+    def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
+        """Documents of one split; None where there is no such split.
+
+        Args:
+            split: which one.
+            source: the name that documents carry and metrics are logged under.
+            format: tokenizer, picture size and tokens of a frame of this run.
+        """
+
+    @property
+    def source_name(self) -> str:
+        """Name of the source when the module works alone: that of its file, `text`, `image_text` and so on."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def modules(self) -> Mapping[str, DocumentDataModule]:
+        """The data modules behind each source; a mixture has several."""
+        return {self.source_name: self}
+
+    def source_weights(self) -> Mapping[str, float]:
+        """Share of tokens of each source."""
+        return {self.source_name: 1.0}
+
+    def prepare_data(self) -> None:
+        """Read and tokenize on one process first, so that the others find the caches made."""
+        if self.trainer is None or not self.trainer.predicting:
+            self.setup("fit")
+
+    def setup(self, stage: str) -> None:
+        """Open every source and check that all of its documents fit a row."""
+        if any(self.datasets.values()):
+            return
+        if self.tokenizer_path is None:
+            raise ValueError("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
+        self.format = DocumentFormat(Tokenizer(self.tokenizer_path), self.image_size, self.tokens_per_frame)
+        if self.format.bracketed_frames(1) + 2 > self.loader.row_length:
+            raise ValueError(
+                f"data.loader.row_length is {self.loader.row_length}, which cannot hold one frame: it takes "
+                f"{self.format.bracketed_frames(1) + 2} positions with its delimiters"
+            )
+        datasets: dict[Split, dict[str, DocumentDataset]] = {"train": {}, "val": {}}
+        splits: tuple[Split, ...] = () if stage == "predict" else ("train", "val")
+        for name, module in self.modules().items():
+            module.on_error = self.loader.on_error
+            for split in splits:
+                dataset = module.dataset(split, name, self.format)
+                if dataset is not None:
+                    self._check_lengths(name, dataset)
+                    datasets[split][name] = dataset
+        self.datasets = datasets
+
+    def _check_lengths(self, name: str, dataset: DocumentDataset) -> None:
+        longest = int(np.max(dataset.lengths, initial=0))
+        if not dataset.splittable and longest > self.loader.row_length:
+            raise ValueError(
+                f"data.loader.row_length is {self.loader.row_length}, but source '{name}' has a document of "
+                f"{longest} positions that cannot be split; make rows at least that long or its documents shorter"
+            )
+
+    def reader(self, split: Split) -> RowReader:
+        """What turns planned rows of a split into batches."""
+        assert self.format is not None, "setup() was not called"
+        return RowReader(self.datasets[split], self.format, self.loader.row_length, self.loader.on_error)
+
+    def _share(self) -> Share:
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return Share(rank, ranks, self.loader.rows)
+
+    def training_rows(self) -> TrainingRows:
+        """The endless training batches of this rank, from where the last run stopped."""
+        rows = TrainingRows(self.reader("train"), self.source_weights(), self.loader.seed, self._share(), {})
+        if self.plan_state:
+            for sentence in rows.planner().load_state(self.plan_state):
+                rank_zero_info(f"resumed data: {sentence}")
+            rows.state = self.plan_state
+        return rows
+
+    def train_dataloader(self) -> DataLoader:
+        """Packed rows without end."""
+        return self._loader(self.training_rows())
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """One loader per source, always the same documents in the same order."""
+        reader = self.reader("val")
+        return [
+            self._loader(ValidationRows(reader, name, self._share(), self.loader.val_documents))
+            for name in reader.datasets
+        ]
+
+    def predict_dataloader(self) -> DataLoader:
+        """The prompts, one by one."""
+        if self.prompts is None:
+            raise ValueError("data.prompts is missing: predict needs a YAML file of prompts")
+        return DataLoader(PromptFile(self.prompts, self.image_size), batch_size=None)
+
+    def _loader(self, rows: TrainingRows | ValidationRows) -> DataLoader:
+        # Validation reads briefly and often: one worker is enough and starts faster.
+        workers = self.loader.workers if isinstance(rows, TrainingRows) else min(1, self.loader.workers)
+        return DataLoader(rows, batch_size=None, num_workers=workers, pin_memory=False, persistent_workers=workers > 0)
+
+    def on_after_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> PackedBatch:
+        """Note where the plan stands once this batch is trained on, and count documents that broke."""
+        if self.trainer is not None and self.trainer.training:
+            self.plan_state = batch.plan_state
+            self.skipped.update(batch.skipped)
+            for source in batch.skipped:
+                self._check_skipped(source)
+        return batch
+
+    def _check_skipped(self, source: str) -> None:
+        lost, drawn = self.skipped[source], self.plan_state["sources"][source]["next"]
+        if lost > max(1, MAX_SKIPPED * drawn):
+            raise ValueError(
+                f"source '{source}': {lost} of about {drawn} documents broke while being read, more than 1 %; "
+                "repair its files, or use data.loader.on_error: raise to see the first one"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the plan stands and what was skipped; the same on every rank."""
+        return {"plan": self.plan_state, "skipped": dict(self.skipped)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint; differences in the mixture are said in the log, never silent."""
+        self.plan_state = state_dict["plan"]
+        self.skipped = Counter(state_dict["skipped"])

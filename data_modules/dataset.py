@@ -1,0 +1,77 @@
+"""What a source of documents offers to the sampler and to the workers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lit_mm.sequence import Document
+from lit_mm.tokenizer import Tokenizer
+
+
+class Draw(NamedTuple):
+    """One use of one document: which document, in which variant, and the seed of whatever is random about it."""
+
+    index: int
+    variant: int
+    seed: int
+
+
+class BrokenFile(Exception):
+    """A file that broke while it was being read (a cut MP4, a corrupt PNG, bad UTF-8).
+
+    Raised by `DocumentDataset.document`; whether it ends the run or the document is left out is `on_error`'s choice.
+    """
+
+    def __init__(self, path: object, reason: object) -> None:
+        super().__init__(str(path), str(reason))
+        self.path, self.reason = str(path), str(reason)
+
+    def __str__(self) -> str:
+        return f"'{self.path}' broke while being read: {self.reason}"
+
+
+@dataclass(frozen=True)
+class DocumentFormat:
+    """What all sources of a run share: the tokenizer, the side of a picture in pixels, the tokens of a frame."""
+
+    tokenizer: Tokenizer
+    image_size: int
+    tokens_per_frame: int
+
+    def bracketed_frames(self, count: int) -> int:
+        """Positions of `count` frames, each between `<boi>` and `<eoi>`."""
+        return count * (self.tokens_per_frame + 2)
+
+
+class DocumentDataset(ABC):
+    """Map-style documents whose lengths are known before any file is decoded.
+
+    A source may show one document in several *variants* (caption first, picture first, caption dropped …); the
+    sampler picks the variant by `shares`, so a row can be planned from `lengths` alone.
+
+    Attributes:
+        source: name of the source, copied into every document.
+        lengths: (variants, documents) int32, positions each document takes in each variant.
+        shares: (variants,) share of draws that show each variant, summing to 1.
+        splittable: whether a document may be cut at any position (text only).
+    """
+
+    source: str
+    lengths: np.ndarray
+    shares: tuple[float, ...] = (1.0,)
+    splittable: bool = False
+
+    def __len__(self) -> int:
+        return int(self.lengths.shape[1])
+
+    @abstractmethod
+    def document(self, draw: Draw) -> Document:
+        """Read one document; it takes exactly `lengths[draw.variant, draw.index]` positions.
+
+        Raises:
+            BrokenFile: the file behind it cannot be read.
+        """

@@ -1,0 +1,170 @@
+"""Chosen frames of a video through PyAV, without decoding what is not used."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from data_modules.dataset import BrokenFile
+
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
+NEAR = 1  # keyframes between two wanted frames up to which decoding on is cheaper than a new seek
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """When each frame is shown, and where decoding may start.
+
+    Attributes:
+        pts: (frames,) int64, time stamps in the order they are shown, in units of `time_base`.
+        keyframes: (keyframes,) int64, the time stamps of frames that need no other.
+        time_base: seconds of one unit.
+    """
+
+    pts: np.ndarray
+    keyframes: np.ndarray
+    time_base: float
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(frames,) float64, the moment each frame appears, counted from the first."""
+        return (self.pts - self.pts[0]) * self.time_base
+
+
+def index_video(path: str | Path) -> VideoIndex:
+    """Read the time stamps of a video's packets; nothing is decoded (except in files that carry no time stamps).
+
+    Raises:
+        BrokenFile: it cannot be opened, has no video in it, or ends before the frames that its header promises.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise BrokenFile(path, "there is no video stream in it")
+            stream = container.streams.video[0]
+            packets = [p for p in container.demux(stream) if p.size]
+            pts = [p.pts for p in packets if not p.is_discard]
+            keyframes = [p.pts for p in packets if p.is_keyframe and not p.is_discard]
+            promised = stream.frames if container.format.name.startswith("mov") else 0
+            if any(p is None for p in pts):
+                container.seek(0)
+                frames = [(_shown(f), f.key_frame) for f in container.decode(stream)]
+                pts, keyframes = [t for t, _ in frames], [t for t, key in frames if key]
+            time_base = float(stream.time_base or 0)
+    except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
+        raise BrokenFile(path, error) from error
+    if len(packets) < promised:
+        raise BrokenFile(path, f"its header promises {promised} frames, but it ends after {len(packets)}")
+    if not pts or not keyframes or not time_base:
+        raise BrokenFile(path, "there is no frame in it")
+    return VideoIndex(np.unique(np.array(pts, np.int64)), np.unique(np.array(keyframes, np.int64)), time_base)
+
+
+class VideoReader:
+    """Decodes single frames; the last few files stay open, in every process its own.
+
+    Args:
+        keep_open: how many files.
+    """
+
+    def __init__(self, keep_open: int = 8) -> None:
+        self.keep_open = keep_open
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"keep_open": self.keep_open, "_open": OrderedDict(), "_process": -1}
+
+    def read(self, path: str, index: VideoIndex, frames: Sequence[int]) -> list[np.ndarray]:
+        """Frames by number, each (height, width, 3) uint8 RGB, upright (a phone's rotation mark is applied).
+
+        Raises:
+            BrokenFile: the file cannot be opened or a frame cannot be decoded.
+        """
+        wanted = sorted({int(index.pts[f]) for f in frames})
+        try:
+            container = self._container(path)
+            found: dict[int, np.ndarray] = {}
+            for group in _runs(wanted, index.keyframes):
+                found.update(_decode_run(container, group, index.keyframes))
+        except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
+            self._open.pop(path, None)
+            raise BrokenFile(path, error) from error
+        missing = [f for f in frames if int(index.pts[f]) not in found]
+        if missing:
+            self._open.pop(path, None)
+            raise BrokenFile(path, f"frame {missing[0]} of {len(index)} cannot be decoded")
+        return [found[int(index.pts[f])] for f in frames]
+
+    def _container(self, path: str) -> Any:
+        if self._process != os.getpid():  # a forked worker shares its parent's file offsets, so it opens its own
+            self._open, self._process = OrderedDict(), os.getpid()
+        if path not in self._open:
+            while len(self._open) >= self.keep_open:
+                self._open.popitem(last=False)[1].close()
+            container = av.open(path)
+            # One thread: workers are parallel already, and skipping single frames needs decoding in packet order.
+            container.streams.video[0].codec_context.thread_count = 1
+            self._open[path] = container
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+def _runs(wanted: list[int], keyframes: np.ndarray) -> list[list[int]]:
+    """Split time stamps where a seek to a later keyframe saves decoding."""
+    keys = np.searchsorted(keyframes, wanted, side="right")
+    cuts = [i for i in range(1, len(wanted)) if keys[i] - keys[i - 1] > NEAR]
+    return [wanted[a:b] for a, b in zip([0, *cuts], [*cuts, len(wanted)], strict=True)]
+
+
+def _decode_run(container: Any, wanted: list[int], keyframes: np.ndarray) -> dict[int, np.ndarray]:
+    """Frames at the time stamps `wanted` (ascending), decoded from the keyframe before the first."""
+    stream = container.streams.video[0]
+    context = stream.codec_context
+    todo, found = set(wanted), {}
+    for packet in _packets_from(container, stream, wanted[0], keyframes):
+        # Frames that no other frame needs are not decoded unless they are wanted themselves.
+        context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in todo else "NONREF"
+        for frame in packet.decode():
+            at = _shown(frame)
+            if at in todo:
+                if frame.is_corrupt:
+                    return found
+                found[at] = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                todo.discard(at)
+        if not todo:
+            break
+    return found
+
+
+def _packets_from(container: Any, stream: Any, first: int, keyframes: np.ndarray) -> Any:
+    """Packets from a keyframe on that is shown no later than `first`.
+
+    Containers seek by decoding time, which runs ahead of the time a frame is shown, so a seek may land one keyframe
+    too late; then the one before is tried.
+    """
+    key = int(np.searchsorted(keyframes, first, side="right")) - 1
+    while True:
+        target = int(keyframes[max(key, 0)])
+        container.seek(target if key >= 0 else min(target, 0), stream=stream)
+        packets = container.demux(stream)
+        head = next(packets)
+        if key < 0 or head.pts is None or (head.is_keyframe and head.pts <= first):
+            yield head
+            yield from packets
+            return
+        key -= 1
+
+
+def _shown(frame: Any) -> int:
+    return int(frame.pts if frame.pts is not None else frame.dts)

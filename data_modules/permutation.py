@@ -1,0 +1,51 @@
+"""A keyed permutation computed index by index, so that shuffling a source of any size costs no memory."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+_ROUNDS = 4
+
+
+def key_of(*parts: object) -> int:
+    """A 63-bit integer that depends on every part and on nothing else (not on PYTHONHASHSEED)."""
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def mix(values: np.ndarray, key: int) -> np.ndarray:
+    """Hash uint64 `values` with `key` (the splitmix64 finaliser); returns uint64 of the same shape."""
+    with np.errstate(over="ignore"):
+        x = values.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))
+
+
+def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
+    """Where a shuffle with `key` puts each of `positions` in [0, size).
+
+    A balanced Feistel network over the next even power of two; values that fall outside [0, size) walk on
+    until they are inside, which keeps it a bijection (at most four steps on average).
+
+    Args:
+        positions: (n,) integers in [0, size).
+        size: how many items are shuffled.
+        key: which shuffle.
+
+    Returns:
+        (n,) int64 in [0, size).
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << half) - 1)
+    out = positions.astype(np.uint64)
+    outside = np.ones(out.shape, dtype=bool)
+    while outside.any():
+        left, right = out[outside] >> np.uint64(half), out[outside] & mask
+        for step in range(_ROUNDS):
+            left, right = right, left ^ (mix(right, (key + step * 0x632BE59BD9B4E019) & (2**63 - 1)) & mask)
+        out[outside] = (left << np.uint64(half)) | right
+        outside = out >= np.uint64(size)
+    return out.astype(np.int64)

@@ -1,0 +1,57 @@
+"""Pictures of any size, mode and orientation to square uint8 RGB."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from data_modules.dataset import BrokenFile
+
+
+def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:
+    """Decode a picture file to (3, size, size) uint8 RGB.
+
+    The camera's orientation (EXIF) is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits;
+    then the short side is resized to `size` and the centre is cut out.
+
+    Args:
+        file: a path, or the file's bytes.
+        size: side of the result in pixels.
+        name: what to call it in an error, the path by default.
+
+    Raises:
+        BrokenFile: it is missing, cut or not a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at 1/2, 1/4 or 1/8, above what is kept
+            return square(to_rgb(ImageOps.exif_transpose(image)), size)
+    except Exception as error:  # PIL's readers raise nearly anything on a broken file
+        raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a picture in any mode; transparent parts become white."""
+    if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips it instead of scaling
+        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image | np.ndarray, size: int) -> Tensor:
+    """Resize the short side of an RGB picture to `size` (antialiased bicubic), cut out the centre: (3, size, size) uint8.
+
+    A picture that is already `size` x `size` is kept bit by bit.
+    """
+    if isinstance(image, np.ndarray) and image.shape[:2] != (size, size):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        image = np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()

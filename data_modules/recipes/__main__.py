@@ -1,0 +1,44 @@
+"""`python -m data_modules.recipes <recipe> --out PATH`: prepare real data for training."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from jsonargparse import auto_cli
+
+from data_modules.recipes.clips import clips
+from data_modules.recipes.drawings import drawings
+from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
+from data_modules.recipes.prepare import console
+from data_modules.recipes.speeches import speeches
+from data_modules.recipes.tokenizer import tokenizer
+
+
+def tiny(out: Path = Path("data/tiny"), seed: int = 0, workers: int = 2) -> None:
+    """Prepare the tiny mixture: all four kinds of data and a tokenizer, in about a minute.
+
+    Args:
+        out: folder to make.
+        seed: of the game play.
+        workers: processes to play in.
+    """
+    speeches(out / "text")
+    drawings(out / "image_text")
+    tokenizer(out / "tokenizer.json", (out / "text" / "train", out / "image_text" / "train"))
+    raw_video(out / "video", seed, workers)
+    gameplay(out / "action_video", seed=seed, workers=workers)
+
+
+def main() -> None:
+    """Run the recipe that the command line names."""
+    recipes = [tiny, speeches, drawings, clips, gameplay, raw_gameplay, tokenizer]
+    try:
+        auto_cli({recipe.__name__: recipe for recipe in recipes}, as_positional=False)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        console.print(f"[red]error:[/] {error}", soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""One episode of first-person play in ViZDoom, a function of its settings alone."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_modules.recipes.encode import resize
+from data_modules.recipes.packages import package_folder
+from data_modules.recipes.policy import Wanderer
+
+ATTEMPTS = 8
+TICS_PER_SECOND = 35
+BUTTONS = {
+    "W": "MOVE_FORWARD",
+    "A": "MOVE_LEFT",
+    "S": "MOVE_BACKWARD",
+    "D": "MOVE_RIGHT",
+    "LEFT": "TURN_LEFT",
+    "RIGHT": "TURN_RIGHT",
+    "FIRE": "ATTACK",
+}
+PICKUPS = ("Ammo", "Armor", "Bonus", "Box", "Cell", "Clip", "Gun", "Health", "Launcher", "Medi", "Rocket", "Shell", "Stim")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What decides every byte of an episode.
+
+    Args:
+        wad: levels, "freedoom1" or "freedoom2".
+        level: map of them, such as "map01" or "E1M1".
+        number: of the episode on this map; each starts at another place.
+        frames: to record; fewer where the player meets an exit or a teleporter.
+        tics: game time from frame to frame, in 1/35 s.
+        size: side of the square frames in pixels.
+        seed: of the game and of the player's choices.
+        monsters: whether there are any; the player then carries a weapon and fires at times.
+        gamma: brightens the picture, v -> v ** (1 / gamma) with v in [0, 1]; the game renders dark.
+    """
+
+    wad: str
+    level: str
+    number: int
+    frames: int
+    tics: int
+    size: int
+    seed: int
+    monsters: bool
+    gamma: float
+
+    @property
+    def name(self) -> str:
+        """File name without ending."""
+        return f"{self.wad}_{self.level}_{self.number:02d}"
+
+
+class Moment(NamedTuple):
+    """A frame (size, size, 3) uint8 with the pose it shows and the keys held until the next one.
+
+    Position in map units, `angle` in degrees counter-clockwise, 0 along +x.
+    """
+
+    image: np.ndarray
+    keys: tuple[str, ...]
+    x: float
+    y: float
+    angle: float
+
+
+def start(episode: Episode, config: str) -> Any:
+    """A running ViZDoom game at the map's start.
+
+    Args:
+        episode: its map, seed and monsters are used.
+        config: path of a settings file of the engine's own; the engine writes it if it is missing.
+    """
+    import vizdoom
+
+    game = vizdoom.DoomGame()
+    game.set_doom_game_path(str(package_folder("vizdoom") / f"{episode.wad}.wad"))
+    game.set_doom_config_path(config)
+    game.set_doom_map(episode.level)
+    game.set_available_buttons([getattr(vizdoom.Button, name) for name in BUTTONS.values()])
+    variable = vizdoom.GameVariable
+    game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
+    game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
+    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
+    game.set_window_visible(False)
+    game.set_sound_enabled(False)
+    game.set_objects_info_enabled(True)
+    game.set_render_hud(False)
+    game.set_render_weapon(episode.monsters)
+    game.set_render_messages(False)
+    game.set_render_screen_flashes(False)
+    game.add_game_args("+cl_showsecretmessage 0")  # "A secret is revealed!" in the middle of the picture
+    if not episode.monsters:
+        game.add_game_args("-nomonsters")
+    game.set_episode_timeout(2**30)
+    game.set_seed(episode.seed)
+    game.init()
+    return game
+
+
+def play(episode: Episode, config: str) -> list[Moment]:
+    """Play an episode. Equal episodes give equal moments, in whatever process and order they are played.
+
+    Some places have no way out, and some ways lead into an exit or a teleporter. Then it starts again elsewhere, and
+    if that does not help either, the longest of a few attempts is taken.
+    """
+    best: list[Moment] = []
+    for attempt in range(ATTEMPTS):
+        moments = list(_attempt(episode, attempt, config))
+        if len(moments) == episode.frames and _roams(moments, episode.tics):
+            return moments
+        best = max(best, moments, key=len)
+    return best
+
+
+def _roams(moments: list[Moment], tics: int) -> bool:
+    """Whether the player got about: as far, in x or y, as walking freely for 3 % of the time takes it."""
+    positions = np.array([(moment.x, moment.y) for moment in moments])
+    return bool(np.ptp(positions, axis=0).max() >= 0.2 * tics * len(moments))
+
+
+def _attempt(episode: Episode, attempt: int, config: str) -> Iterator[Moment]:
+    key = zlib.crc32(f"{episode.wad} {episode.level}".encode())
+    random = np.random.default_rng([episode.seed, key, episode.number, attempt])
+    curve = np.round(255 * (np.arange(256) / 255) ** (1 / episode.gamma)).astype(np.uint8)
+    game = start(episode, config)
+    try:
+        game.send_game_command("god")
+        _go_to_start(game, random)
+        player = Wanderer(random, episode.tics)
+        x, y, angle = game.get_state().game_variables
+        moved = 0.0
+        for frame in range(episode.frames):
+            image = _square(game.get_state().screen_buffer, episode.size, curve)
+            keys = player.step(moved)
+            if episode.monsters and random.random() < 0.2:
+                keys = (*keys, "FIRE")
+            last = frame == episode.frames - 1
+            if not last:
+                game.make_action(_pressed(keys), episode.tics)
+            ended = last or game.is_episode_finished()
+            following = (x, y, angle) if ended else tuple(game.get_state().game_variables)
+            moved = float(np.hypot(following[0] - x, following[1] - y))
+            # A teleporter's jump is no motion that the keys explain, so the episode ends before it.
+            ended = ended or moved > 30 * episode.tics
+            yield Moment(image, () if ended else keys, float(x), float(y), float(angle))
+            if ended:
+                return
+            x, y, angle = following
+    finally:
+        game.close()
+
+
+def _go_to_start(game: Any, random: np.random.Generator) -> None:
+    """Stand where a random thing to pick up lies, turned somewhere, at rest."""
+    things = [o for o in game.get_state().objects if any(part in o.name for part in PICKUPS)]
+    if things:
+        thing = things[int(random.integers(len(things)))]
+        game.send_game_command(f"warp {thing.position_x} {thing.position_y}")
+    game.make_action(_pressed(("LEFT",)), int(random.integers(1, 100)))
+    game.make_action(_pressed(()), TICS_PER_SECOND)
+
+
+def _pressed(keys: tuple[str, ...]) -> list[int]:
+    return [int(name in keys) for name in BUTTONS]
+
+
+def _square(screen: np.ndarray, size: int, curve: np.ndarray) -> np.ndarray:
+    height, width = screen.shape[:2]
+    left = (width - height) // 2
+    return curve[resize(screen[:, left : left + height], size, size)]

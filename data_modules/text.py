@@ -1,0 +1,164 @@
+"""Plain text: JSON Lines, Parquet, text files, or a data set of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from data_modules.base import DocumentDataModule, Split
+from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.files import OnError, find_files, settle_broken
+from lit_mm.sequence import Document, Text
+from lit_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import datasets
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".txt")
+
+
+class TextDataModule(DocumentDataModule):
+    """Text documents, `<bos> text <eos>`.
+
+    Files: JSON Lines or Parquet with one document a row, or .txt with one document a file.
+
+    Args:
+        train: file, folder, pattern such as `data/part-*.jsonl`, or Hub name such as `hf://roneneldan/TinyStories`
+            (`hf://owner/name/config:split` where a configuration or another split is meant).
+        val: the same for validation; none by default. A Hub name without a split means its `validation`.
+        column: key or column that holds the text.
+        window: long documents are cut into pieces of at most so many tokens, which are shuffled on their own; the
+            row length is a good choice.
+    """
+
+    def __init__(
+        self, train: str, val: str | None = None, column: str = "text", window: int = 512, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if window < 3:
+            raise ValueError(f"window: {window} tokens cannot hold <bos>, text and <eos>; give 3 or more")
+        self.paths: dict[Split, str | None] = {"train": train, "val": val}
+        self.column = column
+        self.window = window
+
+    def dataset(self, split: Split, source: str, format: DocumentFormat) -> TextDataset | None:
+        """Tokenized documents of one split; see `DocumentDataModule.dataset`."""
+        path = self.paths[split]
+        if path is None:
+            return None
+        return load_text(path, split, f"{source}.{split}", source, format.tokenizer, self)
+
+
+class TextDataset(DocumentDataset):
+    """Windows of tokens, memory-mapped.
+
+    Attributes:
+        skipped_at_setup: documents left out because they cannot be read.
+    """
+
+    splittable = True
+
+    def __init__(self, source: str, windows: datasets.Dataset, skipped: int) -> None:
+        self.source = source
+        self.windows = windows
+        self.skipped_at_setup = skipped
+        chunks = windows.data.column("ids").chunks
+        self.lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in chunks])[None].astype(np.int32)
+
+    def document(self, draw: Draw) -> Document:
+        """One window; `<bos>` and `<eos>` stand only where its document begins and ends."""
+        ids = self.windows.data.column("ids")[draw.index].values.to_numpy()
+        return Document((Text(torch.from_numpy(ids.astype(np.int64))),), self.source)
+
+    @cached_property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of the texts over their tokens, delimiters not counted: nats per token to bits per byte."""
+        sizes = self.windows.data.column("bytes").to_numpy()
+        documents = int((sizes > 0).sum())  # only a document's first window says its size
+        return float(sizes.sum() / (self.lengths.sum(dtype=np.int64) - 2 * documents))
+
+
+def load_text(
+    path: str, split: Split, key: str, source: str, tokenizer: Tokenizer, module: TextDataModule
+) -> TextDataset:
+    """Read and tokenize one split; both results are cached by `datasets`.
+
+    Raises:
+        BrokenFile: a document cannot be read, unless `module.on_error` is `skip`.
+        FileNotFoundError, ValueError: a path, column or text is missing.
+    """
+    rows, broken = _read(path, split, key, module.column, module.on_error)
+    try:
+        windows, texts = _tokenize(rows, key, module.column, module.window, tokenizer)
+    except UnicodeDecodeError as error:  # Arrow's JSON reader lets bytes through that are not UTF-8
+        raise _find_broken(path, module.column) from error
+    skipped = settle_broken(broken, texts + len(broken), key, module.on_error)
+    if not len(windows):
+        raise ValueError(f"{key}: '{path}' holds no text in column '{module.column}'")
+    return TextDataset(source, windows, skipped)
+
+
+def _read(
+    path: str, split: Split, key: str, column: str, on_error: OnError
+) -> tuple[datasets.Dataset, list[BrokenFile]]:
+    from data_modules.records import HUB, check_column, check_strings, load_hub, load_records, without_nulls
+
+    if path.startswith(HUB):
+        rows, broken = load_hub(path, "train" if split == "train" else "validation", key), []
+        check_column(rows, column, f"'{path}'", key)
+    else:
+        rows, broken = load_records(find_files(path, SUFFIXES, key), (column,), key, on_error)
+    check_strings(rows, column, key)
+    kept, empty = without_nulls(rows, (column,), path)
+    return (rows.select(kept) if empty else rows), [*broken, *empty]
+
+
+def _tokenize(
+    rows: datasets.Dataset, key: str, column: str, window: int, tokenizer: Tokenizer
+) -> tuple[datasets.Dataset, int]:
+    from datasets import Features, List, Value
+
+    windows = rows.map(
+        cut_into_windows,
+        fn_kwargs={"tokenizer": tokenizer, "column": column, "window": window},
+        batched=True,
+        batch_size=128,
+        remove_columns=rows.column_names,
+        features=Features({"ids": List(Value("int32")), "bytes": Value("int64")}),
+        desc=f"{key}: tokenizing",
+    )
+    return windows, len(rows)
+
+
+def cut_into_windows(batch: dict[str, list[str]], tokenizer: Tokenizer, column: str, window: int) -> dict[str, list]:
+    """Texts to rows of at most `window` ids, as even as can be; empty texts are left out.
+
+    The first row of a text has its size in UTF-8 bytes, the others 0.
+    """
+    texts = [text for text in batch[column] if text]
+    pieces: list[list[int]] = []
+    sizes: list[int] = []
+    for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+        whole = [tokenizer.bos_id, *ids, tokenizer.eos_id]
+        count = -(-len(whole) // window)
+        bounds = [len(whole) * i // count for i in range(count + 1)]
+        pieces += [whole[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        sizes += [len(text.encode("utf-8")), *[0] * (count - 1)]
+    return {"ids": pieces, "bytes": sizes}
+
+
+def _find_broken(path: str, column: str) -> BrokenFile:
+    from data_modules.records import HUB, why_broken
+
+    if not path.startswith(HUB):
+        for file in find_files(path, SUFFIXES, "text"):
+            reason = why_broken(file, (column,))
+            if reason:
+                return BrokenFile(file, reason)
+    return BrokenFile(path, "a text in it is not UTF-8")

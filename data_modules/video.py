@@ -1,0 +1,138 @@
+"""Raw video: clips of frames at a chosen rate, without labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from data_modules.base import DocumentDataModule, Split
+from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
+from data_modules.files import find_files, settle_broken
+from lit_mm.sequence import Document, Frame, Segment, Text
+
+logger = logging.getLogger(__name__)
+
+
+class VideoDataModule(DocumentDataModule):
+    """Clips of video, each frame noised at its own time: `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
+
+    Files: MP4, MOV, AVI, MKV, WebM or MPEG, of any size, rate and rotation.
+
+    Args:
+        train: file, folder or pattern such as `data/*.mp4`.
+        val: the same for validation; none by default.
+        fps: frames per second of a clip. Where a file's own rate is lower, frames repeat.
+        frames: frames of a clip.
+        stride: frames (at `fps`) from the start of one clip to the start of the next; `frames` by default, so that
+            clips do not overlap.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str | None = None,
+        fps: float = 1.0,
+        frames: int = 8,
+        stride: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if fps <= 0:
+            raise ValueError(f"fps: {fps} frames per second is not a rate; give a number above 0")
+        if frames < 1 or (stride is not None and stride < 1):
+            raise ValueError(f"frames and stride: {frames} and {stride} are not counts; give 1 or more")
+        self.paths: dict[Split, str | None] = {"train": train, "val": val}
+        self.fps = fps
+        self.frames = frames
+        self.stride = stride or frames
+
+    def dataset(self, split: Split, source: str, format: DocumentFormat) -> VideoDataset | None:
+        """Clips of one split; files are indexed once and decoded when drawn."""
+        from data_modules.decoding import VIDEO_SUFFIXES
+        from data_modules.episodes import index_files
+
+        path = self.paths[split]
+        if path is None:
+            return None
+        key = f"{source}.{split}"
+        table = index_files(find_files(path, VIDEO_SUFFIXES, key), poses=False)
+        skipped = settle_broken(table.broken(), len(table), key, self.on_error)
+        clips = ClipPlan(table, self.fps, self.frames, self.stride)
+        if clips.short:
+            few = f"{len(clips.short)} of {len(table)} videos are shorter than a clip of {self.frames} frames"
+            if clips.count == 0:
+                raise ValueError(
+                    f"{key}: {few} at {self.fps:g} per second ('{table.path(clips.short[0])}' lasts "
+                    f"{table.index(clips.short[0]).seconds[-1]:.2f} s); lower `frames` or raise `fps`"
+                )
+            logger.warning("%s: %s at %g per second, and are left out", key, few, self.fps)
+        return VideoDataset(source, clips, format, skipped)
+
+
+class ClipPlan:
+    """Where clips begin, from time stamps alone. Clips are numbered through all files in order.
+
+    Attributes:
+        count: clips in all.
+        short: rows of the videos that hold no clip.
+    """
+
+    def __init__(self, table: Any, fps: float, frames: int, stride: int) -> None:
+        self.table, self.fps, self.frames, self.stride = table, fps, frames, stride
+        self.videos = table.usable()
+        counts = np.array([self._clips_of(int(row)) for row in self.videos], dtype=np.int64)
+        self.short = self.videos[counts == 0].tolist()
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.count = int(self.starts[-1])
+
+    def _clips_of(self, row: int) -> int:
+        index = self.table.index(row)
+        last = float(index.pts[-1] - index.pts[0]) * index.time_base
+        grid = int(np.floor(last * self.fps + 1e-6)) + 1  # moments 0, 1/fps, 2/fps ... up to the last frame
+        return max(0, (grid - self.frames) // self.stride + 1)
+
+    def locate(self, clip: int) -> tuple[int, list[int]]:
+        """Row of a clip's video, and the numbers of its frames: those shown at its moments."""
+        number = int(np.searchsorted(self.starts, clip, side="right")) - 1
+        row = int(self.videos[number])
+        first = (clip - int(self.starts[number])) * self.stride
+        index = self.table.index(row)
+        # Half a tick of tolerance, as time stamps are rounded to the container's time base.
+        moments = (first + np.arange(self.frames)) / self.fps / index.time_base + 0.5
+        return row, (np.searchsorted(index.pts - index.pts[0], moments, side="right") - 1).tolist()
+
+
+class VideoDataset(DocumentDataset):
+    """Clips, decoded when drawn.
+
+    Attributes:
+        skipped_at_setup: files left out because they cannot be read.
+    """
+
+    def __init__(self, source: str, clips: ClipPlan, format: DocumentFormat, skipped: int) -> None:
+        from data_modules.decoding import VideoReader
+
+        self.source = source
+        self.clips = clips
+        self.format = format
+        self.skipped_at_setup = skipped
+        self.reader = VideoReader()
+        length = 2 + format.bracketed_frames(clips.frames)
+        self.lengths = np.full((1, clips.count), length, dtype=np.int32)
+
+    def document(self, draw: Draw) -> Document:
+        """One clip."""
+        from data_modules.pictures import square
+
+        row, frames = self.clips.locate(draw.index)
+        pictures = self.reader.read(self.clips.table.path(row), self.clips.table.index(row), frames)
+        t = self.format.tokenizer
+        drawn: Sequence[Frame] = [Frame(square(p, self.format.image_size)) for p in pictures]
+        segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
+        for number, frame in enumerate(drawn):
+            last = number == len(drawn) - 1
+            segments += [frame, Text(t.ids(t.eoi_id, t.eos_id if last else t.boi_id))]
+        return Document(tuple(segments), self.source)

@@ -1,0 +1,1 @@
+"""One transformer that reads and writes text, pictures, video and actions."""

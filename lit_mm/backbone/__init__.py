@@ -1,0 +1,5 @@
+from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward, ModalityFeedForward
+from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.transformer import Transformer
+
+__all__ = ["DenseFeedForward", "FeedForward", "ModalityFeedForward", "SequenceLayout", "Transformer"]

@@ -1,0 +1,27 @@
+"""Where every position of a packed row belongs: the only thing the backbone knows about its input besides vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SequenceLayout:
+    """Document, frame and position of every token. Masks and feed-forward routing are derived from it.
+
+    Attributes:
+        document_ids: (B, L) int32, 0, 1, ... within a row, -1 for padding.
+        frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
+        positions: (B, L) int64, counted from 0 in every document.
+    """
+
+    document_ids: Tensor
+    frame_ids: Tensor
+    positions: Tensor
+
+    @property
+    def visual(self) -> Tensor:
+        """(B, L) bool, true for tokens of a frame."""
+        return self.frame_ids >= 0

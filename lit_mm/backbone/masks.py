@@ -1,0 +1,120 @@
+"""Who may attend to whom: text causally, a frame within itself in both directions, documents never to each other.
+
+    allowed(q, k) = same document and (k <= q or same frame)
+
+(paper section 1.4). Padding attends to itself alone, which keeps its softmax finite and its values out of everything
+else. A mask is built once per batch and used by every layer. `DenseMask` runs anywhere and is the reference,
+`FlexMask` skips blocks of 128 x 128 pairs that hold nothing, which is what makes packing cheap on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+from lit_mm.backbone.layout import SequenceLayout
+
+AttentionBackend = Literal["auto", "sdpa", "flex"]
+
+
+class AttentionMask(Protocol):
+    """A mask that knows how to attend under itself."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Grouped-query attention.
+
+        Args:
+            query: (B, heads, L, head_dim).
+            key: (B, kv_heads, L, head_dim); `heads` is a multiple of `kv_heads`.
+            value: as `key`.
+
+        Returns:
+            (B, heads, L, head_dim).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DenseMask:
+    """A truth value for every pair, for `scaled_dot_product_attention`.
+
+    Attributes:
+        allowed: (B, 1, L, L) bool, row q, column k.
+    """
+
+    allowed: Tensor
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `AttentionMask.attend`."""
+        grouped = query.shape[1] != key.shape[1]
+        return scaled_dot_product_attention(query, key, value, attn_mask=self.allowed, enable_gqa=grouped)
+
+
+@dataclass(frozen=True)
+class FlexMask:
+    """A block-sparse mask for FlexAttention, which has a backward pass on CUDA only."""
+
+    block_mask: BlockMask
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `AttentionMask.attend`.
+
+        Raises:
+            ValueError: gradients are wanted on a CPU.
+        """
+        if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+            raise ValueError(
+                "model.backbone.attention_backend is 'flex', which cannot train on a CPU; use 'auto' or 'sdpa'"
+            )
+        attention: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
+        grouped = query.shape[1] != key.shape[1]
+        return attention(query, key, value, block_mask=self.block_mask, enable_gqa=grouped)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # One compiled copy per process: FlexAttention is only fast compiled, and every layer shares its graph.
+    return torch.compile(function)
+
+
+def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> AttentionMask:
+    """The mask of a batch.
+
+    Args:
+        layout: the batch's documents and frames.
+        backend: `flex`, `sdpa`, or `auto`: FlexAttention on CUDA, SDPA with a dense mask elsewhere.
+    """
+    on_cuda = layout.document_ids.is_cuda
+    if backend == "flex" or (backend == "auto" and on_cuda):
+        rows, length = layout.document_ids.shape
+        # Uncompiled, the builder materialises every pair and can cost more than the attention it saves.
+        create = _compiled(create_block_mask) if on_cuda else create_block_mask
+        mask_mod = _mask_mod(layout.document_ids, layout.frame_ids)
+        return FlexMask(create(mask_mod, rows, None, length, length, device=layout.document_ids.device))
+    return DenseMask(_dense(layout))
+
+
+def _dense(layout: SequenceLayout) -> Tensor:
+    document, frame = layout.document_ids, layout.frame_ids
+    index = torch.arange(document.shape[1], device=document.device)
+    earlier = index[:, None] >= index[None, :]
+    same_frame = (frame[:, :, None] == frame[:, None, :]) & (frame >= 0)[:, :, None]
+    same_document = (document[:, :, None] == document[:, None, :]) & (document >= 0)[:, :, None]
+    itself = index[:, None] == index[None, :]
+    return (same_document & (earlier | same_frame) | itself)[:, None]
+
+
+def _mask_mod(document: Tensor, frame: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same_document = (document[row, query] == document[row, key]) & (document[row, query] >= 0)
+        same_frame = (frame[row, query] == frame[row, key]) & (frame[row, query] >= 0)
+        return (same_document & ((key <= query) | same_frame)) | (query == key)
+
+    return allowed

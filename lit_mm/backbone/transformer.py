@@ -1,0 +1,106 @@
+"""The decoder-only transformer that reads and writes text and visual tokens alike (paper section 1)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lit_mm.backbone.block import Block
+from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward
+from lit_mm.backbone.initialization import STD, init_linear
+from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.masks import AttentionBackend, build_mask
+from lit_mm.backbone.rotary import Rotary
+
+
+class Transformer(nn.Module):
+    """Llama 3's architecture: pre-RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
+
+    The defaults are the paper's backbone (section 1.2). With its text head it has 1.498 B parameters with
+    `DenseFeedForward` and 2.304 B with `ModalityFeedForward`.
+
+    Args:
+        vocab_size: rows of the token embedding, which is not shared with the text head.
+        dim: model width.
+        depth: number of blocks.
+        heads: query heads; the head width is `dim / heads`.
+        kv_heads: key and value heads.
+        feed_forward: makes one block's feed-forward layer from the width.
+        rope_theta: base of the rotary angles; larger bases turn more slowly.
+        norm_eps: added to the mean square in every norm.
+        attention_backend: `flex` (FlexAttention, CUDA to train), `sdpa` (a dense mask), or `auto`, which takes flex
+            on CUDA and sdpa elsewhere.
+
+    Raises:
+        ValueError: heads do not divide the width evenly.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        dim: int = 2048,
+        depth: int = 16,
+        heads: int = 32,
+        kv_heads: int = 8,
+        feed_forward: Callable[[int], FeedForward] = DenseFeedForward,
+        rope_theta: float = 500_000.0,
+        norm_eps: float = 1e-5,
+        attention_backend: AttentionBackend = "auto",
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, heads, kv_heads)
+        self.dim, self.head_dim = dim, dim // heads
+        self.rope_theta = rope_theta
+        self.attention_backend: AttentionBackend = attention_backend
+        self.embedding = nn.Embedding(vocab_size, dim)
+        self.layers = nn.ModuleList(Block(dim, heads, kv_heads, feed_forward, norm_eps) for _ in range(depth))
+        self.norm = nn.RMSNorm(dim, eps=norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fresh weights, also for a model built on the meta device and then given storage by `to_empty`.
+
+        Everything starts from a truncated normal of deviation 0.02. The two matrices of each block that write to the
+        residual stream are divided by `sqrt(2 * depth)`: the stream is a sum of 2 x depth such outputs, so its
+        variance at the top stays what one output would give, whatever the depth (GPT-2; Llama 3 training codes do
+        the same). Norms start at 1.
+        """
+        init_linear(self.embedding.weight)
+        out_std = STD / math.sqrt(2 * max(1, len(self.layers)))
+        for layer in self.layers:
+            layer.reset_parameters(out_std)  # type: ignore[operator]
+        self.norm.reset_parameters()
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Text ids (...,) to vectors (..., D)."""
+        return self.embedding(tokens)
+
+    def forward(self, x: Tensor, layout: SequenceLayout) -> Tensor:
+        """Contextual vectors of a batch of packed rows.
+
+        Args:
+            x: (B, L, D), embedded text and visual tokens.
+            layout: the documents, frames and positions of the same (B, L).
+
+        Returns:
+            (B, L, D), normed: what the heads read.
+        """
+        mask = build_mask(layout, self.attention_backend)
+        rotary = Rotary.from_positions(layout.positions, self.head_dim, self.rope_theta)
+        routing = self.layers[0].feed_forward.plan(layout)  # type: ignore[union-attr, operator]
+        for layer in self.layers:
+            x = layer(x, rotary, mask, routing)
+        return self.norm(x)
+
+
+def _check_heads(dim: int, heads: int, kv_heads: int) -> None:
+    if dim % heads or (dim // heads) % 2:
+        raise ValueError(
+            f"model.backbone.dim is {dim} with {heads} heads; rotary pairs need dim / heads to be a whole even number"
+        )
+    if heads % kv_heads:
+        raise ValueError(
+            f"model.backbone.kv_heads is {kv_heads}, which does not divide the {heads} heads; use a divisor of {heads}"
+        )

@@ -1,0 +1,142 @@
+"""`lit-mm fit | validate | test | predict`: LightningCLI with data, model and all their parts chosen in YAML."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from data_modules.base import DocumentDataModule
+from data_modules.dataset import BrokenFile
+from lit_mm.sequence import show_row
+
+CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
+_SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes config.yaml into the run folder, and the same text into every checkpoint, so that one file is enough."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Store the configuration beside the weights."""
+        checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
+
+
+class LitCLI(LightningCLI):
+    """The program.
+
+    `--ckpt_path FILE` alone is a complete configuration: what the checkpoint was trained with is read as if it were
+    the first `--config`, so any later file or command-line value wins over it.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Pictures are as large, and take as many tokens, as the model's visual tokenizer says."""
+        parser.link_arguments("model.image_size", "data.init_args.image_size", apply_on="instantiate")
+        parser.link_arguments("model.tokens_per_frame", "data.init_args.tokens_per_frame", apply_on="instantiate")
+        parser.add_argument(
+            "--print_rows", type=int, default=0, metavar="ROWS", help="show so many packed rows as text, then stop"
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Put the checkpoint's own configuration before everything that was given."""
+        given = list(sys.argv[1:] if args is None else args) if not isinstance(args, dict | Namespace) else args
+        if isinstance(given, list):
+            with tempfile.TemporaryDirectory() as folder:
+                sys.argv[1:] = _with_checkpoint_config(given, Path(folder))  # Lightning warns of arguments from elsewhere
+                super().parse_arguments(parser, None)
+        else:
+            super().parse_arguments(parser, given)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it, or only show what it would train on."""
+        rows = self.config[subcommand].pop("print_rows")
+        if rows:
+            print_rows(self.datamodule, rows)
+        else:
+            super()._run_subcommand(subcommand)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""
+
+
+def print_rows(data: DocumentDataModule, count: int) -> None:
+    """Show the first `count` packed training rows to a person."""
+    data.setup("fit")
+    assert data.format is not None
+    shown = 0
+    for batch in data.training_rows():
+        for row in range(len(batch.seeds)):
+            print(show_row(batch, row, data.format.tokenizer.decode))
+            shown += 1
+            if shown == count:
+                return
+
+
+def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
+    path = _option(args, "--ckpt_path")
+    if path is None or not Path(path).is_file():
+        return args
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    text = checkpoint.get(CONFIG_KEY)
+    if text is None:
+        return args
+    config = {k: v for k, v in yaml.safe_load(text).items() if k in _SHARED_KEYS}
+    file = folder / "checkpoint.yaml"
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    return [args[0], "--config", str(file), *args[1:]]
+
+
+def _option(args: list[str], name: str) -> str | None:
+    for i, arg in enumerate(args):
+        if arg == name and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{name}="):
+            return arg.partition("=")[2]
+    return None
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
+
+    With the environment variable JSONARGPARSE_DEBUG set, the traceback is shown too.
+    """
+    _quieten()
+    try:
+        LitCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf"},
+            args=args,
+        )
+    except (ValueError, FileNotFoundError, BrokenFile) as error:
+        if os.environ.get("JSONARGPARSE_DEBUG"):
+            raise
+        sys.exit(f"error: {str(error).strip().splitlines()[-1]}")
+
+
+def _quieten() -> None:
+    """Hide messages that a user of this program can do nothing about."""
+    for message in (
+        ".*is deprecated, use `isinstance.*",
+        ".*does not have many workers.*",
+        ".*dataloader is not resumable.*",  # ours is: the data module keeps the place
+        ".*Consider setting `persistent_workers.*",
+        ".*`_get_vc_dir_size`.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

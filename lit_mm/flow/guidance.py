@@ -1,0 +1,16 @@
+"""Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """`unconditional + scale * (conditional - unconditional)`, in velocities of any one shape.
+
+    Args:
+        conditional: velocity with the condition.
+        unconditional: velocity without it.
+        scale: 1 is no guidance; the paper uses 3 (section 1.6).
+    """
+    return unconditional + scale * (conditional - unconditional)

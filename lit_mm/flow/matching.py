@@ -1,0 +1,82 @@
+"""The choices of the flow in one object: prediction, distribution of timesteps, noise shift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lit_mm.flow.noise import per_row
+from lit_mm.flow.path import interpolate
+from lit_mm.flow.prediction import Prediction, check_width, flow_loss, to_velocity
+from lit_mm.flow.timesteps import TimestepDistribution, noise_shift, sample_timesteps, shift_timesteps
+
+_GRID = 8  # timesteps that validation is spread over
+_NEARLY_CLEAN = 1e-4  # floor of 1 - t while sampling; see `to_velocity`
+
+
+class FlowMatching:
+    """`z_t = (1-t) * noise + t * z` with an independent t per frame; the loss is one of velocities (paper §1.6).
+
+    Args:
+        prediction: what the velocity head puts out, clean tokens (`x`) or the velocity (`v`).
+        distribution: of t before the shift.
+        shift: noise shift; by default `sqrt(tokens * channels / 4096)`, at least 1. The same one is used in training,
+            validation and sampling.
+    """
+
+    def __init__(
+        self,
+        prediction: Prediction = "v",
+        distribution: TimestepDistribution = "uniform",
+        shift: float | None = None,
+    ) -> None:
+        self.prediction, self.distribution, self.shift = prediction, distribution, shift
+
+    def noise_shift(self, tokens: int, channels: int) -> float:
+        """The shift for pictures of so many tokens and channels."""
+        return noise_shift(tokens, channels) if self.shift is None else self.shift
+
+    def warn_if_too_narrow(self, dim: int, channels: int) -> None:
+        """Say that a model narrower than its visual tokens should predict `x`."""
+        warning = check_width(dim, channels, self.prediction)
+        if warning:
+            rank_zero_warn(warning)
+
+    def timesteps(
+        self, seeds: Sequence[int], frames_per_row: Sequence[int], device: torch.device, shift: float
+    ) -> Tensor:
+        """Training timesteps (F,), drawn from the rows' seeds."""
+        return per_row(seeds, frames_per_row, device, lambda g, n: sample_timesteps(n, g, self.distribution, shift))
+
+    def timestep_grid(
+        self, row_numbers: Sequence[int], frames_per_row: Sequence[int], device: torch.device, shift: float
+    ) -> Tensor:
+        """Validation timesteps (F,): the frames walk over a fixed even grid, shifted as in training."""
+        grid = shift_timesteps((torch.arange(_GRID, device=device) + 0.5) / _GRID, shift)
+        counts = zip(row_numbers, frames_per_row, strict=True)
+        return torch.cat([grid[(torch.arange(n, device=device) + max(row, 0)) % _GRID] for row, n in counts])
+
+    def noise(self, seeds: Sequence[int], frames_per_row: Sequence[int], latents: Tensor) -> Tensor:
+        """Noise (F, N, C), drawn from the rows' seeds (other seeds than those of the timesteps)."""
+        shape = latents.shape[1:]
+        return per_row(
+            [seed ^ 0x5DEECE66D for seed in seeds],
+            frames_per_row,
+            latents.device,
+            lambda g, n: torch.randn(n, *shape, generator=g, device=latents.device),
+        )
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """`z_t` (F, N, C); at t = 1 the latents themselves."""
+        return interpolate(latents, noise, timesteps)
+
+    def loss(self, output: Tensor, latents: Tensor, noise: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """Velocity loss (F,) of the network's output, see `flow_loss`."""
+        return flow_loss(output, latents, noise, noised, timesteps, self.prediction)
+
+    def velocity(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """The network's output as a velocity, for sampling."""
+        return to_velocity(output, noised, timesteps, self.prediction, _NEARLY_CLEAN)

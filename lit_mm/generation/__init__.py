@@ -1,0 +1,1 @@
+"""Writing text and drawing frames with a trained model."""

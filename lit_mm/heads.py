@@ -1,0 +1,180 @@
+"""What turns vectors into predictions, and visual tokens into vectors: the model's outer, single-layer parts."""
+
+from __future__ import annotations
+
+import math
+from typing import overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from lit_mm.backbone.initialization import init_linear
+from lit_mm.sequence import IGNORE
+
+LOSS_ROWS = 512  # tokens whose logits exist at one time while the text loss is computed
+
+
+class TextHead(nn.Module):
+    """Next-token prediction: a linear layer to the vocabulary, not shared with the token embedding.
+
+    Args:
+        dim: model width.
+        vocab_size: number of token ids.
+    """
+
+    def __init__(self, dim: int, vocab_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, vocab_size, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normal of deviation 0.02: logits start near zero, the loss near log(vocab_size)."""
+        init_linear(self.linear.weight)
+
+    @overload
+    def forward(self, hidden: Tensor, targets: None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, hidden: Tensor, targets: Tensor) -> Tensor: ...
+
+    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Losses where targets are given, else logits.
+
+        Args:
+            hidden: (T, D) for losses, (..., D) for logits.
+            targets: (T,) int64, or -100 where there is nothing to predict.
+
+        Returns:
+            Cross-entropy in nats (T,) float32, 0 where the target is -100; or logits (..., vocab_size).
+        """
+        if targets is None:
+            return self.linear(hidden)
+        return token_losses(hidden, self.linear.weight, targets)
+
+
+def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of `hidden @ weight.T` per token, with the logits of only 512 tokens in memory.
+
+    They are computed twice, forward and backward. PyTorch's own function does this from version 2.14 on; it returns
+    losses in the precision of its input, so bfloat16 runs, and older versions, use checkpointed chunks.
+
+    Args:
+        hidden: (T, D).
+        weight: (vocab_size, D).
+        targets: (T,) int64, -100 where there is no loss.
+
+    Returns:
+        (T,) float32.
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    if hidden.dtype == torch.float32 and torch.__version__ >= "2.14":
+        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=LOSS_ROWS, chunking_method=None)
+        return functional.linear_cross_entropy(
+            hidden, weight, targets, reduction="none", ignore_index=IGNORE, options=options
+        )
+    return _chunked_losses(hidden, weight, targets)
+
+
+def _chunked_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    chunks = zip(hidden.split(LOSS_ROWS), targets.split(LOSS_ROWS), strict=True)
+    losses = [
+        checkpoint(_losses, rows, weight, wanted, use_reentrant=False, preserve_rng_state=False)
+        for rows, wanted in chunks
+    ]
+    return torch.cat(losses)
+
+
+def _losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(
+        functional.linear(hidden, weight).float(), targets, reduction="none", ignore_index=IGNORE
+    )
+
+
+class VisualInput(nn.Module):
+    """Visual tokens to model width, with the time of their frame added.
+
+    One linear layer in (paper section 1.1), and a sinusoidal embedding of t through a two-layer perceptron, added to
+    every token of the frame: the paper's parameter count leaves no room for modulation per layer (section 1.2).
+
+    Args:
+        channels: channels of a visual token.
+        dim: model width.
+        time_features: number of sines and cosines of t.
+    """
+
+    def __init__(self, channels: int, dim: int, time_features: int = 256) -> None:
+        super().__init__()
+        self.time_features = time_features
+        self.linear = nn.Linear(channels, dim, bias=False)
+        self.time = nn.Sequential(nn.Linear(time_features, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Truncated normals of deviation 0.02, biases 0."""
+        init_linear(self.linear.weight)
+        for layer in self.time:
+            if isinstance(layer, nn.Linear):
+                init_linear(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """Vectors for the backbone.
+
+        Args:
+            latents: (F, N, C), noised visual tokens.
+            timesteps: (F,) float32 in [0, 1], 0 noise, 1 data.
+
+        Returns:
+            (F, N, D).
+        """
+        dtype = self.linear.weight.dtype
+        features = sinusoidal_embedding(timesteps, self.time_features)
+        return self.linear(latents.to(dtype)) + self.time(features.to(dtype))[:, None]
+
+
+def sinusoidal_embedding(timesteps: Tensor, features: int) -> Tensor:
+    """Cosines and sines of `1000 t` at frequencies from 1 down to 1 / 10,000 (Nichol & Dhariwal 2021, as in DiT).
+
+    In float32 whatever the precision of the run: in bfloat16 the angles would be wrong by whole turns.
+
+    Args:
+        timesteps: (F,) in [0, 1].
+        features: number of features, even.
+
+    Returns:
+        (F, features) float32.
+    """
+    half = features // 2
+    exponent = torch.arange(half, device=timesteps.device, dtype=torch.float32) / half
+    angles = 1000.0 * timesteps.float()[:, None] * torch.exp(-math.log(10_000.0) * exponent)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+class VelocityHead(nn.Module):
+    """Vectors to the flow's prediction (velocity or clean tokens): one linear layer (paper section 1.1).
+
+    Args:
+        dim: model width.
+        channels: channels of a visual token.
+    """
+
+    def __init__(self, dim: int, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zeros: the first prediction is the mean over data and noise, so the loss starts at their variance and the
+        random backbone is not pushed about by a random output (as in DiT and RAE). The head learns at once, the
+        backbone from the second step on.
+        """
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(F, N, D) to (F, N, C) float32."""
+        return self.linear(hidden).float()

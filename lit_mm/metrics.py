@@ -1,0 +1,48 @@
+"""Sums per source, kept on the device and read only when they are logged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class SourceMeans:
+    """Running means of named values, one per source.
+
+    Adding is a few small kernels and never waits for the device; `compute` waits, and is called on steps that log.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}  # (2, sources): sums and counts, float64
+        self._sources: tuple[str, ...] = ()
+
+    def add(self, name: str, values: Tensor, source_ids: Tensor, sources: Sequence[str]) -> None:
+        """Count `values` (n,) under the sources that `source_ids` (n,) name."""
+        self._sources = tuple(sources)
+        if name not in self._sums:
+            self._sums[name] = torch.zeros(2, len(sources), dtype=torch.float64, device=values.device)
+        both = torch.stack([values.detach().double(), torch.ones_like(values, dtype=torch.float64)])
+        self._sums[name].index_add_(1, source_ids, both)
+
+    def compute(self) -> dict[tuple[str, str], float]:
+        """Mean over all ranks by (source, name), for the sources that were seen; then start again from nothing.
+
+        Every rank has to call it at the same step, with the same names added.
+        """
+        names = sorted(self._sums)
+        if not names:
+            return {}
+        table = torch.stack([self._sums[name] for name in names])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(table)
+        self._sums = {}
+        rows = table.cpu().tolist()
+        return {
+            (source, name): sums[s] / counts[s]
+            for name, (sums, counts) in zip(names, rows, strict=True)
+            for s, source in enumerate(self._sources)
+            if counts[s]
+        }

@@ -1,0 +1,75 @@
+"""The whole model as one plain module: text and visual tokens in, text losses (or logits) and velocities out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.transformer import Transformer
+from lit_mm.heads import TextHead, VelocityHead, VisualInput
+
+
+class ModelOutput(NamedTuple):
+    """What the two heads say.
+
+    Attributes:
+        text: (T,) float32 loss of each wanted text position where targets were given, else (T, vocabulary) logits.
+        visual: (F', N, C) prediction for each wanted frame, in the model's own parameterisation (x or v).
+    """
+
+    text: Tensor
+    visual: Tensor
+
+
+class MultimodalTransformer(nn.Module):
+    """Token embedding and visual input, one backbone, a text head and a velocity head (paper §1.1).
+
+    Visual tokens pass one linear layer on the way in and one on the way out; there is no U-Net.
+
+    Args:
+        backbone: the transformer with its token embedding.
+        vocab_size: entries of the text head.
+        channels: C, channels of a visual token.
+    """
+
+    def __init__(self, backbone: Transformer, vocab_size: int, channels: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.visual_input = VisualInput(channels, backbone.dim)
+        self.text_head = TextHead(backbone.dim, vocab_size)
+        self.velocity_head = VelocityHead(backbone.dim, channels)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        layout: SequenceLayout,
+        latents: Tensor,
+        timesteps: Tensor,
+        visual_positions: Tensor,
+        text_positions: Tensor,
+        drawn_frames: Tensor,
+        targets: Tensor | None = None,
+    ) -> ModelOutput:
+        """Run packed rows through the model.
+
+        Args:
+            tokens: (B, L) int64 text ids; the values at visual positions are not used.
+            layout: documents, frames and positions of the rows.
+            latents: (F, N, C) visual tokens, clean ones and noised ones.
+            timesteps: (F,) in [0, 1]; 1 is clean.
+            visual_positions: (F, N) flattened index of every visual token.
+            text_positions: (T,) flattened index of every position the text head is asked at.
+            drawn_frames: (F',) indices of the frames the velocity head is asked about.
+            targets: (T,) next token of each text position.
+        """
+        x = self.backbone.embed(tokens)
+        visual = self.visual_input(latents, timesteps).to(x.dtype)
+        flat = x.flatten(0, 1).index_copy(0, visual_positions.flatten(), visual.flatten(0, 1))
+        hidden = self.backbone(flat.view_as(x), layout).flatten(0, 1)
+        drawn = hidden[visual_positions[drawn_frames].flatten()]
+        return ModelOutput(
+            text=self.text_head(hidden[text_positions], targets),
+            visual=self.velocity_head(drawn.view(len(drawn_frames), -1, hidden.shape[-1])),
+        )

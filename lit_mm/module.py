@@ -1,0 +1,245 @@
+"""The recipe as a LightningModule: a packed batch in, two losses out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.transformer import Transformer
+from lit_mm.flow.matching import FlowMatching
+from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.answers import answer
+from lit_mm.generation.decoding import Decoder
+from lit_mm.metrics import SourceMeans
+from lit_mm.model import MultimodalTransformer
+from lit_mm.prompt import Answer, Prompt
+from lit_mm.schedule import WarmupCosine
+from lit_mm.sequence import PackedBatch
+from lit_mm.tokenizer import Tokenizer
+from lit_mm.vision.base import VisualTokenizer
+
+VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
+
+
+class LitMultimodal(LightningModule):
+    """Next-token prediction on text and flow matching on visual tokens, in one transformer (paper §1.6).
+
+    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks.
+
+    Args:
+        backbone: the transformer; everything but its vocabulary size.
+        vision: the frozen visual tokenizer.
+        vocab_size: entries of the text embedding and head; the tokenizer's size, or that rounded up to a multiple
+            of 128.
+        flow: path, timesteps, noise shift and prediction of the flow.
+        sampler: solves the flow when frames are drawn.
+        text_weight: λ of the text loss.
+        flow_weight: λ of the flow loss.
+        optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
+        schedule: of the learning rate.
+    """
+
+    def __init__(
+        self,
+        backbone: Callable[[int], Transformer],
+        vision: VisualTokenizer,
+        vocab_size: int,
+        flow: FlowMatching | None = None,
+        sampler: FlowSampler | None = None,
+        text_weight: float = 1.0,
+        flow_weight: float = 3.0,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
+        schedule: WarmupCosine | None = None,
+    ) -> None:
+        super().__init__()
+        self.make_backbone, self.vocab_size = backbone, vocab_size
+        self.vision = vision
+        self.flow = flow or FlowMatching()
+        self.sampler = sampler or FlowSampler()
+        self.text_weight, self.flow_weight = text_weight, flow_weight
+        self.make_optimizer = optimizer
+        self.schedule = schedule or WarmupCosine()
+        self.model: MultimodalTransformer
+        self.train_means, self.val_means = SourceMeans(), SourceMeans()
+        self.gradient_norm = torch.tensor(0.0)
+
+    # The data side is told by the CLI how large a picture is and how many tokens it takes.
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures, in pixels."""
+        return self.vision.image_size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Visual tokens of a picture."""
+        return self.vision.num_tokens
+
+    # ---- building
+
+    def configure_model(self) -> None:
+        """Build the trainable part; called inside the strategy's context, so that it may be made sharded."""
+        if hasattr(self, "model"):
+            return
+        self.model = MultimodalTransformer(self.make_backbone(self.vocab_size), self.vocab_size, self.vision.channels)
+        self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
+
+    def setup(self, stage: str) -> None:
+        """Check that the model's vocabulary is the tokenizer's."""
+        size = self.tokenizer.vocab_size
+        rounded = -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        if self.vocab_size not in (size, rounded):
+            raise ValueError(
+                f"model.vocab_size is {self.vocab_size} but the tokenizer '{self.tokenizer.path}' has {size} entries; "
+                f"set it to {size}" + (f" or {rounded}" if rounded != size else "")
+            )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The data module's."""
+        return self.trainer.datamodule.format.tokenizer  # type: ignore[attr-defined]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with decay on matrices only, warm-up and cosine by optimizer step."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim >= 2]},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = self.make_optimizer(groups)
+        scheduler = self.schedule(optimizer, self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the global norm, and keep the norm for the log."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        self.gradient_norm = nn.utils.clip_grad_norm_(trained, gradient_clip_val or math.inf)
+
+    # ---- the two losses
+
+    def losses(self, batch: PackedBatch, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Text loss (T,) of every predicted token and flow loss (F',) of every drawn frame.
+
+        Args:
+            batch: packed rows.
+            timesteps: (F,) of every frame; those of clean frames are not used.
+        """
+        latents = self.vision.encode(batch.frames).to(self.dtype)
+        noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
+        timesteps = timesteps.masked_fill(batch.frame_clean, 1.0)
+        noised = self.flow.noised(latents, noise, timesteps)
+        output = self.model(
+            batch.tokens,
+            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
+            noised,
+            timesteps,
+            batch.visual_positions,
+            batch.predicted_positions,
+            batch.drawn_frames,
+            batch.targets.flatten()[batch.predicted_positions],
+        )
+        drawn = batch.drawn_frames
+        flow_losses = self.flow.loss(output.visual, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
+        return output.text, flow_losses
+
+    def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
+        """One step of the recipe."""
+        timesteps = self.flow.timesteps(batch.seeds, batch.frames_per_row, batch.frames.device, self._shift())
+        text_losses, flow_losses = self.losses(batch, timesteps)
+        self._count(self.train_means, batch, text_losses, flow_losses)
+        text, flow = self._global_means(text_losses, flow_losses)
+        return self.text_weight * text + self.flow_weight * flow
+
+    def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """The same losses on a fixed grid of timesteps with fixed noise."""
+        timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
+        self._count(self.val_means, batch, *self.losses(batch, timesteps))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""
+        means = self.val_means.compute()
+        logged: dict[str, float] = {}
+        for (source, name), value in means.items():
+            logged[f"val/{source}/{name}"] = value
+            if name == "text_loss":
+                logged[f"val/{source}/perplexity"] = math.exp(min(value, 50.0))
+                dataset = self.trainer.datamodule.datasets["val"][source]  # type: ignore[attr-defined]
+                if hasattr(dataset, "bytes_per_token"):
+                    logged[f"val/{source}/bits_per_byte"] = value / math.log(2) / dataset.bytes_per_token
+        weight = {"text_loss": self.text_weight, "flow_loss": self.flow_weight}
+        sources = {source for source, _ in means}
+        logged["val/loss"] = sum(weight[name] * value for (_, name), value in means.items()) / max(1, len(sources))
+        self.log_dict(logged, rank_zero_only=True)
+
+    def _shift(self) -> float:
+        return self.flow.noise_shift(self.vision.num_tokens, self.vision.channels)
+
+    def _count(self, means: SourceMeans, batch: PackedBatch, text_losses: Tensor, flow_losses: Tensor) -> None:
+        text_sources = batch.source_ids.flatten()[batch.predicted_positions]
+        means.add("text_loss", text_losses, text_sources, batch.sources)
+        means.add("flow_loss", flow_losses, batch.frame_source_ids[batch.drawn_frames], batch.sources)
+
+    def _global_means(self, *losses: Tensor) -> list[Tensor]:
+        """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs."""
+        if self.trainer.world_size == 1:
+            return [loss.sum() / max(1, len(loss)) for loss in losses]
+        counts = torch.tensor([float(len(loss)) for loss in losses], device=self.device)
+        dist.all_reduce(counts)
+        return [
+            loss.sum() * self.trainer.world_size / count.clamp(min=1)
+            for loss, count in zip(losses, counts, strict=True)
+        ]
+
+    # ---- prediction
+
+    def decoder(self) -> Decoder:
+        """Writes text and draws frames with the present weights."""
+        return Decoder(self.model, self.vision, self.flow, self.sampler, self.tokenizer)
+
+    def predict_step(self, prompt: Prompt, batch_idx: int) -> Answer:
+        """Answer one prompt."""
+        return answer(self.decoder(), prompt)
+
+    # ---- checkpoints: the frozen tokenizer is named in them, not stored
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen visual tokenizer out and record its fingerprint."""
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("vision.")}
+        checkpoint["vision"] = self.vision.fingerprint()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse weights of another shape; put the present tokenizer's weights where the loader looks for them."""
+        own = self.state_dict()
+        for name, value in checkpoint["state_dict"].items():
+            if name not in own:
+                raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {_ADVICE}")
+            if own[name].shape != value.shape:
+                raise ValueError(
+                    f"the checkpoint's '{name}' is {tuple(value.shape)}, the configured model's is "
+                    f"{tuple(own[name].shape)}: {_ADVICE}"
+                )
+        vision = {k: v for k, v in own.items() if k.startswith("vision.")}
+        missing = [name for name in own if name not in checkpoint["state_dict"] and name not in vision]
+        if missing:
+            raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {_ADVICE}")
+        if checkpoint["vision"] != self.vision.fingerprint():
+            raise ValueError(
+                f"the checkpoint was trained on the visual tokens of '{checkpoint['vision']}', but model.vision is "
+                f"'{self.vision.fingerprint()}': {_ADVICE}"
+            )
+        checkpoint["state_dict"].update(vision)
+
+
+_ADVICE = "use the configuration it was trained with (it is inside: give --ckpt_path without --config)"

@@ -1,0 +1,263 @@
+"""The contract between data and model: documents of text and frames, packed into rows of fixed length.
+
+Data modules make `Document`s, `pack_rows` lays them into a `PackedBatch`, and the model reads nothing else.
+
+Shape letters used in this project: B rows, L positions in a row, F frames in a batch, N tokens in a frame,
+V visual positions in a batch (V = F * N), D model width, C channels of a visual token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORE = -100  # target of positions that carry no text loss, the value PyTorch's cross-entropy skips
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids with their delimiters. `ids` (n,) int64. Where `loss` is false the ids are read, never predicted."""
+
+    ids: Tensor
+    loss: bool = True
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture, `image` (3, height, width) uint8 RGB.
+
+    A `clean` frame sits at t = 1 and carries no flow loss: the model reads it. Any other frame is noised and drawn.
+    """
+
+    image: Tensor
+    clean: bool = False
+
+
+Segment = Text | Frame
+
+
+@dataclass(frozen=True)
+class Document:
+    """Segments in reading order, and the name of the source they came from."""
+
+    segments: tuple[Segment, ...]
+    source: str
+
+    def length(self, tokens_per_frame: int) -> int:
+        """Positions this document takes in a row."""
+        return sum(tokens_per_frame if isinstance(s, Frame) else len(s) for s in self.segments)
+
+    def slice_text(self, start: int, stop: int) -> Document:
+        """Positions `start` to `stop` of a document that is text only.
+
+        Raises:
+            ValueError: the document holds a frame; frames are never split.
+        """
+        if any(isinstance(s, Frame) for s in self.segments):
+            raise ValueError(f"a document of source '{self.source}' was split, but it holds frames")
+        ids = torch.cat([s.ids for s in self.segments if isinstance(s, Text)])[start:stop]
+        loss = all(s.loss for s in self.segments if isinstance(s, Text))
+        return Document((Text(ids, loss),), self.source)
+
+
+@dataclass
+class PackedBatch:
+    """Rows of packed documents, ready for the model.
+
+    Attributes:
+        tokens: (B, L) int64, text ids; the padding id at visual and padding positions.
+        targets: (B, L) int64, the next token where it is text of the same document that carries loss, else IGNORE.
+        document_ids: (B, L) int32, 0, 1, ... within a row, -1 for padding.
+        frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
+        positions: (B, L) int64, counted from 0 in every document (for rotary embeddings).
+        source_ids: (B, L) int64, index into `sources`, -1 for padding.
+        frames: (F, 3, height, width) uint8, row by row in reading order.
+        frame_clean: (F,) bool, true for frames that are read only.
+        drawn_frames: (F',) int64, indices of the frames that are not clean.
+        frames_per_row: B numbers, how many of the frames lie in each row.
+        frame_source_ids: (F,) int64, index into `sources`.
+        visual_positions: (F, N) int64, index of every visual token into the flattened (B * L) positions.
+        predicted_positions: (T,) int64, flattened index of every position whose target is not IGNORE. This one and
+            `drawn_frames` could be had from masks; counting a mask on a GPU would stall every step, so it is done here.
+        seeds: B numbers, one per row. All noise of a row is drawn from its seed, so a resumed run, or a run on
+            another number of ranks, sees the same noise for the same row.
+        row_numbers: B numbers, the rows' places in the plan.
+        sources: names, in the order that the ids count.
+        plan_state: where the plan stands once every rank has consumed this step's rows (see `data_modules.sampler`).
+        skipped: per source, documents left out because their file broke while being read.
+    """
+
+    tokens: Tensor
+    targets: Tensor
+    document_ids: Tensor
+    frame_ids: Tensor
+    positions: Tensor
+    source_ids: Tensor
+    frames: Tensor
+    frame_clean: Tensor
+    drawn_frames: Tensor
+    frame_source_ids: Tensor
+    visual_positions: Tensor
+    predicted_positions: Tensor
+    frames_per_row: tuple[int, ...]
+    seeds: tuple[int, ...]
+    row_numbers: tuple[int, ...]
+    sources: tuple[str, ...]
+    plan_state: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{k: function(v) for k, v in values.items() if isinstance(v, Tensor)})
+
+    def to(self, device: Any, non_blocking: bool = False) -> PackedBatch:
+        """The same batch on another device."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> PackedBatch:
+        """The same batch in page-locked memory (called by the DataLoader)."""
+        return self._map(lambda t: t.pin_memory())
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """What one row holds: its documents in order, its number in the plan and the seed of its noise."""
+
+    documents: tuple[Document, ...]
+    number: int
+    seed: int
+
+
+def pack_rows(
+    rows: Sequence[PackedRow],
+    *,
+    length: int,
+    tokens_per_frame: int,
+    image_size: int,
+    pad_id: int,
+    sources: tuple[str, ...],
+) -> PackedBatch:
+    """Lay the documents of each row one after another and pad to `length`.
+
+    Raises:
+        ValueError: a row's documents need more than `length` positions, or a frame is not
+            (3, image_size, image_size).
+    """
+    shape = (len(rows), length)
+    tokens = torch.full(shape, pad_id, dtype=torch.int64)
+    targets = torch.full(shape, IGNORE, dtype=torch.int64)
+    document_ids = torch.full(shape, -1, dtype=torch.int32)
+    frame_ids = torch.full(shape, -1, dtype=torch.int32)
+    positions = torch.zeros(shape, dtype=torch.int64)
+    source_ids = torch.full(shape, -1, dtype=torch.int64)
+    frames: list[Tensor] = []
+    clean: list[bool] = []
+    frames_per_row: list[int] = []
+    frame_sources: list[int] = []
+    visual: list[Tensor] = []
+
+    for r, row in enumerate(rows):
+        start = 0
+        frames_in_row = 0
+        for d, document in enumerate(row.documents):
+            stop = start + document.length(tokens_per_frame)
+            if stop > length:
+                raise ValueError(f"row {row.number} needs at least {stop} positions but a row has {length}")
+            source = sources.index(document.source)
+            document_ids[r, start:stop] = d
+            positions[r, start:stop] = torch.arange(stop - start)
+            source_ids[r, start:stop] = source
+            at = start
+            previous_is_text = False
+            for segment in document.segments:
+                if isinstance(segment, Frame):
+                    if segment.image.shape != (3, image_size, image_size):
+                        raise ValueError(
+                            f"a frame of source '{document.source}' has shape {tuple(segment.image.shape)}; "
+                            f"(3, {image_size}, {image_size}) is expected"
+                        )
+                    frame_ids[r, at : at + tokens_per_frame] = frames_in_row
+                    visual.append(torch.arange(at, at + tokens_per_frame) + r * length)
+                    frames.append(segment.image)
+                    clean.append(segment.clean)
+                    frame_sources.append(source)
+                    frames_in_row += 1
+                    at += tokens_per_frame
+                    previous_is_text = False
+                    continue
+                n = len(segment)
+                if n == 0:
+                    continue
+                tokens[r, at : at + n] = segment.ids
+                if segment.loss:
+                    targets[r, at : at + n - 1] = segment.ids[1:]
+                    if previous_is_text:
+                        targets[r, at - 1] = segment.ids[0]
+                at += n
+                previous_is_text = True
+            start = stop
+        frames_per_row.append(frames_in_row)
+
+    empty = torch.zeros((0, 3, image_size, image_size), dtype=torch.uint8)
+    return PackedBatch(
+        tokens=tokens,
+        targets=targets,
+        document_ids=document_ids,
+        frame_ids=frame_ids,
+        positions=positions,
+        source_ids=source_ids,
+        frames=torch.stack(frames) if frames else empty,
+        frame_clean=torch.tensor(clean, dtype=torch.bool),
+        drawn_frames=torch.tensor([i for i, c in enumerate(clean) if not c], dtype=torch.int64),
+        frame_source_ids=torch.tensor(frame_sources, dtype=torch.int64),
+        visual_positions=torch.stack(visual) if visual else torch.zeros((0, tokens_per_frame), dtype=torch.int64),
+        predicted_positions=(targets.flatten() != IGNORE).nonzero().squeeze(1),
+        frames_per_row=tuple(frames_per_row),
+        seeds=tuple(row.seed for row in rows),
+        row_numbers=tuple(row.number for row in rows),
+        sources=sources,
+    )
+
+
+def show_row(batch: PackedBatch, row: int, decode: Callable[[list[int]], str]) -> str:
+    """A packed row as lines a person can read: position range, source, text or frame, and which ids are predicted.
+
+    `decode` turns token ids into text, for instance `Tokenizer.decode`.
+    """
+    length = batch.tokens.shape[1]
+    frames_before = sum(batch.frames_per_row[:row])
+    lines = [f"row {batch.row_numbers[row]}: {length} positions, seed {batch.seeds[row]}"]
+    at = 0
+    while at < length:
+        document, frame = int(batch.document_ids[row, at]), int(batch.frame_ids[row, at])
+        stop = at + 1
+        while (
+            stop < length
+            and int(batch.document_ids[row, stop]) == document
+            and int(batch.frame_ids[row, stop]) == frame
+        ):
+            stop += 1
+        if document < 0:
+            lines.append(f"  {at:5d}-{stop - 1:<5d} padding")
+        else:
+            source = batch.sources[int(batch.source_ids[row, at])]
+            if frame >= 0:
+                index = frames_before + frame
+                kind = "clean frame, read" if bool(batch.frame_clean[index]) else "frame, drawn"
+                height, width = batch.frames.shape[-2:]
+                what = f"[{kind}: {stop - at} tokens of a {height}x{width} picture]"
+            else:
+                text = decode(batch.tokens[row, at:stop].tolist())
+                shown = text if len(text) <= 160 else f"{text[:100]} … {text[-50:]}"
+                predicted = int((batch.targets[row, at:stop] != IGNORE).sum())
+                what = f"{shown!r}  ({predicted} of {stop - at} ids predict the next)"
+            lines.append(f"  {at:5d}-{stop - 1:<5d} document {document} ({source}) {what}")
+        at = stop
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""Text tokenizer: any Hugging Face `tokenizer.json`, plus the delimiters that documents are built from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+from torch import Tensor
+
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>")
+
+
+class Tokenizer:
+    """Turns text into ids and back.
+
+    Delimiters that the file lacks are added behind its last id, so `vocab_size` may be up to five more than the
+    file's own count; the model's `vocab_size` has to be at least this one's (it may be larger, as a round number).
+
+    Args:
+        path: a `tokenizer.json`, or a folder that holds one.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is not a Hugging Face tokenizer.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        file = self.path / "tokenizer.json" if self.path.is_dir() else self.path
+        if not file.is_file():
+            raise FileNotFoundError(f"tokenizer: no file '{file}'; give the path of a Hugging Face tokenizer.json")
+        try:
+            self.backend = HuggingFaceTokenizer.from_file(str(file))
+        except Exception as error:
+            raise ValueError(f"tokenizer: '{file}' is not a Hugging Face tokenizer.json ({error})") from error
+        self.backend.no_padding()
+        self.backend.no_truncation()
+        missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]
+        self.backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+        ids = {token: self.backend.token_to_id(token) for token in SPECIAL_TOKENS}
+        self.pad_id: int = ids["<pad>"]
+        self.bos_id: int = ids["<bos>"]
+        self.eos_id: int = ids["<eos>"]
+        self.boi_id: int = ids["<boi>"]
+        self.eoi_id: int = ids["<eoi>"]
+        self.vocab_size: int = self.backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text`, without delimiters."""
+        return self.backend.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """Ids of many texts at once, in parallel threads."""
+        return [e.ids for e in self.backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def decode(self, ids: list[int] | Tensor) -> str:
+        """Text of `ids`, delimiters written out as `<bos>` and so on, padding left out."""
+        kept = [int(i) for i in ids if int(i) != self.pad_id]
+        return self.backend.decode(kept, skip_special_tokens=False)
+
+    def ids(self, *parts: int | str) -> Tensor:
+        """Ids (n,) int64 of delimiters (given as ids) and strings, in order: `ids(t.bos_id, "a cat", t.boi_id)`."""
+        out: list[int] = []
+        for part in parts:
+            out.extend(self.encode(part) if isinstance(part, str) else [part])
+        return torch.tensor(out, dtype=torch.int64)

@@ -1,0 +1,197 @@
+"""Representation autoencoder: a frozen ViT encoder with a ViT decoder that draws its tokens (arXiv 2510.11690)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.encoder import TimmEncoder
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_rae import RAEDecoder
+
+
+@dataclass(frozen=True)
+class RaeConfig:
+    """Everything needed to build an autoencoder; `config.json` of its folder.
+
+    The names of the decoder's sizes are those of diffusers' `AutoencoderRAE`.
+
+    Args:
+        encoder: any timm ViT.
+        image_size: side of the pictures that are encoded and drawn, in pixels.
+        encoder_input_size: side to which pictures are resized for the encoder; `image_size` by default.
+        encoder_args: further arguments of timm's model (`embed_dim`, `depth`, `num_heads` …).
+        decoder_hidden_size: width of the decoder.
+        decoder_num_hidden_layers: depth of the decoder.
+        decoder_num_attention_heads: heads of the decoder.
+        decoder_intermediate_size: width of the decoder's MLPs.
+    """
+
+    encoder: str = "vit_base_patch16_siglip_256.v2_webli"
+    image_size: int = 256
+    encoder_input_size: int | None = None
+    encoder_args: dict[str, Any] = field(default_factory=dict)
+    decoder_hidden_size: int = 1152
+    decoder_num_hidden_layers: int = 28
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 4096
+
+
+class RaeNetwork(nn.Module):
+    """Encoder and decoder with gradients, as they are trained. `Rae` is the frozen tokenizer made of them.
+
+    Args:
+        config: sizes of both.
+        pretrained: weights of the encoder, see `TimmEncoder`.
+
+    Raises:
+        ValueError: the pictures cannot be cut into the encoder's grid of patches.
+    """
+
+    def __init__(self, config: RaeConfig, pretrained: bool | str = False) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = build_encoder(config, pretrained)
+        self.decoder = build_decoder(config, self.encoder.num_tokens, self.encoder.channels)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(F, 3, image_size, image_size) uint8 to (F, num_tokens, channels)."""
+        return self.encoder(images.to(self.encoder.mean.dtype) / 255)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(F, num_tokens, channels) to (F, 3, image_size, image_size), in [0, 1] but for the decoder's overshoot."""
+        return draw(self.decoder, self.encoder, latents)
+
+
+def build_encoder(config: RaeConfig, pretrained: bool | str) -> TimmEncoder:
+    """The encoder that `config` describes."""
+    size = config.encoder_input_size or config.image_size
+    return TimmEncoder(config.encoder, size, pretrained, config.encoder_args)
+
+
+def build_decoder(config: RaeConfig, num_tokens: int, channels: int) -> RAEDecoder:
+    """The decoder that `config` describes, for `num_tokens` tokens (a square grid) of `channels` channels."""
+    from diffusers.models.autoencoders.autoencoder_rae import RAEDecoder
+
+    grid = round(num_tokens**0.5)
+    if grid**2 != num_tokens or config.image_size % grid:
+        raise ValueError(
+            f"pictures of {config.image_size} pixels cannot be drawn from {num_tokens} tokens; vision.image_size must "
+            f"be a multiple of the encoder's grid side {grid}"
+        )
+    return RAEDecoder(
+        hidden_size=channels,
+        decoder_hidden_size=config.decoder_hidden_size,
+        decoder_num_hidden_layers=config.decoder_num_hidden_layers,
+        decoder_num_attention_heads=config.decoder_num_attention_heads,
+        decoder_intermediate_size=config.decoder_intermediate_size,
+        num_patches=num_tokens,
+        patch_size=config.image_size // grid,
+        image_size=config.image_size,
+    )
+
+
+def draw(decoder: RAEDecoder, encoder: TimmEncoder, latents: Tensor) -> Tensor:
+    """(F, num_tokens, channels) to (F, 3, image_size, image_size), about [0, 1]."""
+    return encoder.to_range(decoder.unpatchify(decoder(latents).logits))
+
+
+class Rae(VisualTokenizer):
+    """A frozen encoder, and a decoder that draws what the encoder saw.
+
+    Give `folder` for an autoencoder that was trained with `lit-mm fit --config configs/rae/…`, or `encoder` for any
+    timm ViT, with `decoder` a folder to draw with. The latents are the encoder's last tokens, standardised over their
+    channels without learned scale (Scale-RAE, arXiv 2601.16208): zero mean and unit variance per token.
+
+    Args:
+        folder: folder with `config.json` and `model.safetensors`, or the name of one that comes with the package
+            (`rae_tiny`).
+        encoder: any timm ViT by name.
+        image_size: side of the pictures, in pixels (with `encoder` only).
+        encoder_input_size: side to which pictures are resized for the encoder; `image_size` by default.
+        pretrained: true loads the encoder's published weights from the Hub, a path from a file, false leaves them
+            random.
+        encoder_args: further arguments of timm's model.
+        decoder: folder whose decoder draws, ours or one in the format of diffusers' `AutoencoderRAE`; without it
+            pictures are read but cannot be drawn.
+
+    Raises:
+        ValueError: neither or both of `folder` and `encoder`, or a folder whose config or tensors do not fit.
+        FileNotFoundError: a folder or a file in it is missing.
+        OSError: the pretrained weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        folder: str | None = None,
+        encoder: str | None = None,
+        image_size: int = 256,
+        encoder_input_size: int | None = None,
+        pretrained: bool | str = True,
+        encoder_args: dict[str, Any] | None = None,
+        decoder: str | None = None,
+    ) -> None:
+        super().__init__()
+        from lit_mm.vision.folder import load_decoder, load_folder
+
+        if (folder is None) == (encoder is None):
+            raise ValueError("vision needs either folder or encoder: a trained folder, or the name of a timm ViT")
+        self.decoder: RAEDecoder | None = None
+        if folder is not None:
+            network = load_folder(folder)
+            config, self.encoder, self.decoder = network.config, network.encoder, network.decoder
+        else:
+            assert encoder is not None
+            config = RaeConfig(encoder, image_size, encoder_input_size, encoder_args or {})
+            self.encoder = build_encoder(config, pretrained)
+            if decoder is not None:
+                self.decoder = load_decoder(decoder, config, self.encoder)
+        self.image_size = config.image_size
+        self.num_tokens = self.encoder.num_tokens
+        self.channels = self.encoder.channels
+        self.requires_grad_(False)
+        self.train(False)
+        # Taken now, from the weights as loaded: a later change of precision must not change the name.
+        self._fingerprint = f"rae:{config.encoder}:{hash_of(self.encoder)}"
+
+    def train(self, mode: bool = True) -> Rae:
+        """Stays in evaluation mode: it is frozen."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """(F, 3, image_size, image_size) uint8 to (F, num_tokens, channels) float32, unit variance per token."""
+        self.check_images(images)
+        return self.encoder(images.to(self.encoder.mean.dtype) / 255).float()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8.
+
+        Raises:
+            RuntimeError: there is no decoder.
+        """
+        if self.decoder is None:
+            raise RuntimeError("this visual tokenizer has no decoder; set vision.decoder to a folder that holds one")
+        images = draw(self.decoder, self.encoder, latents.to(self.encoder.mean.dtype))
+        return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+    def fingerprint(self) -> str:
+        """Encoder's name and a hash of its weights. The decoder is left out: a better one changes no latent."""
+        return self._fingerprint
+
+
+def hash_of(module: nn.Module) -> str:
+    """First 16 hex digits of a SHA-256 over names, shapes and float32 values of a module's tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]
