@@ -11,10 +11,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from data_modules.dataset import BrokenFile
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
+SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")  # decoders that can leave out a single frame
 NEAR = 1  # keyframes between two wanted frames up to which decoding on is cheaper than a new seek
 
 
@@ -52,6 +54,12 @@ def index_video(path: str | Path) -> VideoIndex:
             if not container.streams.video:
                 raise BrokenFile(path, "there is no video stream in it")
             stream = container.streams.video[0]
+            if (
+                container.format.name == "avi"
+                and stream.codec_context.name == "h264"
+                and stream.codec_context.has_b_frames
+            ):
+                raise BrokenFile(path, "AVI does not say when the B frames of H.264 are shown; use MP4")
             packets = [p for p in container.demux(stream) if p.size]
             pts = [p.pts for p in packets if not p.is_discard]
             keyframes = [p.pts for p in packets if p.is_keyframe and not p.is_discard]
@@ -131,16 +139,19 @@ def _decode_run(container: Any, wanted: list[int], keyframes: np.ndarray) -> dic
     """Frames at the time stamps `wanted` (ascending), decoded from the keyframe before the first."""
     stream = container.streams.video[0]
     context = stream.codec_context
-    todo, found = set(wanted), {}
+    todo = set(wanted)
+    found: dict[int, np.ndarray] = {}
+    to_rgb = VideoReformatter()
     for packet in _packets_from(container, stream, wanted[0], keyframes):
-        # Frames that no other frame needs are not decoded unless they are wanted themselves.
-        context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in todo else "NONREF"
+        if context.name in SKIPPING:  # frames that no other frame needs are decoded only if they are wanted themselves
+            context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in todo else "NONREF"
         for frame in packet.decode():
             at = _shown(frame)
             if at in todo:
                 if frame.is_corrupt:
                     return found
-                found[at] = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
+                picture = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                found[at] = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
                 todo.discard(at)
         if not todo:
             break

@@ -81,7 +81,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     for path, _, _ in stamps:
         row: dict[str, Any] = {"path": path, "broken": None, "pts": [], "keyframes": [], "time_base": 0.0}
-        row |= dict.fromkeys(POSE, []) if poses else {}
+        row |= {name: [] for name in POSE} if poses else {}
         try:
             index = index_video(path)
             if poses:

@@ -75,35 +75,35 @@ class ImageTextDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{source}.{split}"
-        parts, broken = self._parts(path, split, key)
+        parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
-        empty = [BrokenFile(path, f"pair {i} has no caption") for part in tokenized for i in part.empty]
+        if not any(len(part.rows) for part in tokenized):
+            raise ValueError(f"{key}: '{path}' holds no pairs")
+        empty = [BrokenFile(part.where, f"row {i} has no caption") for part in tokenized for i in part.empty]
         total = sum(len(part.rows) for part in tokenized)
-        skipped = settle_broken([*broken, *empty], total + len(broken), key, self.on_error)
+        skipped += settle_broken(empty, total, key, self.on_error)
         cut = sum(part.cut for part in tokenized)
         if cut:
             logger.info("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, total, self.max_caption)
         return ImageTextDataset(source, tokenized, self.shares, format, skipped)
 
-    def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], list[BrokenFile]]:
-        from data_modules.records import HUB, builder_of, check_column, load_hub, load_records
+    def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
+        from data_modules.records import HUB, check_column, load_hub, load_records
 
         if path.startswith(HUB):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, self.caption_column):
                 check_column(rows, column, f"'{path}'", key)
-            return [PairTable(rows, self.image_column, self.caption_column, Path())], []
-        files = find_files(path, SUFFIXES, key)
-        folder_of = (lambda f: f.parent) if builder_of(files[0]) in ("json", "csv") else (lambda f: Path())
+            return [PairTable(rows, self.image_column, self.caption_column, [Path(path)])], 0
         parts: list[PairTable] = []
-        broken: list[BrokenFile] = []
-        for folder, group in groupby(files, folder_of):
-            members = list(group)
-            image = FILE_NAME if all(f.name.startswith("metadata.") for f in members) else self.image_column
-            rows, bad = load_records(members, (image, self.caption_column), key, self.on_error)
-            parts.append(PairTable(rows, image, self.caption_column, folder))
-            broken += bad
-        return parts, broken
+        skipped = 0
+        for _, group in groupby(find_files(path, SUFFIXES, key), lambda f: f.parent):
+            files = list(group)
+            image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
+            rows, left_out = load_records(files, (image, self.caption_column), key, self.on_error)
+            parts.append(PairTable(rows, image, self.caption_column, files))
+            skipped += left_out
+        return parts, skipped
 
 
 class PairTable:
@@ -113,11 +113,13 @@ class PairTable:
         rows: the table; its picture column may hold a path, the file's bytes, or `datasets`' {bytes, path}.
         image: name of the picture column.
         caption: name of the caption column.
-        folder: what relative paths are relative to.
+        files: where the rows come from; paths of pictures are relative to their folder.
     """
 
-    def __init__(self, rows: datasets.Dataset, image: str, caption: str, folder: Path) -> None:
-        self.rows, self.image, self.caption, self.folder = rows, image, caption, folder
+    def __init__(self, rows: datasets.Dataset, image: str, caption: str, files: Sequence[Path]) -> None:
+        self.rows, self.image, self.caption, self.files = rows, image, caption, files
+        self.where = files[0] if len(files) == 1 else files[0].parent
+        self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
         self.ids: datasets.Dataset | None = None
         self.empty: list[int] = []
         self.cut = 0
@@ -126,11 +128,12 @@ class PairTable:
         """Tokenize the captions (cached by `datasets`), and find the empty ones.
 
         Raises:
+            BrokenFile: a caption is not UTF-8.
             ValueError: the captions are not strings.
         """
         from datasets import Features, List, Value
 
-        from data_modules.records import check_strings
+        from data_modules.records import check_strings, find_broken
 
         check_strings(self.rows, self.caption, key)
         captions = self.rows.select_columns([self.caption])
@@ -144,7 +147,7 @@ class PairTable:
                 desc=f"{key}: tokenizing captions",
             )
         except UnicodeDecodeError as error:
-            raise BrokenFile(self.folder, f"a caption is not UTF-8 ({error})") from error
+            raise find_broken(self.files, (self.image, self.caption)) from error
         self.empty = np.flatnonzero(self.lengths == 0).tolist()
         self.cut = int(np.count_nonzero(self.ids.data.column("cut").to_numpy()))
         return self
@@ -167,15 +170,15 @@ class PairTable:
         Raises:
             BrokenFile: it cannot be read.
         """
-        value = self.rows.with_format("arrow")[row][self.image][0].as_py()
+        value = self.raw[row][self.image][0].as_py()
         path, content = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
         if isinstance(path, bytes):
             path, content = f"picture {row}", path
         if content is not None:
             return read_picture(content, size, name=path or f"picture {row}")
         if path is None:
-            raise BrokenFile(self.folder, f"row {row} has no picture in '{self.image}'")
-        return read_picture(self.folder / path, size)
+            raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
+        return read_picture(self.files[0].parent / path, size)
 
 
 def tokenize_captions(

@@ -46,9 +46,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image | np.ndarray, size: int) -> Tensor:
-    """Resize the short side of an RGB picture to `size` (antialiased bicubic), cut out the centre: (3, size, size) uint8.
+    """Resize the short side of an RGB picture to `size`, cut out the centre: (3, size, size) uint8.
 
-    A picture that is already `size` x `size` is kept bit by bit.
+    Resizing is bicubic and antialiased. A picture that is already `size` x `size` is kept bit by bit.
     """
     if isinstance(image, np.ndarray) and image.shape[:2] != (size, size):
         image = Image.fromarray(image)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,6 +32,7 @@ BUILDERS = {
     ".txt": "text",
     ".tar": "webdataset",
 }
+UNREADABLE = (datasets.exceptions.DatasetGenerationError, pa.ArrowException, tarfile.TarError, OSError)
 LAYOUT = 1  # of the rows made by `_lines`; a new number makes their cached files stale
 
 
@@ -59,8 +61,8 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
 
 def load_records(
     files: Sequence[Path], columns: Sequence[str], key: str, on_error: OnError
-) -> tuple[datasets.Dataset, list[BrokenFile]]:
-    """Rows of files of one format, and those left out because they cannot be read.
+) -> tuple[datasets.Dataset, int]:
+    """Rows of files of one format, and how many were left out because they cannot be read.
 
     Args:
         files: all of one kind (see `BUILDERS`).
@@ -70,27 +72,38 @@ def load_records(
 
     Raises:
         BrokenFile: the first unreadable file (and its line), unless `on_error` is `skip`.
-        ValueError: a column is missing, or the files are of several formats.
+        ValueError: a column is missing, the files are of several formats, or more than 1 % is unreadable.
     """
     kinds = sorted({builder_of(f) for f in files})
     if len(kinds) > 1:
         raise ValueError(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
     builder = kinds[0]
-    if builder == "json" and on_error == "skip":
-        return _load_lines(files, columns)
+    if builder == "json":
+        return _load_json(files, columns, key, on_error)
     try:
-        return _checked_columns(_load(builder, files, columns), columns, files, key), []
-    except (datasets.exceptions.DatasetGenerationError, pa.ArrowException, tarfile.TarError, OSError) as error:
-        if builder == "json":  # rows of different shapes, or a broken line: read line by line to tell
-            rows, broken = _load_lines(files, columns)
-            settle_broken(broken, len(rows) + len(broken), key, on_error)
-            return rows, broken
+        return _checked_columns(_load(builder, files, columns), columns, files, key), 0
+    except UNREADABLE as error:
         broken = [BrokenFile(f, reason) for f in files if (reason := why_broken(f, columns))]
-        settle_broken(broken, len(files), key, on_error)
+        skipped = settle_broken(broken, len(files), key, on_error)
         whole = [f for f in files if str(f) not in {b.path for b in broken}]
         if not broken or not whole:
             raise ValueError(f"{key}: '{files[0]}' cannot be read: {error.__cause__ or error}") from error
-        return _checked_columns(_load(builder, whole, columns), columns, whole, key), broken
+        return _checked_columns(_load(builder, whole, columns), columns, whole, key), skipped
+
+
+def _load_json(
+    files: Sequence[Path], columns: Sequence[str], key: str, on_error: OnError
+) -> tuple[datasets.Dataset, int]:
+    """`datasets`' own reader where every line has its strings; else line by line, to tell which one has not."""
+    if on_error == "raise":
+        try:
+            rows = _checked_columns(_load("json", files, columns), columns, files, key)
+            if all(is_string(rows, column) and not rows.data.column(column).null_count for column in columns):
+                return rows, 0
+        except UNREADABLE:
+            pass
+    rows, broken = _load_lines(files, columns)
+    return rows, settle_broken(broken, len(rows) + len(broken), key, on_error)
 
 
 def builder_of(file: Path) -> str:
@@ -119,23 +132,26 @@ def check_column(rows: datasets.Dataset, column: str, where: str, key: str) -> N
         raise ValueError(f"{key}: {where} has no column '{column}'; there are {listed(rows.column_names, 'and')}")
 
 
+def is_string(rows: datasets.Dataset, column: str) -> bool:
+    """Whether `column` is one of strings."""
+    return getattr(rows.features[column], "dtype", None) in ("string", "large_string")
+
+
 def check_strings(rows: datasets.Dataset, column: str, key: str) -> None:
     """Raise a ValueError unless every row of `column` may hold a string."""
-    feature = rows.features[column]
-    if getattr(feature, "dtype", None) not in ("string", "large_string"):
-        kind = getattr(feature, "dtype", None) or type(feature).__name__
+    if not is_string(rows, column):
+        kind = getattr(rows.features[column], "dtype", None) or type(rows.features[column]).__name__
         raise ValueError(f"{key}: column '{column}' holds {kind}, but a string in every row is expected")
 
 
-def without_nulls(rows: datasets.Dataset, columns: Sequence[str], where: str) -> tuple[list[int], list[BrokenFile]]:
-    """Rows in which every column has a value, and a report for each of the others."""
-    empty: set[int] = set()
-    for column in columns:
-        values = rows.data.column(column)
-        if values.null_count:
-            empty.update(i for i, null in enumerate(values.is_null().to_pylist()) if null)
-    reports = [BrokenFile(where, f"row {i} has no value in one of its columns") for i in sorted(empty)]
-    return [i for i in range(len(rows)) if i not in empty] if empty else [], reports
+def without_nulls(rows: datasets.Dataset, column: str, where: str) -> tuple[datasets.Dataset, list[BrokenFile]]:
+    """Rows that have a value in `column`, and a report for each of the others."""
+    values = rows.data.column(column)
+    if not values.null_count:
+        return rows, []
+    null = values.is_null().to_numpy()
+    reports = [BrokenFile(where, f"row {i} has nothing in column '{column}'") for i in np.flatnonzero(null)]
+    return rows.select(np.flatnonzero(~null)), reports
 
 
 def _load_lines(files: Sequence[Path], columns: Sequence[str]) -> tuple[datasets.Dataset, list[BrokenFile]]:
@@ -209,3 +225,11 @@ def why_broken(file: Path, columns: Sequence[str]) -> str | None:
     except (pa.ArrowException, tarfile.TarError, OSError, EOFError) as error:
         return str(error)
     return None
+
+
+def find_broken(files: Sequence[Path], columns: Sequence[str]) -> BrokenFile:
+    """The first of `files` that is not UTF-8, after a reader said that one of them is not."""
+    for file in files:
+        if file.is_file() and (reason := why_broken(file, columns)):
+            return BrokenFile(file, reason)
+    return BrokenFile(files[0], "a text in it is not UTF-8")

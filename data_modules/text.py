@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from data_modules.base import DocumentDataModule, Split
-from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.files import OnError, find_files, settle_broken
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import datasets
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".txt")
 
@@ -93,38 +93,38 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.on_error` is `skip`.
         FileNotFoundError, ValueError: a path, column or text is missing.
     """
-    rows, broken = _read(path, split, key, module.column, module.on_error)
+    from data_modules.records import HUB, find_broken
+
+    files = [] if path.startswith(HUB) else find_files(path, SUFFIXES, key)
+    rows, skipped = _read(path, files, split, key, module.column, module.on_error)
     try:
-        windows, texts = _tokenize(rows, key, module.column, module.window, tokenizer)
+        windows = _tokenize(rows, key, module.column, module.window, tokenizer)
     except UnicodeDecodeError as error:  # Arrow's JSON reader lets bytes through that are not UTF-8
-        raise _find_broken(path, module.column) from error
-    skipped = settle_broken(broken, texts + len(broken), key, module.on_error)
+        raise find_broken(files or [Path(path)], (module.column,)) from error
     if not len(windows):
         raise ValueError(f"{key}: '{path}' holds no text in column '{module.column}'")
     return TextDataset(source, windows, skipped)
 
 
 def _read(
-    path: str, split: Split, key: str, column: str, on_error: OnError
-) -> tuple[datasets.Dataset, list[BrokenFile]]:
-    from data_modules.records import HUB, check_column, check_strings, load_hub, load_records, without_nulls
-
-    if path.startswith(HUB):
-        rows, broken = load_hub(path, "train" if split == "train" else "validation", key), []
-        check_column(rows, column, f"'{path}'", key)
-    else:
-        rows, broken = load_records(find_files(path, SUFFIXES, key), (column,), key, on_error)
-    check_strings(rows, column, key)
-    kept, empty = without_nulls(rows, (column,), path)
-    return (rows.select(kept) if empty else rows), [*broken, *empty]
-
-
-def _tokenize(
-    rows: datasets.Dataset, key: str, column: str, window: int, tokenizer: Tokenizer
+    path: str, files: Sequence[Path], split: Split, key: str, column: str, on_error: OnError
 ) -> tuple[datasets.Dataset, int]:
+    from data_modules.records import check_column, check_strings, load_hub, load_records, without_nulls
+
+    if files:
+        rows, skipped = load_records(files, (column,), key, on_error)
+    else:
+        rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
+        check_column(rows, column, f"'{path}'", key)
+    check_strings(rows, column, key)
+    kept, empty = without_nulls(rows, column, path)
+    return kept, skipped + settle_broken(empty, len(rows), key, on_error)
+
+
+def _tokenize(rows: datasets.Dataset, key: str, column: str, window: int, tokenizer: Tokenizer) -> datasets.Dataset:
     from datasets import Features, List, Value
 
-    windows = rows.map(
+    return rows.map(
         cut_into_windows,
         fn_kwargs={"tokenizer": tokenizer, "column": column, "window": window},
         batched=True,
@@ -133,7 +133,6 @@ def _tokenize(
         features=Features({"ids": List(Value("int32")), "bytes": Value("int64")}),
         desc=f"{key}: tokenizing",
     )
-    return windows, len(rows)
 
 
 def cut_into_windows(batch: dict[str, list[str]], tokenizer: Tokenizer, column: str, window: int) -> dict[str, list]:
@@ -148,17 +147,6 @@ def cut_into_windows(batch: dict[str, list[str]], tokenizer: Tokenizer, column: 
         whole = [tokenizer.bos_id, *ids, tokenizer.eos_id]
         count = -(-len(whole) // window)
         bounds = [len(whole) * i // count for i in range(count + 1)]
-        pieces += [whole[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        pieces += [whole[a:b] for a, b in pairwise(bounds)]
         sizes += [len(text.encode("utf-8")), *[0] * (count - 1)]
     return {"ids": pieces, "bytes": sizes}
-
-
-def _find_broken(path: str, column: str) -> BrokenFile:
-    from data_modules.records import HUB, why_broken
-
-    if not path.startswith(HUB):
-        for file in find_files(path, SUFFIXES, "text"):
-            reason = why_broken(file, (column,))
-            if reason:
-                return BrokenFile(file, reason)
-    return BrokenFile(path, "a text in it is not UTF-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -46,13 +47,18 @@ class LitCLI(LightningCLI):
             "--print_rows", type=int, default=0, metavar="ROWS", help="show so many packed rows as text, then stop"
         )
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand in ("validate", "test"):
+            parser.set_defaults(verbose=False)  # callbacks.results_table shows the results source by source
+        return parser
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's own configuration before everything that was given."""
         given = list(sys.argv[1:] if args is None else args) if not isinstance(args, dict | Namespace) else args
         if isinstance(given, list):
             with tempfile.TemporaryDirectory() as folder:
-                sys.argv[1:] = _with_checkpoint_config(given, Path(folder))  # Lightning warns of arguments from elsewhere
-                super().parse_arguments(parser, None)
+                super().parse_arguments(parser, _with_checkpoint_config(given, Path(folder)))
         else:
             super().parse_arguments(parser, given)
 
@@ -132,11 +138,15 @@ def main(args: list[str] | None = None) -> None:
 def _quieten() -> None:
     """Hide messages that a user of this program can do nothing about."""
     for message in (
+        ".*LightningCLI's args parameter is intended.*",
         ".*is deprecated, use `isinstance.*",
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",  # ours is: the data module keeps the place
+        ".*Couldn't infer the batch indices.*",
+        ".*The dirpath has changed from.*",
         ".*Consider setting `persistent_workers.*",
-        ".*`_get_vc_dir_size`.*",
+        ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers
     ):
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

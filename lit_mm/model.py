@@ -68,8 +68,8 @@ class MultimodalTransformer(nn.Module):
         visual = self.visual_input(latents, timesteps).to(x.dtype)
         flat = x.flatten(0, 1).index_copy(0, visual_positions.flatten(), visual.flatten(0, 1))
         hidden = self.backbone(flat.view_as(x), layout).flatten(0, 1)
-        drawn = hidden[visual_positions[drawn_frames].flatten()]
+        drawn = hidden[visual_positions[drawn_frames]]
         return ModelOutput(
             text=self.text_head(hidden[text_positions], targets),
-            visual=self.velocity_head(drawn.view(len(drawn_frames), -1, hidden.shape[-1])),
+            visual=self.velocity_head(drawn),
         )

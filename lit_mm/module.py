@@ -70,6 +70,7 @@ class LitMultimodal(LightningModule):
         self.model: MultimodalTransformer
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
         self.gradient_norm = torch.tensor(0.0)
+        self.validation_results: dict[str, float] = {}
 
     # The data side is told by the CLI how large a picture is and how many tokens it takes.
     @property
@@ -181,6 +182,7 @@ class LitMultimodal(LightningModule):
         weight = {"text_loss": self.text_weight, "flow_loss": self.flow_weight}
         sources = {source for source, _ in means}
         logged["val/loss"] = sum(weight[name] * value for (_, name), value in means.items()) / max(1, len(sources))
+        self.validation_results = logged
         self.log_dict(logged, rank_zero_only=True)
 
     def _shift(self) -> float:

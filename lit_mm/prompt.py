@@ -11,14 +11,14 @@ from torch import Tensor
 Wanted = Literal["image", "text", "frames"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Prompt:
     """One thing to continue.
 
     Attributes:
         name: of the output files.
-        wanted: a picture of a caption (`image`), text behind a text or behind pictures (`text`), or one frame per action
-            behind context frames (`frames`).
+        wanted: a picture of a caption (`image`), text behind a text or behind pictures (`text`), or one frame per
+            action behind context frames (`frames`).
         text: caption, or beginning of the text; empty behind pictures.
         pictures: (n, 3, image_size, image_size) uint8, shown first.
         actions: texts, one per frame to draw.
@@ -37,7 +37,7 @@ class Prompt:
     temperature: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Answer:
     """A prompt with what came out: `text`, or `frames` (n, 3, image_size, image_size) uint8."""
 

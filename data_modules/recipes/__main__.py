@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from jsonargparse import auto_cli
@@ -10,7 +11,6 @@ from jsonargparse import auto_cli
 from data_modules.recipes.clips import clips
 from data_modules.recipes.drawings import drawings
 from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
-from data_modules.recipes.prepare import console
 from data_modules.recipes.speeches import speeches
 from data_modules.recipes.tokenizer import tokenizer
 
@@ -32,12 +32,11 @@ def tiny(out: Path = Path("data/tiny"), seed: int = 0, workers: int = 2) -> None
 
 def main() -> None:
     """Run the recipe that the command line names."""
-    recipes = [tiny, speeches, drawings, clips, gameplay, raw_gameplay, tokenizer]
+    recipes: list[Callable[..., object]] = [tiny, speeches, drawings, clips, gameplay, raw_gameplay, tokenizer]
     try:
         auto_cli({recipe.__name__: recipe for recipe in recipes}, as_positional=False)
     except (OSError, ValueError, ModuleNotFoundError) as error:
-        console.print(f"[red]error:[/] {error}", soft_wrap=True)
-        sys.exit(1)
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

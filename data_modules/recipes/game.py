@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from data_modules.recipes.encode import resize
 from data_modules.recipes.packages import package_folder
 from data_modules.recipes.policy import Wanderer
+from data_modules.recipes.wad import starting_places
 
 ATTEMPTS = 8
 TICS_PER_SECOND = 35
@@ -24,7 +26,6 @@ BUTTONS = {
     "RIGHT": "TURN_RIGHT",
     "FIRE": "ATTACK",
 }
-PICKUPS = ("Ammo", "Armor", "Bonus", "Box", "Cell", "Clip", "Gun", "Health", "Launcher", "Medi", "Rocket", "Shell", "Stim")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class Episode:
         """File name without ending."""
         return f"{self.wad}_{self.level}_{self.number:02d}"
 
+    @property
+    def wad_file(self) -> Path:
+        """The file that holds the map."""
+        return package_folder("vizdoom") / f"{self.wad}.wad"
+
 
 class Moment(NamedTuple):
     """A frame (size, size, 3) uint8 with the pose it shows and the keys held until the next one.
@@ -82,7 +88,7 @@ def start(episode: Episode, config: str) -> Any:
     import vizdoom
 
     game = vizdoom.DoomGame()
-    game.set_doom_game_path(str(package_folder("vizdoom") / f"{episode.wad}.wad"))
+    game.set_doom_game_path(str(episode.wad_file))
     game.set_doom_config_path(config)
     game.set_doom_map(episode.level)
     game.set_available_buttons([getattr(vizdoom.Button, name) for name in BUTTONS.values()])
@@ -92,7 +98,6 @@ def start(episode: Episode, config: str) -> Any:
     game.set_screen_format(vizdoom.ScreenFormat.RGB24)
     game.set_window_visible(False)
     game.set_sound_enabled(False)
-    game.set_objects_info_enabled(True)
     game.set_render_hud(False)
     game.set_render_weapon(episode.monsters)
     game.set_render_messages(False)
@@ -131,42 +136,43 @@ def _attempt(episode: Episode, attempt: int, config: str) -> Iterator[Moment]:
     key = zlib.crc32(f"{episode.wad} {episode.level}".encode())
     random = np.random.default_rng([episode.seed, key, episode.number, attempt])
     curve = np.round(255 * (np.arange(256) / 255) ** (1 / episode.gamma)).astype(np.uint8)
+    places = starting_places(episode.wad_file, episode.level)
+    order = np.random.default_rng([episode.seed, key]).permutation(len(places))
     game = start(episode, config)
     try:
+        x, y = places[order[(episode.number + attempt) % len(places)]]
         game.send_game_command("god")
-        _go_to_start(game, random)
-        player = Wanderer(random, episode.tics)
-        x, y, angle = game.get_state().game_variables
-        moved = 0.0
-        for frame in range(episode.frames):
-            image = _square(game.get_state().screen_buffer, episode.size, curve)
-            keys = player.step(moved)
-            if episode.monsters and random.random() < 0.2:
-                keys = (*keys, "FIRE")
-            last = frame == episode.frames - 1
-            if not last:
-                game.make_action(_pressed(keys), episode.tics)
-            ended = last or game.is_episode_finished()
-            following = (x, y, angle) if ended else tuple(game.get_state().game_variables)
-            moved = float(np.hypot(following[0] - x, following[1] - y))
-            # A teleporter's jump is no motion that the keys explain, so the episode ends before it.
-            ended = ended or moved > 30 * episode.tics
-            yield Moment(image, () if ended else keys, float(x), float(y), float(angle))
-            if ended:
-                return
-            x, y, angle = following
+        game.send_game_command(f"warp {x} {y}")
+        game.make_action(_pressed(("LEFT",)), int(random.integers(1, 100)))  # face anywhere
+        game.make_action(_pressed(()), TICS_PER_SECOND)  # and come to rest
+        yield from _wander(game, episode, random, curve)
     finally:
         game.close()
 
 
-def _go_to_start(game: Any, random: np.random.Generator) -> None:
-    """Stand where a random thing to pick up lies, turned somewhere, at rest."""
-    things = [o for o in game.get_state().objects if any(part in o.name for part in PICKUPS)]
-    if things:
-        thing = things[int(random.integers(len(things)))]
-        game.send_game_command(f"warp {thing.position_x} {thing.position_y}")
-    game.make_action(_pressed(("LEFT",)), int(random.integers(1, 100)))
-    game.make_action(_pressed(()), TICS_PER_SECOND)
+def _wander(game: Any, episode: Episode, random: np.random.Generator, curve: np.ndarray) -> Iterator[Moment]:
+    player = Wanderer(random, episode.tics)
+    x, y, angle = game.get_state().game_variables
+    moved = 0.0
+    for frame in range(episode.frames):
+        image = _square(game.get_state().screen_buffer, episode.size, curve)
+        keys = player.step(moved)
+        if episode.monsters and random.random() < 0.2:
+            keys = (*keys, "FIRE")
+        ended = frame == episode.frames - 1
+        following = (x, y, angle)
+        if not ended:
+            game.make_action(_pressed(keys), episode.tics)
+            ended = game.is_episode_finished()
+        if not ended:
+            following = tuple(game.get_state().game_variables)
+            moved = float(np.hypot(following[0] - x, following[1] - y))
+            # A teleporter's jump is no motion that the keys explain, so the episode ends before it.
+            ended = moved > 30 * episode.tics
+        yield Moment(image, () if ended else keys, float(x), float(y), float(angle))
+        if ended:
+            return
+        x, y, angle = following
 
 
 def _pressed(keys: tuple[str, ...]) -> list[int]:

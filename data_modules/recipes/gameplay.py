@@ -88,11 +88,10 @@ def raw_gameplay(
 def raw_video(out: Path, seed: int, workers: int) -> Counts:
     """The clips and the unlabelled game play in one folder, each as its own recipe makes it by default."""
     plan = _raw_plan(RAW_TRAIN_MAPS, RAW_VAL_MAPS, episodes=2, frames=300, size=64, seed=seed)
-    clip_options = {"short_side": 96, "val_share": 0.2, "crf": 17}
-    settings = {"clips": clips_settings(**clip_options), "raw_gameplay": plan_settings(plan)}
+    settings = {"clips": clips_settings(), "raw_gameplay": plan_settings(plan)}
 
     def fill(folder: Path) -> Counts:
-        counts = write_clips(folder, **clip_options) | write_episodes(folder, plan, workers, tables=False)
+        counts = write_clips(folder) | write_episodes(folder, plan, workers, tables=False)
         (folder / "LICENCES.txt").write_text(CLIPS_LICENCE + LICENCE, encoding="utf-8")
         return counts
 

@@ -45,12 +45,12 @@ def prepare(out: Path, recipe: str, settings: dict[str, Any], fill: Fill) -> Cou
     settings = json.loads(json.dumps(settings))
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(out.parent):
+    with alone_in(out.parent):
         for leftover in out.parent.glob(f".{out.name}.partial-*"):
             shutil.rmtree(leftover)
         made = _read_own(out, recipe)
         if made is not None and made["settings"] == settings:
-            console.print(f"{recipe}: [bold]{out}[/] is up to date ({_describe(made['counts'])})", soft_wrap=True)
+            console.print(f"{recipe}: {out} is up to date ({_describe(made['counts'])})", markup=False, soft_wrap=True)
             return made["counts"]
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
         partial.chmod(0o755)
@@ -62,13 +62,13 @@ def prepare(out: Path, recipe: str, settings: dict[str, Any], fill: Fill) -> Cou
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-    how = "made" if made is None else "made anew, as its settings had changed:"
-    console.print(f"{recipe}: {how} [bold]{out}[/] ({_describe(counts)})", soft_wrap=True)
+    how = "made" if made is None else "settings had changed, made anew"
+    console.print(f"{recipe}: {how} {out} ({_describe(counts)})", markup=False, soft_wrap=True)
     return counts
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system frees when this process ends in whatever way."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

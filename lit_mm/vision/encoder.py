@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -32,7 +33,7 @@ class TimmEncoder(nn.Module):
 
     Raises:
         ValueError: timm has no such model, it is not a ViT, or `input_size` is not a multiple of its patch size.
-        OSError: the pretrained weights cannot be had.
+        FileNotFoundError: the pretrained weights cannot be had.
     """
 
     mean: Tensor
@@ -76,25 +77,27 @@ def _create_vit(name: str, input_size: int, pretrained: bool | str, model_args: 
     import timm
 
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('_')[0]}*siglip*")[:3] or timm.list_models("*siglip*")[:3]
-        raise ValueError(
-            f"vision.encoder is '{name}', which timm does not know; it has for instance {', '.join(close)}"
-        )
-    arguments = {"num_classes": 0, "global_pool": "", "img_size": input_size, **model_args}
+        close = ", ".join(difflib.get_close_matches(name, timm.list_models(), cutoff=0.0))
+        raise ValueError(f"vision.encoder is '{name}', which timm does not know; close names are {close}")
+    arguments = {"num_classes": 0, "img_size": input_size, **model_args}
     if isinstance(pretrained, str):
+        if not Path(pretrained).is_file():
+            raise FileNotFoundError(f"vision.pretrained is '{pretrained}', but there is no such file")
         arguments["pretrained_cfg_overlay"] = {"file": pretrained}
     try:
         vit = timm.create_model(name, pretrained=bool(pretrained), **arguments)
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        reason = str(error).strip().splitlines()[0]
-        raise OSError(
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise FileNotFoundError(
             f"the pretrained weights of vision.encoder '{name}' could not be loaded ({reason}); download them on a "
             "connected machine and give their path as vision.pretrained, or set it to false for random weights"
         ) from error
     except TypeError as error:
-        raise ValueError(f"vision.encoder '{name}' does not take these arguments: {error}") from error
+        raise ValueError(f"vision.encoder '{name}' is not a timm ViT with these encoder_args: {error}") from error
     if not (hasattr(vit, "patch_embed") and hasattr(vit, "norm") and hasattr(vit, "num_prefix_tokens")):
         raise ValueError(f"vision.encoder '{name}' is not a vision transformer; only timm ViTs give patch tokens")
+    # Pooling goes after loading: without it timm would not insist that every weight is in the file.
+    vit.reset_classifier(0, "")
     return vit

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_mm.schedule import WarmupCosine
 from lit_mm.sequence import PackedBatch
 from lit_mm.vision.augment import augment
-from lit_mm.vision.folder import save_folder
+from lit_mm.vision.folder import load_folder, save_folder
 from lit_mm.vision.rae import RaeConfig, RaeNetwork
 
 GRID_PICTURES = 8  # pictures of a source in the grid of reconstructions
@@ -38,11 +39,8 @@ class LitRae(pl.LightningModule):
             from random weights.
         train_encoder: train the encoder too; if false it stays as it is and latents do not change.
         start_from: folder of an autoencoder of the same sizes whose weights to start from.
-        lr: peak learning rate.
-        warmup_steps: steps of linear warm-up; then the rate follows a half cosine down to `min_lr_ratio` at
-            `trainer.max_steps`.
-        min_lr_ratio: last learning rate over the peak.
-        weight_decay: of AdamW.
+        optimizer: AdamW of RAE by default, without weight decay.
+        schedule: of the learning rate.
         noise_tau: upper bound of the latents' noise; latents have unit variance.
         mse_weight: weight of the squared error beside the absolute one.
         max_shift: pictures are shifted by up to so many pixels and mirrored at random; 0 leaves them as they are.
@@ -59,12 +57,10 @@ class LitRae(pl.LightningModule):
         pretrained: bool | str = False,
         train_encoder: bool = True,
         start_from: str | None = None,
-        lr: float = 1e-3,
-        warmup_steps: int = 200,
-        min_lr_ratio: float = 0.02,
-        weight_decay: float = 0.0,
-        noise_tau: float = 0.5,
-        mse_weight: float = 1.0,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-4, betas=(0.9, 0.95), weight_decay=0.0),
+        schedule: WarmupCosine | None = None,
+        noise_tau: float = 0.6,
+        mse_weight: float = 2.0,
         max_shift: int = 4,
         stored_as: Literal["float32", "float16"] = "float32",
     ) -> None:
@@ -76,13 +72,12 @@ class LitRae(pl.LightningModule):
         self.tokens_per_frame = self.rae.encoder.num_tokens
         self.train_encoder = train_encoder
         self.rae.encoder.requires_grad_(train_encoder)
-        self.lr, self.warmup_steps, self.min_lr_ratio, self.weight_decay = lr, warmup_steps, min_lr_ratio, weight_decay
+        self.make_optimizer = optimizer
+        self.schedule = schedule or WarmupCosine()
         self.noise_tau, self.mse_weight, self.max_shift = noise_tau, mse_weight, max_shift
         self.stored_as = stored_as
 
     def _start_from(self, folder: str) -> None:
-        from lit_mm.vision.folder import load_folder
-
         network = load_folder(folder)
         if network.config != self.rae.config:
             raise ValueError(f"model.start_from '{folder}' holds another autoencoder than model.rae describes")
@@ -124,19 +119,10 @@ class LitRae(pl.LightningModule):
                 logger.experiment.add_image(f"reconstruction/{source}", grid, self.global_step)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with the betas of RAE, a linear warm-up and a cosine by step."""
-        trained = [p for p in self.rae.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        """The optimizer over what is trained, with warm-up and cosine by step."""
+        optimizer = self.make_optimizer([p for p in self.rae.parameters() if p.requires_grad])
+        scheduler = self.schedule(optimizer, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _lr_factor(self, step: int) -> float:
-        steps = self.trainer.max_steps
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        if steps <= self.warmup_steps:
-            return warm
-        done = min(1.0, max(0.0, (step - self.warmup_steps) / (steps - self.warmup_steps)))
-        return warm * (self.min_lr_ratio + (1 - self.min_lr_ratio) * (1 + math.cos(math.pi * done)) / 2)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint alone can be exported."""

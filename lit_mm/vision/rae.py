@@ -123,8 +123,7 @@ class Rae(VisualTokenizer):
 
     Raises:
         ValueError: neither or both of `folder` and `encoder`, or a folder whose config or tensors do not fit.
-        FileNotFoundError: a folder or a file in it is missing.
-        OSError: the pretrained weights cannot be had.
+        FileNotFoundError: a folder or a file in it is missing, or the pretrained weights cannot be had.
     """
 
     def __init__(

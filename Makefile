@@ -1,0 +1,35 @@
+# make demo   fresh machine → environment, real data, a trained tiny model, pictures and a table
+# make test   lint, types and all tests
+# make data   the tiny real data alone
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := runs/demo
+# Threads that sleep while they wait leave the cores to the processes that read data.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test data lint
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	touch $@
+
+data: .venv/ready
+	$(BIN)/python -m data_modules.recipes tiny --out data/tiny
+
+demo: data
+	$(BIN)/lit-mm fit --config configs/tiny.yaml --config configs/demo.yaml
+	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt
+	@echo
+	@echo "validation before and after:  $(DEMO)/validation.jsonl"
+	@echo "pictures and texts:           $(DEMO)/samples/   $(DEMO)/predictions/"
+	@echo "curves:                       $(BIN)/tensorboard --logdir runs"
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint data
+	$(BIN)/python -m pytest

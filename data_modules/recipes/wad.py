@@ -1,0 +1,28 @@
+"""The little that is read from a Doom level file: where players may start."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+PLAYER_START, DEATHMATCH_START = 1, 11
+
+
+def starting_places(wad: Path, level: str) -> list[tuple[int, int]]:
+    """Positions (x, y) in map units where a level lets players start, alone or against each other.
+
+    A WAD file is a directory of named lumps. Behind a level's name comes its THINGS lump, ten bytes a thing: x, y,
+    angle, type, flags (doomwiki.org/wiki/WAD, doomwiki.org/wiki/Thing).
+
+    Raises:
+        ValueError: the file has no such level.
+    """
+    data = wad.read_bytes()
+    _, count, offset = struct.unpack_from("<4sii", data)
+    lumps = list(struct.iter_unpack("<ii8s", data[offset : offset + 16 * count]))
+    names = [name.rstrip(b"\0").decode("ascii") for _, _, name in lumps]
+    if level.upper() not in names:
+        raise ValueError(f"train_maps, val_maps: '{wad.name}' has no map '{level}'")
+    start, size, _ = lumps[names.index(level.upper()) + 1]
+    things = struct.iter_unpack("<5h", data[start : start + size])
+    return [(x, y) for x, y, _, kind, _ in things if kind in (PLAYER_START, DEATHMATCH_START)]

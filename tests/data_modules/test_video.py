@@ -1,0 +1,148 @@
+"""Clips hold the frames that a player shows at their moments."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import decode_all, moving_picture, write_video
+
+from data_modules.dataset import BrokenFile, DocumentFormat, Draw
+from data_modules.video import VideoDataModule, VideoDataset
+from lit_mm.sequence import IGNORE, Frame, PackedRow, pack_rows
+
+
+def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> VideoDataset:
+    module = VideoDataModule(str(path), **options)
+    module.on_error = on_error
+    dataset = module.dataset("train", "clips", format)
+    assert dataset is not None
+    return dataset
+
+
+def clip(dataset: VideoDataset, index: int) -> list[np.ndarray]:
+    segments = dataset.document(Draw(index, 0, 0)).segments
+    return [s.image.permute(1, 2, 0).numpy() for s in segments if isinstance(s, Frame)]
+
+
+def numbers(frames: list[np.ndarray], full: list[np.ndarray]) -> list[int]:
+    """Which frames of a full decode these are."""
+    return [next(i for i, f in enumerate(full) if np.array_equal(f, frame)) for frame in frames]
+
+
+def test_clips_at_the_file_rate_tile_the_video(tmp_path: Path, document_format: DocumentFormat) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_picture(23), rate=10, g="6", bf="2")
+    dataset = pickle.loads(pickle.dumps(load(path, document_format, fps=10, frames=5)))
+    full = decode_all(path)
+    assert [numbers(clip(dataset, i), full) for i in range(len(dataset))] == [
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8, 9],
+        [10, 11, 12, 13, 14],
+        [15, 16, 17, 18, 19],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "fps", "frames", "stride", "expected"),
+    [
+        (10, 2, 3, None, [[0, 5, 10], [15, 20, 25]]),
+        (10, 2, 3, 1, [[0, 5, 10], [5, 10, 15], [10, 15, 20], [15, 20, 25]]),
+        (10, 4, 4, None, [[0, 2, 5, 7], [10, 12, 15, 17], [20, 22, 25, 27]]),
+        (5, 10, 4, 40, [[0, 0, 1, 1], [20, 20, 21, 21]]),
+    ],
+)
+def test_rate_and_stride(
+    rate: int,
+    fps: float,
+    frames: int,
+    stride: int | None,
+    expected: list[list[int]],
+    tmp_path: Path,
+    document_format: DocumentFormat,
+) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_picture(30), rate=rate, g="8")
+    dataset = load(path, document_format, fps=fps, frames=frames, stride=stride)
+    full = decode_all(path)
+    assert [numbers(clip(dataset, i), full) for i in range(len(dataset))] == expected
+
+
+def test_variable_rate_shows_what_a_player_shows(tmp_path: Path, document_format: DocumentFormat) -> None:
+    """At 0, 0.5, 1, 1.5 and 2 seconds the last frame that has appeared is on the screen."""
+    times = [0.0, 0.1, 0.2, 0.9, 1.0, 1.9, 2.3]
+    path = write_video(tmp_path / "a.mkv", moving_picture(7), times=times, bf="0")
+    dataset = load(path, document_format, fps=2, frames=5)
+    assert numbers(clip(dataset, 0), decode_all(path)) == [0, 2, 4, 4, 5]
+
+
+def test_ntsc_rate_does_not_drift(tmp_path: Path, document_format: DocumentFormat) -> None:
+    from fractions import Fraction
+
+    path = write_video(tmp_path / "a.mp4", moving_picture(40), rate=Fraction(30000, 1001), g="8")
+    dataset = load(path, document_format, fps=30000 / 1001, frames=8)
+    assert numbers([f for i in range(5) for f in clip(dataset, i)], decode_all(path)) == list(range(40))
+
+
+def test_several_files_and_sizes(tmp_path: Path, document_format: DocumentFormat) -> None:
+    for name, count, height, width in [("a.mp4", 12, 32, 32), ("b.mp4", 3, 32, 32), ("deep/c.avi", 9, 48, 80)]:
+        write_video(tmp_path / name, moving_picture(count, height, width), "mpeg4")
+    dataset = load(tmp_path, document_format, fps=10, frames=4)
+    assert len(dataset) == 3 + 0 + 2
+    assert clip(dataset, 4)[0].shape == (32, 32, 3)
+    assert numbers(clip(dataset, 2), decode_all(tmp_path / "a.mp4")) == [8, 9, 10, 11]
+
+
+def test_document(tmp_path: Path, document_format: DocumentFormat) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_picture(12))
+    dataset = load(path, document_format, fps=10, frames=3)
+    t = document_format.tokenizer
+    document = dataset.document(Draw(1, 0, 0))
+    frames = [s for s in document.segments if isinstance(s, Frame)]
+    assert [f.clean for f in frames] == [False] * 3
+    assert all(f.image.dtype == torch.uint8 for f in frames)
+    assert (dataset.lengths == document.length(4)).all()
+    assert dataset.lengths.shape == (1, 4)
+    row = PackedRow((document,), number=0, seed=0)
+    batch = pack_rows([row], length=32, tokens_per_frame=4, image_size=32, pad_id=t.pad_id, sources=("clips",))
+    assert t.decode(batch.tokens[0][batch.frame_ids[0] < 0]) == "<bos><boi><eoi><boi><eoi><boi><eoi><eos>"
+    targets = batch.targets[0]
+    assert targets[targets != IGNORE].tolist() == [t.boi_id, t.boi_id, t.eos_id], "only what follows a drawn frame"
+
+
+def test_broken_video(tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture) -> None:
+    content = write_video(tmp_path / "000.mp4", moving_picture(12)).read_bytes()
+    for i in range(1, 110):
+        (tmp_path / f"{i:03}.mp4").write_bytes(content[: 400 if i == 50 else None])
+    with pytest.raises(BrokenFile) as caught:
+        load(tmp_path, document_format, fps=10, frames=3)
+    assert caught.value.path == str(tmp_path / "050.mp4")
+    with caplog.at_level(logging.WARNING):
+        dataset = load(tmp_path, document_format, "skip", fps=10, frames=3)
+    assert "1 of 110" in caplog.text
+    assert (len(dataset), dataset.skipped_at_setup) == (109 * 4, 1)
+    assert numbers(clip(dataset, 50 * 4 + 1), decode_all(tmp_path / "051.mp4")) == [3, 4, 5]
+
+
+def test_short_videos(tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture) -> None:
+    write_video(tmp_path / "short.mp4", moving_picture(5))
+    with pytest.raises(ValueError, match=r"clips.train: 1 of 1 videos are shorter than a clip of 6 .*short.mp4.*lower"):
+        load(tmp_path, document_format, fps=10, frames=6)
+    write_video(tmp_path / "long.mp4", moving_picture(12))
+    with caplog.at_level(logging.WARNING):
+        assert len(load(tmp_path, document_format, fps=10, frames=6)) == 2
+    assert "1 of 2 videos are shorter" in caplog.text
+
+
+def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:
+    with pytest.raises(FileNotFoundError, match="clips.train: there is no file or folder"):
+        load(tmp_path / "nothing", document_format)
+    with pytest.raises(FileNotFoundError, match=r"clips.train: '.*' holds no .mp4, .* file"):
+        load(tmp_path, document_format)
+    with pytest.raises(ValueError, match="fps: 0 frames per second"):
+        VideoDataModule("x", fps=0)
+    with pytest.raises(ValueError, match="frames and stride: 0"):
+        VideoDataModule("x", frames=0)

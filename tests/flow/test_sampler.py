@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lit_mm.flow import FlowSampler, flow_loss, interpolate, sample_timesteps, shift_timesteps, to_velocity
+
+WEIGHTS = torch.tensor([0.3, 0.7])
+MEANS = torch.tensor([[2.0, 1.0], [-1.5, 0.0]])
+DEVIATIONS = torch.tensor([0.5, 0.8])
+
+
+def draw(count: int, generator: torch.Generator) -> Tensor:
+    which = torch.multinomial(WEIGHTS, count, replacement=True, generator=generator)
+    return MEANS[which] + DEVIATIONS[which, None] * torch.randn(count, 2, generator=generator)
+
+
+def true_moments() -> tuple[Tensor, Tensor]:
+    mean = WEIGHTS @ MEANS
+    offsets = MEANS - mean
+    within = (WEIGHTS @ DEVIATIONS.square()) * torch.eye(2)
+    return mean, within + (WEIGHTS[:, None, None] * offsets[:, :, None] * offsets[:, None, :]).sum(0)
+
+
+def true_velocity(z: Tensor, t: Tensor) -> Tensor:
+    """E[data - noise | z_t = z], in closed form: in each component data, noise and z are jointly normal."""
+    t = t[:, None]
+    variance = (1 - t) ** 2 + t**2 * DEVIATIONS**2  # (F, components)
+    from_mean = z[:, None] - t[..., None] * MEANS  # (F, components, 2)
+    log_density = WEIGHTS.log() - variance.log() - from_mean.square().sum(-1) / (2 * variance)
+    given = log_density.softmax(-1)
+    slope = (t * DEVIATIONS**2 - (1 - t)) / variance
+    return (given[..., None] * (MEANS + slope[..., None] * from_mean)).sum(1)
+
+
+def assert_moments(samples: Tensor, tolerance: float) -> None:
+    mean, covariance = true_moments()
+    torch.testing.assert_close(samples.mean(0), mean, rtol=0, atol=tolerance)
+    torch.testing.assert_close(samples.T.cov(), covariance, rtol=0, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize(("method", "steps"), [("euler", 150), ("heun", 40)])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_known_field_of_a_mixture_gives_back_the_mixture(method, steps, shift):
+    noise = torch.randn(30_000, 2, generator=torch.Generator().manual_seed(0))
+    samples = FlowSampler(method, steps).sample(true_velocity, noise, shift)
+    assert_moments(samples, tolerance=0.04)
+    near_first = ((samples - MEANS[0]).norm(dim=1) < 2.5 * DEVIATIONS[0]) & (samples[:, 0] > 0.7)
+    expected = draw(30_000, torch.Generator().manual_seed(1))
+    near_expected = ((expected - MEANS[0]).norm(dim=1) < 2.5 * DEVIATIONS[0]) & (expected[:, 0] > 0.7)
+    assert near_first.float().mean().item() == pytest.approx(near_expected.float().mean().item(), abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_steps_equal_the_textbook_rule_on_the_shifted_grid(method):
+    noise = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
+
+    def field(z: Tensor, t: Tensor) -> Tensor:
+        assert z.dtype == t.dtype == torch.float32
+        assert t.shape == (5,)
+        assert (t < 1).all()
+        return torch.sin(3 * z) + t.view(-1, 1, 1) ** 2
+
+    grid = shift_timesteps(torch.linspace(0, 1, 8), 2.5)
+    z = noise.clone()
+    for now, then in zip(grid[:-1], grid[1:], strict=True):
+        slope = field(z, now.expand(5))
+        if method == "heun" and then < 1:
+            slope = (slope + field(z + (then - now) * slope, then.expand(5))) / 2
+        z = z + (then - now) * slope
+    torch.testing.assert_close(FlowSampler(method, 7).sample(field, noise, 2.5), z, rtol=1e-4, atol=1e-4)
+
+
+def test_heun_is_nearer_the_truth_than_euler_at_equal_evaluations():
+    noise = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    truth = FlowSampler("heun", 400).sample(true_velocity, noise)
+    euler = FlowSampler("euler", 20).sample(true_velocity, noise)
+    heun = FlowSampler("heun", 10).sample(true_velocity, noise)
+    assert (heun - truth).square().mean() < (euler - truth).square().mean() / 3
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_one_step_is_one_evaluation_at_pure_noise(method):
+    noise, times = torch.randn(4, 2), []
+
+    def field(z: Tensor, t: Tensor) -> Tensor:
+        times.extend(t.tolist())
+        return 2 - z
+
+    torch.testing.assert_close(FlowSampler(method, 1).sample(field, noise), torch.full((4, 2), 2.0))
+    assert times == [0.0] * 4
+
+
+def test_x_prediction_lands_on_x():
+    """However many steps: with a network that always says x, sampling ends there."""
+    x, noise = torch.randn(3, 4, 8), torch.randn(3, 4, 8)
+    for steps in (1, 25, 200):
+        samples = FlowSampler("euler", steps).sample(lambda z, t: to_velocity(x, z, t, "x", min_noise=1e-6), noise)
+        torch.testing.assert_close(samples, x, rtol=1e-3, atol=1e-3)
+
+
+def test_fewer_than_one_step_is_refused():
+    with pytest.raises(ValueError, match="sampler.steps is 0; at least 1"):
+        FlowSampler(steps=0)
+
+
+@pytest.mark.parametrize(("prediction", "distribution", "shift"), [("v", "uniform", 1.0), ("x", "logit_normal", 2.0)])
+def test_a_trained_network_reproduces_mean_and_covariance(prediction, distribution, shift):
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU(), nn.Linear(96, 2))
+    steps = 1500
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
+
+    def predict(z: Tensor, t: Tensor) -> Tensor:
+        z, t = z[:, 0], t[:, None]
+        return network(torch.cat((z, t, t * z), dim=-1))[:, None]
+
+    for _ in range(steps):
+        data = draw(768, generator)[:, None]  # (F, 1, 2): frames of one token
+        noise = torch.randn(data.shape, generator=generator)
+        t = sample_timesteps(len(data), generator, distribution, shift)
+        noisy = interpolate(data, noise, t)
+        loss = flow_loss(predict(noisy, t), data, noise, noisy, t, prediction).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+    noise = torch.randn(20_000, 1, 2, generator=generator)
+    field = lambda z, t: to_velocity(predict(z, t), z, t, prediction, min_noise=1e-6)  # noqa: E731
+    samples = FlowSampler("heun", 25).sample(field, noise, shift)
+    assert_moments(samples[:, 0], tolerance=0.1)

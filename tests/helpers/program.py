@@ -1,0 +1,56 @@
+"""Running `python -m lit_mm` as its own process, on a model small enough for tests."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SMALL = [
+    "--model.vision=configs/vision/pixels.yaml",
+    "--model.backbone.dim=64",
+    "--model.backbone.depth=2",
+    "--model.backbone.heads=2",
+    "--model.backbone.kv_heads=1",
+    "--model.backbone.feed_forward.hidden_dim=128",
+    "--data.loader.row_length=256",
+    "--data.loader.rows=2",
+    "--data.loader.val_documents=4",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.val_check_interval=1000",
+]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+
+
+def start(*args: str) -> subprocess.Popen:
+    """The program in a process group of its own."""
+    command = [sys.executable, "-m", "lit_mm", *args]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(), start_new_session=True, text=True, stdout=-1, stderr=subprocess.STDOUT
+    )
+
+
+def run(*args: str, expect: int = 0) -> str:
+    """Run it to the end; its output. Fails the test if it exits otherwise than expected."""
+    process = start(*args)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == expect, output
+    return output
+
+
+def kill_when(process: subprocess.Popen, condition: object, timeout: float = 120.0) -> None:
+    """SIGKILL the process and its children once `condition()` holds."""
+    end = time.monotonic() + timeout
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, f"it ended before it was killed: {process.stdout.read()}"
+        assert time.monotonic() < end, "it never came as far as it was to be killed at"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,39 @@
+"""A callback that writes down, per rank and step, which documents were trained on and the exact loss."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_mm.sequence import PackedBatch
+
+
+class Recorder(Callback):
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
+    ) -> None:
+        rows = []
+        frames = batch.frames.split(list(batch.frames_per_row))
+        for row, number in enumerate(batch.row_numbers):
+            digest = hashlib.sha256(batch.tokens[row].numpy().tobytes() + frames[row].numpy().tobytes())
+            rows.append([number, digest.hexdigest()])
+        record = {"step": trainer.global_step, "loss": float(outputs["loss"]).hex(), "rows": rows}
+        with (self.folder / f"rank{trainer.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def read(folder: Path) -> list[list[dict[str, Any]]]:
+    """Records per rank, a step that was trained on again after a kill taken from its last time."""
+    ranks = []
+    for file in sorted(folder.glob("rank*.jsonl")):
+        by_step = {}
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            by_step[record["step"]] = record
+        ranks.append([by_step[step] for step in sorted(by_step)])
+    return ranks

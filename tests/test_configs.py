@@ -1,0 +1,94 @@
+"""Every YAML under configs/ is valid for every subcommand, against the real signatures."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from lit_mm.cli import LitCLI
+from tests.helpers.program import ROOT
+
+CONFIGS = ROOT / "configs"
+COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("rae/*.yaml"), *CONFIGS.glob("experiment/*.yaml")])
+PARTS = {
+    "backbone": "--model.backbone",
+    "vision": "--model.vision",
+    "model": "--model",
+    "data": "--data",
+    "trainer": "--trainer",
+    "callbacks": "--trainer.callbacks",
+    "prompts": "--data.prompts",
+}
+NOT_ALONE = {"loader.yaml": "--data.loader", "mixture.yaml": "--data"}
+
+
+def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> Any:
+    """The configuration that `lit-mm` would run, without running it."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(LitCLI, "before_instantiate_classes", lambda self: (_ for _ in ()).throw(Parsed(self.config)))
+    with pytest.raises(Parsed) as parsed:
+        LitCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf"},
+            args=args,
+        )
+    return parsed.value.config[args[0]]
+
+
+class Parsed(Exception):
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+
+def command(file: Path) -> list[str]:
+    if file in COMPLETE:
+        first = [] if file.name == "tiny.yaml" else [f"--config={CONFIGS / 'tiny.yaml'}"]
+        return [*first, f"--config={file}"]
+    option = NOT_ALONE.get(file.name, PARTS[file.parent.name])
+    return [f"--config={CONFIGS / 'tiny.yaml'}", f"{option}={file}"]
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_parses(file: Path, subcommand: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse(monkeypatch, [subcommand, *command(file)])
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_says_how_it_is_run(file: Path) -> None:
+    comments = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert any("lit-mm " in line for line in comments)
+
+
+def test_one_line_swaps_reach_their_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse(
+        monkeypatch,
+        [
+            "fit",
+            "--config=configs/tiny.yaml",
+            "--data=configs/data/text_only.yaml",
+            "--model.backbone=configs/backbone/dense.yaml",
+            "--model.vision=configs/vision/pixels.yaml",
+            "--model.backbone.dim=128",
+            "--data.loader.rows=3",
+            "--model.optimizer.lr=0.5",
+        ],
+    )
+    model, data = config.model.init_args, config.data
+    assert data.class_path.endswith("TextDataModule")
+    assert data.init_args.loader.rows == 3
+    assert model.backbone.init_args.dim == 128
+    assert model.backbone.init_args.feed_forward.class_path.endswith("DenseFeedForward")
+    assert model.vision.class_path.endswith("Pixels")
+    assert model.optimizer.init_args.lr == 0.5
+
+
+def test_changing_one_weight_keeps_the_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse(monkeypatch, ["fit", "--config=configs/tiny.yaml", "--data.weights.text=0.9"])
+    assert config.data.init_args.weights["text"] == 0.9
+    assert set(config.data.init_args.sources) == {"text", "image_text", "video", "action_video"}

@@ -1,0 +1,50 @@
+"""The autoencoder that comes with the package, on pictures it was not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_mm.vision import Rae
+from lit_mm.vision.folder import find_folder
+from tests.vision.test_lit_rae import mean_psnr, shapes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def rae() -> Rae:
+    return Rae("rae_tiny")
+
+
+def test_sizes(rae: Rae) -> None:
+    assert (rae.image_size, rae.num_tokens, rae.channels) == (64, 16, 256)
+    assert sum(file.stat().st_size for file in find_folder("rae_tiny").iterdir()) < 24e6
+
+
+def test_draws_shapes_it_never_saw(rae: Rae) -> None:
+    images = shapes(16, 64, seed=5)
+    drawn = rae.decode(rae.encode(images))
+    flat = images.float().mean(dim=(2, 3), keepdim=True)
+    plain = -10 * ((flat - images) / 255).square().mean(dim=(1, 2, 3)).log10()
+    assert mean_psnr(rae, images) > 21
+    assert mean_psnr(rae, images) > float(plain.mean()) + 8
+    assert drawn.float().sub(images).abs().median() <= 8
+
+
+def test_neighbouring_latents_draw_nearly_the_same(rae: Rae) -> None:
+    images = shapes(16, 64, seed=5)
+    latents = rae.encode(images)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    error = (rae.decode(latents + 0.2 * noise).float() - rae.decode(latents)).div(255).square().mean()
+    assert -10 * error.log10() > 30
+
+
+def test_the_yaml_finds_it_from_any_folder(rae: Rae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = yaml.safe_load((ROOT / "configs/vision/rae_tiny.yaml").read_text())
+    assert config["class_path"] == "lit_mm.vision.Rae"
+    monkeypatch.chdir(tmp_path)
+    assert Rae(**config["init_args"]).fingerprint() == rae.fingerprint()
