@@ -11,7 +11,7 @@ from lit_mm.sequence import PackedBatch
 
 
 class TrainingMonitor(Callback):
-    """Logs `train/<source>/text_loss`, `train/<source>/flow_loss`, `train/loss`, learning rate, gradient norm, tokens/s.
+    """Logs losses per source (`train/<source>/text_loss`, `flow_loss`), learning rate, gradient norm, tokens/s.
 
     Values are means since the last logged step, over all ranks. Between steps that log (`trainer.log_every_n_steps`)
     nothing is logged and the device is never waited for.

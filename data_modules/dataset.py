@@ -15,7 +15,7 @@ from lit_mm.tokenizer import Tokenizer
 class Draw(NamedTuple):
     """One use of one document: which document, in which variant, and the seed of whatever is random about it."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple's own `index` is never used
     variant: int
     seed: int
 

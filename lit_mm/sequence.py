@@ -114,8 +114,9 @@ class PackedBatch:
     skipped: dict[str, int] = field(default_factory=dict)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: function(v) for k, v in values.items() if isinstance(v, Tensor)})
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: function(v) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
     def to(self, device: Any, non_blocking: bool = False) -> PackedBatch:
         """The same batch on another device."""

@@ -39,7 +39,7 @@ class Tokenizer:
         self.backend.no_truncation()
         missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]
         self.backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
-        ids = {token: self.backend.token_to_id(token) for token in SPECIAL_TOKENS}
+        ids = {token: int(self.backend.token_to_id(token)) for token in SPECIAL_TOKENS}  # type: ignore[arg-type]
         self.pad_id: int = ids["<pad>"]
         self.bos_id: int = ids["<bos>"]
         self.eos_id: int = ids["<eos>"]

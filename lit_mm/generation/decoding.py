@@ -107,7 +107,10 @@ class Decoder:
             noised = latents.index_copy(0, last, doubled)
             output = self._forward(batch, noised, timesteps, drawn=last).visual
             v = self.flow.velocity(output.float(), doubled, timesteps[last])
-            return guide(*v.chunk(2), self.sampler.guidance_scale) if guided else v
+            if not guided:
+                return v
+            conditional, unconditional = v.chunk(2)
+            return guide(conditional, unconditional, self.sampler.guidance_scale)
 
         noise = torch.stack(
             [

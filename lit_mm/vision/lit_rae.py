@@ -27,8 +27,8 @@ class LitRae(pl.LightningModule):
     """Trains an encoder and a decoder together, or a decoder on a frozen encoder, to draw what they are shown.
 
     The loss is the mean absolute plus `mse_weight` times the mean squared error of pixels in [-1, 1]. The decoder is
-    shown noised latents, z + sigma * n with sigma = noise_tau * U(0, 1) drawn per picture (RAE, arXiv 2510.11690,
-    section 4.3), so that it also draws latents that a generator did not quite hit; validation adds no noise.
+    shown noised latents, z + sigma * n with sigma = noise_tau * U(0, 1) drawn per picture (RAE, arXiv
+    2510.11690), so that it also draws latents that a generator did not quite hit; validation adds no noise.
 
     Text in the batches is ignored. When fitting ends the folder `rae` is written under the run folder, ready for
     `lit_mm.vision.Rae(folder=…)`.

@@ -84,7 +84,7 @@ def test_learns_a_handful_of_pictures_and_leaves_a_folder(tmp_path: Path) -> Non
     lit = model()
     assert (lit.image_size, lit.tokens_per_frame) == (32, 16)
     before = mean_psnr(Rae(str(save_folder(lit.rae, tmp_path / "untrained"))), images)
-    trainer(tmp_path, 250).fit(lit, loader(batch_of(images, [0] * 8), 250))
+    trainer(tmp_path, 150).fit(lit, loader(batch_of(images, [0] * 8), 150))
     after = mean_psnr(Rae(str(tmp_path / "rae")), images)
     assert before < 12
     assert after > 22
@@ -140,7 +140,7 @@ def test_a_checkpoint_alone_is_exported(tmp_path: Path) -> None:
     assert exported.fingerprint() == finished.fingerprint()
     assert torch.equal(exported.decode(exported.encode(images)), finished.decode(finished.encode(images)))
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match="other.ckpt' is not a checkpoint of an autoencoder"):
+    with pytest.raises(ValueError, match=r"other\.ckpt' is not a checkpoint of an autoencoder"):
         export(tmp_path / "other.ckpt", tmp_path / "no")
 
 

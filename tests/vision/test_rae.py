@@ -131,12 +131,12 @@ def test_pictures_it_cannot_take_are_refused(folder: Path) -> None:
 
 
 def test_image_size_that_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(ValueError, match="30 pixels cannot be drawn from 16 tokens.*grid side 4"):
+    with pytest.raises(ValueError, match=r"30 pixels cannot be drawn from 16 tokens.*grid side 4"):
         RaeNetwork(replace(SMALL, image_size=30, encoder_input_size=32))
 
 
 def test_missing_folders_and_files_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="'no_such_rae' does not exist.*come with the package: .*rae_tiny"):
+    with pytest.raises(FileNotFoundError, match=r"'no_such_rae' does not exist.*come with the package: .*rae_tiny"):
         Rae("no_such_rae")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"empty/config\.json' does not exist"):
