@@ -171,7 +171,7 @@ def _scrambled(key: np.uint64, numbers: np.ndarray) -> np.ndarray:
 
 
 class ActionVideoDataset(DocumentDataset):
-    """Contexts with a target, with and without the action text.
+    """Contexts with a target, with and without the action text, in a fixed shuffled order (see `VideoDataset`).
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
@@ -190,6 +190,7 @@ class ActionVideoDataset(DocumentDataset):
         skipped: int,
     ) -> None:
         from data_modules.decoding import VideoReader
+        from data_modules.episodes import shuffled
 
         self.source = source
         self.table = table
@@ -201,15 +202,20 @@ class ActionVideoDataset(DocumentDataset):
         self.reader = VideoReader()
         bare = 2 + format.bracketed_frames(module.context + 1)
         texts = np.concatenate([chunk.value_lengths().to_numpy() for chunk in documents.data.column("ids").chunks])
+        texts = texts[shuffled(np.arange(len(texts)), len(texts))]
         self.lengths = np.stack([texts + bare, np.full_like(texts, bare)]).astype(np.int32)
 
     def document(self, draw: Draw) -> Document:
         """One context and its target; see `variants`."""
+        from data_modules.episodes import shuffled
         from data_modules.pictures import square
 
-        row, anchor, ahead = (self.documents.data.column(c)[draw.index].as_py() for c in ("row", "anchor", "ahead"))
-        dropped = self.variants[draw.variant] == "action_dropped"
-        action = [] if dropped else self.documents.data.column("ids")[draw.index].as_py()
+        place = int(shuffled(np.array([draw.index]), len(self))[0])
+        row, anchor, ahead, action = (
+            self.documents.data.column(name)[place].as_py() for name in ("row", "anchor", "ahead", "ids")
+        )
+        if self.variants[draw.variant] == "action_dropped":
+            action = []
         numbers = [anchor - i * self.frame_step for i in reversed(range(self.context))]
         numbers.append(anchor + ahead * self.frame_step)
         frames = self.reader.read(self.table.path(row), self.table.index(row), numbers)

@@ -15,6 +15,7 @@ import numpy as np
 from data_modules.dataset import BrokenFile
 from data_modules.decoding import VideoIndex, index_video
 from data_modules.files import listed, stamp
+from data_modules.permutation import key_of, permute
 
 LAYOUT = 1  # of the rows made here; a new number makes cached tables stale
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -90,6 +91,11 @@ def _rows(
         except BrokenFile as error:
             row["broken"] = f"{error.path}\n{error.reason}"
         yield row
+
+
+def shuffled(documents: np.ndarray, count: int) -> np.ndarray:
+    """Places of `documents` in the tables, the same in every run: the first so many are from all of the files."""
+    return permute(documents, count, key_of("documents of videos"))
 
 
 def table_of(video: Path) -> Path | None:

@@ -106,7 +106,7 @@ class ClipPlan:
 
 
 class VideoDataset(DocumentDataset):
-    """Clips, decoded when drawn.
+    """Clips in a fixed shuffled order, so that any first part (what is validated on) is from all files.
 
     Attributes:
         skipped_at_setup: files left out because they cannot be read.
@@ -125,9 +125,10 @@ class VideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One clip."""
+        from data_modules.episodes import shuffled
         from data_modules.pictures import square
 
-        row, frames = self.clips.locate(draw.index)
+        row, frames = self.clips.locate(int(shuffled(np.array([draw.index]), len(self))[0]))
         pictures = self.reader.read(self.clips.table.path(row), self.clips.table.index(row), frames)
         t = self.format.tokenizer
         drawn: Sequence[Frame] = [Frame(square(p, self.format.image_size)) for p in pictures]

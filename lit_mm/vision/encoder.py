@@ -99,5 +99,5 @@ def _create_vit(name: str, input_size: int, pretrained: bool | str, model_args: 
     if not (hasattr(vit, "patch_embed") and hasattr(vit, "norm") and hasattr(vit, "num_prefix_tokens")):
         raise ValueError(f"vision.encoder '{name}' is not a vision transformer; only timm ViTs give patch tokens")
     # Pooling goes after loading: without it timm would not insist that every weight is in the file.
-    vit.reset_classifier(0, "")  # type: ignore[operator]
+    cast(Any, vit).reset_classifier(0, "")  # type: ignore[operator]
     return vit
