@@ -31,5 +31,5 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint data
+test: lint
 	$(BIN)/python -m pytest

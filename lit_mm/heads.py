@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +31,6 @@ class TextHead(nn.Module):
     def reset_parameters(self) -> None:
         """Truncated normal of deviation 0.02: logits start near zero, the loss near log(vocab_size)."""
         init_linear(self.linear.weight)
-
-    @overload
-    def forward(self, hidden: Tensor, targets: None = None) -> Tensor: ...
-
-    @overload
-    def forward(self, hidden: Tensor, targets: Tensor) -> Tensor: ...
 
     def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
         """Losses where targets are given, else logits.

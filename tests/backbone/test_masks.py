@@ -65,5 +65,5 @@ def test_flex_leaves_out_blocks_between_documents():
 def test_training_with_flex_on_a_cpu_says_what_to_do(random_layout):
     mask = build_mask(random_layout(0), "flex")
     query = torch.randn(3, 2, 48, 8, requires_grad=True)
-    with pytest.raises(ValueError, match="attention_backend is 'flex'.*use 'auto' or 'sdpa'"):
+    with pytest.raises(ValueError, match=r"attention_backend is 'flex'.*use 'auto' or 'sdpa'"):
         mask.attend(query, query, query)

@@ -94,8 +94,8 @@ def test_text_equals_llama_of_transformers(kv_heads):
     head = TextHead(64, 50)
     names = {
         "embed_tokens": "embedding", "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key",
-        "self_attn.v_proj": "attention.value", "self_attn.o_proj": "attention.out", "mlp.gate_proj": "feed_forward.gate",
-        "mlp.up_proj": "feed_forward.up", "mlp.down_proj": "feed_forward.down", "input_layernorm": "attention_norm",
+        "self_attn.v_proj": "attention.value", "self_attn.o_proj": "attention.out",
+        "mlp.gate_proj": "feed_forward.gate", "mlp.up_proj": "feed_forward.up", "mlp.down_proj": "feed_forward.down", "input_layernorm": "attention_norm",
         "post_attention_layernorm": "feed_forward_norm",
     }  # fmt: skip
     weights = {}
@@ -168,9 +168,9 @@ def test_bfloat16_autocast_follows_float32(random_layout, feed_forward):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (dict(dim=100, heads=3), "model.backbone.dim is 100 with 3 heads"),
-        (dict(dim=60, heads=4), "model.backbone.dim is 60 with 4 heads"),
-        (dict(dim=64, heads=4, kv_heads=3), "model.backbone.kv_heads is 3.*divisor of 4"),
+        ({"dim": 100, "heads": 3}, "model.backbone.dim is 100 with 3 heads"),
+        ({"dim": 60, "heads": 4}, "model.backbone.dim is 60 with 4 heads"),
+        ({"dim": 64, "heads": 4, "kv_heads": 3}, "model.backbone.kv_heads is 3.*divisor of 4"),
     ],
 )
 def test_heads_that_do_not_fit_are_refused(settings, message):

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from video_files import decode_all, moving_picture, write_video
 
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.actions import Pose, action_text
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from lit_mm.sequence import IGNORE, Frame, PackedRow, Text, pack_rows
+from tests.data_modules.video_files import decode_all, moving_picture, write_video
 
 
 def poses_of(count: int) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pytest
 
 from data_modules.dataset import BrokenFile
 from data_modules.decoding import VideoReader, index_video
-from tests.data_modules.conftest import decode_all, moving_picture, write_video
+from tests.data_modules.video_files import decode_all, moving_picture, write_video
 
 CODECS = {
     "h264, no B frames.mp4": {"codec": "libx264", "g": "8", "bf": "0"},

@@ -14,7 +14,7 @@ import torch
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.video import VideoDataModule, VideoDataset
 from lit_mm.sequence import IGNORE, Frame, PackedRow, pack_rows
-from tests.data_modules.conftest import decode_all, moving_picture, write_video
+from tests.data_modules.video_files import decode_all, moving_picture, write_video
 
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> VideoDataset:

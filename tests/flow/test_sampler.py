@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -64,7 +66,7 @@ def test_steps_equal_the_textbook_rule_on_the_shifted_grid(method):
 
     grid = shift_timesteps(torch.linspace(0, 1, 8), 2.5)
     z = noise.clone()
-    for now, then in zip(grid[:-1], grid[1:], strict=True):
+    for now, then in pairwise(grid):
         slope = field(z, now.expand(5))
         if method == "heun" and then < 1:
             slope = (slope + field(z + (then - now) * slope, then.expand(5))) / 2
@@ -101,7 +103,7 @@ def test_x_prediction_lands_on_x():
 
 
 def test_fewer_than_one_step_is_refused():
-    with pytest.raises(ValueError, match="sampler.steps is 0; at least 1"):
+    with pytest.raises(ValueError, match=r"sampler.steps is 0; at least 1"):
         FlowSampler(steps=0)
 
 

@@ -44,10 +44,8 @@ def test_sampled_times_follow_their_distribution(distribution, shift):
     assert t.min() >= 0
     assert t.max() <= 1
     odds = shift * t / (1 - t)  # of data, before the shift
-    if distribution == "uniform":
-        expected = odds / (1 + odds)
-    else:
-        expected = 0.5 * (1 + torch.erf(odds.log() / math.sqrt(2)))
+    normal = 0.5 * (1 + torch.erf(odds.log() / math.sqrt(2)))
+    expected = odds / (1 + odds) if distribution == "uniform" else normal
     empirical = (torch.arange(count) + 0.5) / count
     assert (empirical - expected).abs().max() < 1.63 / math.sqrt(count)  # Kolmogorov-Smirnov at 1 %
 
