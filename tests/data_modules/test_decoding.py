@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import random
@@ -120,3 +121,27 @@ def test_reader_keeps_few_files_open_and_travels_to_workers(tmp_path: Path) -> N
         assert len(reader._open) <= 2
     again = pickle.loads(pickle.dumps(reader)).read(str(paths[0]), index_video(paths[0]), [2])
     assert np.array_equal(again[0], decode_all(paths[0])[2])
+
+
+def test_forked_workers_do_not_share_open_files(tmp_path: Path) -> None:
+    """Both sides of a fork read on from a file that was open before, at different places at once."""
+    noise = np.random.default_rng(0).integers(0, 255, (120, 96, 96, 3), np.uint8)
+    path = write_video(tmp_path / "a.mp4", list(noise), codec="libx264", g="10", crf="10", preset="ultrafast")
+    assert os.path.getsize(path) > 2**20, "larger than what FFmpeg reads ahead"
+    index, reader, full = index_video(path), VideoReader(), decode_all(path)
+    reader.read(str(path), index, [0])
+
+    def all_right(numbers: range) -> bool:
+        return all(np.array_equal(reader.read(str(path), index, [i])[0], full[i]) for i in numbers)
+
+    def work(start: int) -> None:
+        os._exit(not all_right(range(start, 120, 7)))
+
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=work, args=(start,)) for start in (0, 3)]
+    for worker in workers:
+        worker.start()
+    assert all_right(range(5, 120, 7))
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
