@@ -29,7 +29,8 @@ class MixtureMonitor(Callback):
         for name, state in sources.items():
             logged[f"data/{name}/share"] = state["tokens"] / max(1, total)
             logged[f"data/{name}/passes"] = state["next"] / state["documents"]
-            skipped = trainer.datamodule.skipped[name]  # type: ignore[attr-defined]
+            data = trainer.datamodule
+            skipped = data.skipped[name] + getattr(data.datasets["train"][name], "skipped_at_setup", 0)
             if skipped:
                 logged[f"data/{name}/skipped"] = float(skipped)
         pl_module.log_dict(logged, rank_zero_only=True)

@@ -191,7 +191,8 @@ class DocumentDataModule(LightningDataModule, ABC):
         return batch
 
     def _check_skipped(self, source: str) -> None:
-        lost, drawn = self.skipped[source], self.plan_state["sources"][source]["next"]
+        lost = self.skipped[source]  # of this rank's share of the draws
+        drawn = self.plan_state["sources"][source]["next"] // self._share().ranks
         if lost > max(1, MAX_SKIPPED * drawn):
             raise ValueError(
                 f"source '{source}': {lost} of about {drawn} documents broke while being read, more than 1 %; "
@@ -199,7 +200,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the plan stands and what was skipped; the same on every rank."""
+        """Where the plan stands, the same on every rank, and what the first rank skipped."""
         return {"plan": self.plan_state, "skipped": dict(self.skipped)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

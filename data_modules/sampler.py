@@ -54,8 +54,8 @@ class DrawStream:
         name: of the source; part of every key, so that adding a source changes no other one's order.
         dataset: its lengths, variants and shares.
         seed: of the run.
-        shuffle: false keeps the documents in order and the variant of each fixed (validation).
-        documents: stop after so many draws; endless by default.
+        shuffle: false keeps the documents in order (validation).
+        documents: stop after so many draws, spread evenly over the source if unshuffled; endless by default.
     """
 
     def __init__(
@@ -81,7 +81,9 @@ class DrawStream:
     def _draws(self, numbers: np.ndarray) -> list[_Waiting]:
         passes, positions = numbers // self.size, numbers % self.size
         index = positions.astype(np.int64)
-        if self.shuffle:
+        if not self.shuffle and self.documents:
+            index = positions * self.size // self.documents
+        elif self.shuffle:
             for p in np.unique(passes):
                 here = passes == p
                 index[here] = permute(positions[here], self.size, key_of(self.seed, self.name, "order", p))

@@ -1,4 +1,4 @@
-"""`lit-mm fit | validate | test | predict`: LightningCLI with data, model and all their parts chosen in YAML."""
+"""`lit-mm fit | validate | predict`: LightningCLI with data, model and all their parts chosen in YAML."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ class LitCLI(LightningCLI):
     the first `--config`, so any later file or command-line value wins over it.
     """
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's, without `test`: no data set here has a third split."""
+        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name != "test"}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Pictures are as large, and take as many tokens, as the model's visual tokenizer says."""
         parser.link_arguments("model.image_size", "data.init_args.image_size", apply_on="instantiate")
@@ -49,7 +54,7 @@ class LitCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand in ("validate", "test"):
+        if subcommand == "validate":
             parser.set_defaults(verbose=False)  # callbacks.results_table shows the results source by source
         return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken
@@ -45,7 +46,16 @@ class Tokenizer:
         self.eos_id: int = ids["<eos>"]
         self.boi_id: int = ids["<boi>"]
         self.eoi_id: int = ids["<eoi>"]
+        self._treat_delimiters_as_text()
         self.vocab_size: int = self.backend.get_vocab_size(with_added_tokens=True)
+
+    def _treat_delimiters_as_text(self) -> None:
+        """A user's text that says `<eos>` is text; only `ids` places delimiters."""
+        self.backend.encode_special_tokens = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._treat_delimiters_as_text()  # the one setting that the backend does not pickle
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without delimiters."""

@@ -53,7 +53,7 @@ def command(file: Path) -> list[str]:
     return [f"--config={CONFIGS / 'tiny.yaml'}", f"{option}={file}"]
 
 
-@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "predict"])
 @pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
 def test_parses(file: Path, subcommand: str, monkeypatch: pytest.MonkeyPatch) -> None:
     parse(monkeypatch, [subcommand, *command(file)])

@@ -10,7 +10,7 @@ from lit_mm.heads import LOSS_ROWS, TextHead, VelocityHead, VisualInput, _chunke
 
 
 @pytest.mark.parametrize("losses", [token_losses, _chunked_losses])
-@pytest.mark.parametrize("tokens", [1, LOSS_ROWS, 2 * LOSS_ROWS + 77])
+@pytest.mark.parametrize("tokens", [0, 1, LOSS_ROWS, 2 * LOSS_ROWS + 77])
 def test_text_losses_and_gradients_equal_plain_cross_entropy(losses, tokens):
     hidden = torch.randn(tokens, 32, requires_grad=True)
     weight = (0.3 * torch.randn(500, 32)).requires_grad_()

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_mm.metrics import SourceMeans
 from lit_mm.schedule import WarmupCosine
 from lit_mm.sequence import PackedBatch
 from lit_mm.vision.augment import augment
@@ -76,6 +77,8 @@ class LitRae(pl.LightningModule):
         self.schedule = schedule or WarmupCosine()
         self.noise_tau, self.mse_weight, self.max_shift = noise_tau, mse_weight, max_shift
         self.stored_as = stored_as
+        self.val_means = SourceMeans()
+        self.validation_results: dict[str, float] = {}
 
     def _start_from(self, folder: str) -> None:
         network = load_folder(folder)
@@ -98,16 +101,23 @@ class LitRae(pl.LightningModule):
 
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Mean PSNR (dB) and SSIM of the pictures of each source, as `val/<source>/psnr` and `val/<source>/ssim`."""
-        for index, source in enumerate(batch.sources):
-            images = batch.frames[batch.frame_source_ids == index]
-            if len(images) == 0:
-                continue
-            drawn = self.rae.decode(self.rae.encode(images)).float().clamp(0, 1)
-            psnr, ssim = picture_quality(drawn, images / 255)
-            metrics = {f"val/{source}/psnr": psnr.mean(), f"val/{source}/ssim": ssim.mean()}
-            self.log_dict(metrics, batch_size=len(images), add_dataloader_idx=False, sync_dist=True)
-            if batch_idx == 0:
-                self._log_grid(source, images[:GRID_PICTURES] / 255, drawn[:GRID_PICTURES])
+        if len(batch.frames) == 0:
+            return
+        images = batch.frames / 255
+        drawn = self.rae.decode(self.rae.encode(batch.frames)).float().clamp(0, 1)
+        psnr, ssim = picture_quality(drawn, images)
+        self.val_means.add("psnr", psnr, batch.frame_source_ids, batch.sources)
+        self.val_means.add("ssim", ssim, batch.frame_source_ids, batch.sources)
+        if batch_idx == 0:
+            for index in batch.frame_source_ids.unique().tolist():
+                here = batch.frame_source_ids == index
+                self._log_grid(batch.sources[index], images[here][:GRID_PICTURES], drawn[here][:GRID_PICTURES])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all ranks."""
+        means = self.val_means.compute()
+        self.validation_results = {f"val/{source}/{name}": value for (source, name), value in means.items()}
+        self.log_dict(self.validation_results, rank_zero_only=True)
 
     def _log_grid(self, source: str, images: Tensor, drawn: Tensor) -> None:
         """Originals above their reconstructions, to every TensorBoard logger."""
