@@ -31,5 +31,5 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint data
 	$(BIN)/python -m pytest

@@ -34,7 +34,7 @@ class LoaderConfig:
         seed: of the order of documents, of what is random about each, and of all noise of the flow.
         on_error: a file that breaks while being read ends the run (`raise`), or its document is left out and counted
             (`skip`; still an error once more than 1 % of a source's documents are lost).
-        val_documents: validate on the first so many documents of each source; all of them by default.
+        val_documents: validate on so many documents of each source, evenly spread; all of them by default.
     """
 
     row_length: int = 512
@@ -179,7 +179,13 @@ class DocumentDataModule(LightningDataModule, ABC):
     def _loader(self, rows: TrainingRows | ValidationRows) -> DataLoader:
         # Validation reads briefly and often: one worker is enough and starts faster.
         workers = self.loader.workers if isinstance(rows, TrainingRows) else min(1, self.loader.workers)
-        return DataLoader(rows, batch_size=None, num_workers=workers, pin_memory=False, persistent_workers=workers > 0)
+        return DataLoader(
+            rows,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=False,
+            persistent_workers=isinstance(rows, TrainingRows) and workers > 0,
+        )
 
     def on_after_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> PackedBatch:
         """Note where the plan stands once this batch is trained on, and count documents that broke."""

@@ -117,7 +117,7 @@ class TrainingRows(IterableDataset):
 
 
 class ValidationRows(IterableDataset):
-    """All documents of one source once, always in the same order, spread over the ranks.
+    """Documents of one source once, always the same in the same order, shared out over the ranks.
 
     Every rank gets equally many batches (the last ones may hold empty rows), so that sharded models stay in step.
     """

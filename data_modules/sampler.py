@@ -21,6 +21,7 @@ from data_modules.permutation import key_of, mix, permute
 
 _CHUNK = 1024  # draws looked up at once
 _WINDOW = 24  # documents of a source that may wait for a row with room
+_MAX_WAIT = 8 * _WINDOW  # draws that a document may be passed over by others that fit better
 _MAX_AHEAD = 3  # rows a source may run ahead of its share in order to fill gaps
 
 
@@ -65,6 +66,8 @@ class DrawStream:
         self.shuffle, self.documents = shuffle, documents
         self.size = len(dataset)
         self.splittable = dataset.splittable
+        sample = dataset.lengths[:, :: max(1, self.size // 4096)]
+        self.fingerprint = key_of(sample.tobytes().hex())
         self._cumulative = np.cumsum(dataset.shares)[:-1]
         self.next = 0  # first draw that was never looked at
         self.offset = 0  # positions already used of a split document
@@ -82,7 +85,7 @@ class DrawStream:
         passes, positions = numbers // self.size, numbers % self.size
         index = positions.astype(np.int64)
         if not self.shuffle and self.documents:
-            index = positions * self.size // self.documents
+            index = positions * self.size // self.documents % self.size
         elif self.shuffle:
             for p in np.unique(passes):
                 here = passes == p
@@ -119,8 +122,10 @@ class DrawStream:
     def _fitting(self, space: int) -> int | None:
         """Which waiting document to place: the oldest, but near a row's end the one that leaves least behind."""
         waiting = self.waiting
-        if waiting and 4 * waiting[0].length <= space:
-            return 0
+        if waiting and waiting[0].length <= space:
+            overdue = self.next - waiting[0].number > _MAX_WAIT
+            if overdue or 4 * waiting[0].length <= space:
+                return 0
         order = sorted((w.length, i) for i, w in enumerate(waiting))
         best, filled = None, 0
         small, large = 0, len(order) - 1
@@ -141,6 +146,7 @@ class DrawStream:
         waiting = [w.number for w in self.waiting]
         return {
             "documents": self.size,
+            "fingerprint": self.fingerprint,
             "next": self.next,
             "waiting": waiting,
             "offset": self.offset,
@@ -174,7 +180,7 @@ class RowPlanner:
         self.rows = 0
 
     def next_row(self) -> RowPlan:
-        """Plan one row; a row without pieces means that every stream has ended."""
+        """Plan one row. Of a single stream that ends, a row without pieces is the end."""
         space = self.row_length
         ahead_limit = _MAX_AHEAD * self.row_length
         pieces: list[Piece] = []
@@ -226,9 +232,10 @@ class RowPlanner:
             before = known.get(stream.name)
             if before is None:
                 said.append(f"source '{stream.name}' is new and starts at its first document")
-            elif before["documents"] != stream.size:
+            elif (before["documents"], before["fingerprint"]) != (stream.size, stream.fingerprint):
+                same = "of other lengths" if before["documents"] == stream.size else str(stream.size)
                 said.append(
-                    f"source '{stream.name}' had {before['documents']} documents and now has {stream.size}: "
+                    f"source '{stream.name}' had {before['documents']} documents and now has {same}: "
                     "it starts again at its first document"
                 )
             else:

@@ -21,6 +21,7 @@ from data_modules.dataset import BrokenFile
 from lit_mm.sequence import show_row
 
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
+_MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
 _SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
 
 
@@ -134,10 +135,16 @@ def main(args: list[str] | None = None) -> None:
             parser_kwargs={"parser_mode": "omegaconf"},
             args=args,
         )
-    except (ValueError, FileNotFoundError, BrokenFile) as error:
+    except _MISTAKES as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise
-        sys.exit(f"error: {str(error).strip().splitlines()[-1]}")
+        sys.exit(f"error: {str(_first_cause(error)).strip().splitlines()[-1]}")
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """The sentence we wrote: jsonargparse wraps it in others."""
+    cause = error.__cause__ or error.__context__
+    return _first_cause(cause) if isinstance(cause, _MISTAKES) else error
 
 
 def _quieten() -> None:
@@ -148,6 +155,7 @@ def _quieten() -> None:
         ".*does not have many workers.*",
         ".*dataloader is not resumable.*",  # ours is: the data module keeps the place
         ".*Couldn't infer the batch indices.*",
+        ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen visual tokenizer
         ".*The dirpath has changed from.*",
         ".*Consider setting `persistent_workers.*",
         ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers

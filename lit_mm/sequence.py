@@ -73,7 +73,8 @@ class PackedBatch:
 
     Attributes:
         tokens: (B, L) int64, text ids; the padding id at visual and padding positions.
-        targets: (B, L) int64, the next token where it is text of the same document that carries loss, else IGNORE.
+        targets: (B, L) int64, the next token where it and this position are text of one document and it carries loss,
+            else IGNORE.
         document_ids: (B, L) int32, 0, 1, ... within a row, -1 for padding.
         frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
         positions: (B, L) int64, counted from 0 in every document (for rotary embeddings).

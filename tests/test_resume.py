@@ -20,7 +20,6 @@ def arguments(folder: Path, ranks: int, **options: str) -> list[str]:
         f"--trainer.logger.save_dir={folder}",
         f"--trainer.devices={ranks}",
         f"--trainer.strategy={'ddp' if ranks > 1 else 'auto'}",
-        "--trainer.callbacks=[]",
         "--trainer.callbacks+=tests.helpers.recorder.Recorder",
         f"--trainer.callbacks.folder={folder}",
         "--trainer.callbacks+=ModelCheckpoint",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def test_decoding_writes_delimiters_out_and_drops_padding(
         text = ours.decode(given)
         assert "<pad>" not in text
         assert text.replace(" ", "") == "<bos>thecat<boi><eoi><eos>"
+
+
+def test_delimiters_in_a_users_text_are_text(
+    brought: tuple[tuple[str, ...], HuggingFaceTokenizer, Path],
+) -> None:
+    ours = Tokenizer(brought[2])
+    delimiters = {ours.pad_id, ours.bos_id, ours.eos_id, ours.boi_id, ours.eoi_id}
+    for tokenizer in (ours, pickle.loads(pickle.dumps(ours))):  # as it travels to workers
+        for text in ("a <boi> b", "<eos>", "<pad><bos><eoi>"):
+            for ids in (tokenizer.encode(text), tokenizer.encode_batch([text])[0], tokenizer.ids(text).tolist()):
+                assert not delimiters & set(ids)
+                assert tokenizer.decode(ids) == text
 
 
 def test_ids_joins_delimiters_and_strings(brought: tuple[tuple[str, ...], HuggingFaceTokenizer, Path]) -> None:

@@ -64,6 +64,13 @@ def test_shares_hold_over_any_thousand_rows_and_padding_is_below_a_percent(weigh
     assert 1 - stretches.sum(1).min() / (1000 * LENGTH) < 0.01
 
 
+def test_shares_hold_where_a_rare_text_cannot_fill_all_gaps() -> None:
+    weights = {"text": 0.001, "video": 0.9, "actions": 0.099}
+    stretches = windows(tokens(plan(planner(weights), 2000), list(weights)), 1000)
+    shares = stretches / stretches.sum(1, keepdims=True)
+    assert np.abs(shares - list(weights.values())).max() < 0.01
+
+
 def tile(pieces: list[Piece], dataset: FakeDataset) -> list[int]:
     """Documents in the order their pieces begin; fails unless the pieces of each lie end to end and are all of it."""
     order: list[int] = []
@@ -132,12 +139,13 @@ def test_a_plan_goes_on_from_every_row(seed: int) -> None:
     datasets = sources()
     unbroken = planner(weights, seed, datasets)
     states, rows = [], []
-    for _ in range(90):
+    for _ in range(350):
         states.append(json.dumps(unbroken.state()))
         rows.append(unbroken.next_row())
-    assert [row.number for row in rows] == list(range(90))
-    assert len({row.seed for row in rows}) == 90
-    for row in range(70):
+    assert [row.number for row in rows] == list(range(350))
+    assert len({row.seed for row in rows}) == 350
+    assert json.loads(states[325])["sources"]["pairs"]["next"] > 1024, "draws are looked up 1,024 at a time"
+    for row in (*range(40), *range(290, 330)):
         resumed = planner(weights, seed, datasets)
         assert resumed.load_state(json.loads(states[row])) == []
         assert plan(resumed, 20) == rows[row : row + 20]
@@ -212,3 +220,28 @@ def test_a_source_of_a_billion_documents_costs_no_memory() -> None:
     assert len(set(drawn)) == len(drawn)
     assert max(drawn) > 0.9 * size
     assert len(json.dumps(rows.state())) < 2000
+
+
+def test_a_source_with_other_lengths_starts_again_and_says_so() -> None:
+    def planner(lengths: np.ndarray) -> RowPlanner:
+        dataset = FakeDataset("text", lengths, splittable=True)
+        return RowPlanner({"text": DrawStream("text", dataset, seed=0)}, {"text": 1.0}, row_length=256, seed=0)
+
+    before = planner(np.full(10, 1000))
+    for _ in range(3):
+        before.next_row()
+    after = planner(np.full(10, 100))
+    (sentence,) = after.load_state(before.state())
+    assert "'text'" in sentence
+    assert "other lengths" in sentence
+    assert all(0 <= piece.start < piece.stop <= 100 for piece in after.next_row().pieces)
+
+
+def test_no_document_waits_for_long_behind_others_that_fit_better() -> None:
+    lengths = np.random.default_rng(0).integers(100, 250, 300)
+    dataset = FakeDataset("video", lengths)
+    stream = DrawStream("video", dataset, seed=0)
+    planner = RowPlanner({"video": stream}, {"video": 1.0}, row_length=512, seed=0)
+    for _ in range(3000):
+        planner.next_row()
+        assert stream.next - stream.waiting[0].number < 400

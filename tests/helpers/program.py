@@ -19,6 +19,7 @@ SMALL = [
     "--data.loader.rows=2",
     "--data.loader.val_documents=4",
     "--trainer.num_sanity_val_steps=0",
+    "--trainer.callbacks=[]",
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
     "--trainer.val_check_interval=1000",
