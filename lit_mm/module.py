@@ -21,7 +21,7 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
 from lit_mm.prompt import Answer, Prompt
-from lit_mm.schedule import WarmupCosine
+from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
@@ -116,7 +116,12 @@ class LitMultimodal(LightningModule):
         ]
         optimizer = self.make_optimizer(groups)
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
+        self.optimizer_settings = settings_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """A checkpoint has been restored by now; configured optimizer settings win over its own."""
+        apply_settings(self.optimizer_settings, self.trainer.optimizers[0], self.lr_schedulers())  # type: ignore[arg-type]
 
     def configure_gradient_clipping(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -40,3 +41,19 @@ class WarmupCosine:
         if total <= 0:
             raise ValueError("trainer.max_steps is -1, so the cosine has no end: set it or model.schedule.decay_steps")
         return LambdaLR(optimizer, lambda step: self.share(step, total))
+
+
+def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Learning rate, decay and so on of each parameter group, as configured."""
+    return [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+
+
+def apply_settings(settings: list[dict[str, Any]], optimizer: Optimizer, scheduler: LambdaLR) -> None:
+    """Set an optimizer and its schedule to `settings`, keeping their moments and their step.
+
+    Restoring a checkpoint brings back its learning rate and decay too; what is configured now wins over them.
+    """
+    scheduler.base_lrs = [group["initial_lr"] for group in settings]
+    for group, configured, share in zip(optimizer.param_groups, settings, scheduler.lr_lambdas, strict=True):
+        group.update(configured)
+        group["lr"] = configured["initial_lr"] * share(scheduler.last_epoch)

@@ -22,7 +22,14 @@ class Recorder(Callback):
         for row, number in enumerate(batch.row_numbers):
             digest = hashlib.sha256(batch.tokens[row].numpy().tobytes() + frames[row].numpy().tobytes())
             rows.append([number, digest.hexdigest()])
-        record = {"step": trainer.global_step, "loss": float(outputs["loss"]).hex(), "rows": rows}
+        group = trainer.optimizers[0].param_groups[0]
+        record = {
+            "step": trainer.global_step,
+            "loss": float(outputs["loss"]).hex(),
+            "rows": rows,
+            "learning_rate": float(group["lr"]).hex(),
+            "weight_decay": group["weight_decay"],
+        }
         with (self.folder / f"rank{trainer.global_rank}.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
 

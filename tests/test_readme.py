@@ -1,0 +1,78 @@
+"""The README's commands are real: every fit line parses, validate and predict run on a checkpoint."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lit_mm.cli import main
+from tests.helpers.program import ROOT
+from tests.test_configs import parse
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```\w*\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.startswith("lit-mm ")
+]
+
+
+def test_there_are_commands() -> None:
+    assert {command[1] for command in COMMANDS} == {"fit", "validate", "predict"}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c[1] == "fit"], ids=" ".join)
+def test_fit_lines_parse(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    parse(monkeypatch, command[1:])
+
+
+def run_on(checkpoint: Path, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's line for this subcommand, with this checkpoint and a log folder of its own."""
+    monkeypatch.chdir(ROOT)
+    (line,) = [c for c in COMMANDS if c[1] == command]
+    args = [str(checkpoint) if arg.endswith(".ckpt") else arg for arg in line[1:]]
+    main([*args, f"--trainer.logger.save_dir={folder}", f"--trainer.callbacks+={WRITERS[command]}"])
+
+
+WRITERS = {
+    "validate": "callbacks.results_table.ResultsTable",
+    "predict": "callbacks.prediction_writer.PredictionWriter",
+}
+
+
+def test_validate_runs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_on(trained, "validate", tmp_path, monkeypatch)
+    (file,) = tmp_path.rglob("validation.jsonl")
+    results = json.loads(file.read_text())
+    for source in ("text", "image_text", "video", "action_video"):
+        assert results[f"val/{source}/text_loss"] > 0
+    assert 0 < results["val/text/bits_per_byte"] < 4
+    assert results["val/action_video/flow_loss"] > 0
+
+
+def test_predict_answers_every_prompt(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_on(trained, "predict", tmp_path, monkeypatch)
+    (file,) = tmp_path.rglob("answers.jsonl")
+    answers = [json.loads(line) for line in file.read_text().splitlines()]
+    assert {answer["wanted"] for answer in answers} == {"image", "text", "frames"}
+    for answer in answers:
+        if answer["wanted"] == "text":
+            assert isinstance(answer["answer"], str)
+            continue
+        for name in answer["answer"]:
+            with Image.open(file.parent / name) as picture:
+                assert picture.size == (64, 64)
+                if name.endswith(".gif"):
+                    assert picture.n_frames == 4 + len(answer["actions"])
+    with pytest.raises(SystemExit, match="already holds answers"):
+        main(
+            [
+                "predict",
+                f"--ckpt_path={trained}",
+                f"--trainer.logger.save_dir={tmp_path}",
+                "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter",
+                f"--trainer.callbacks.folder={file.parent}",
+            ]
+        )
