@@ -19,6 +19,7 @@ data: .venv/ready
 	$(BIN)/python -m data_modules.recipes tiny --out data/tiny
 
 demo: data
+	@[ ! -e $(DEMO) ] || { old=$(DEMO)-$$(date +%Y%m%d-%H%M%S); mv $(DEMO) $$old; echo "the last demo is kept as $$old"; }
 	$(BIN)/lit-mm fit --config configs/tiny.yaml --config configs/demo.yaml
 	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt
 	@echo
