@@ -1,8 +1,12 @@
-"""Validation results per source: a table on the screen, a line of JSON in the run folder."""
+"""Validation results per source: a table on the screen, a line of JSON in the run folder.
+
+`python -m callbacks.results_table runs/demo` shows the first and last validation of a run again.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -55,3 +59,13 @@ def table(validations: list[tuple[int, dict[str, float]]]) -> Table:
         source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
         shown.add_row(source, metric, *(f"{values[key]:.4g}" if key in values else "" for _, values in validations))
     return shown
+
+
+def show(folder: str) -> None:
+    """First and last validation of a run folder, side by side."""
+    lines = [json.loads(line) for line in (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()]
+    Console().print(table([(int(values.pop("step")), values) for values in (lines[0], lines[-1])]))
+
+
+if __name__ == "__main__":
+    show(sys.argv[1])

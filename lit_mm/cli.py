@@ -28,6 +28,11 @@ _SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
 class SaveConfig(SaveConfigCallback):
     """Writes config.yaml into the run folder, and the same text into every checkpoint, so that one file is enough."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Only a fit writes config.yaml: validating or predicting in its run folder leaves it alone."""
+        self.config_filename = "config.yaml" if stage == "fit" else f"config_{stage}.yaml"
+        super().setup(trainer, pl_module, stage)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the configuration beside the weights."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
