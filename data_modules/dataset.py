@@ -26,12 +26,10 @@ class BrokenFile(Exception):
     Raised by `DocumentDataset.document`; whether it ends the run or the document is left out is `on_error`'s choice.
     """
 
-    def __init__(self, path: object, reason: object) -> None:
-        super().__init__(str(path), str(reason))
+    def __init__(self, path: object, reason: object = None) -> None:
+        # A worker's error is made again in the main process from its message alone.
+        super().__init__(str(path) if reason is None else f"'{path}' broke while being read: {reason}")
         self.path, self.reason = str(path), str(reason)
-
-    def __str__(self) -> str:
-        return f"'{self.path}' broke while being read: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from lit_mm.sequence import show_row
 
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
 _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
+_FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
 
 
@@ -143,7 +144,8 @@ def main(args: list[str] | None = None) -> None:
     except _MISTAKES as error:
         if os.environ.get("JSONARGPARSE_DEBUG"):
             raise
-        sys.exit(f"error: {str(_first_cause(error)).strip().splitlines()[-1]}")
+        sentence = str(_first_cause(error)).strip().splitlines()[-1]
+        sys.exit(f"error: {sentence.removeprefix(_FROM_A_WORKER)}")
 
 
 def _first_cause(error: BaseException) -> BaseException:

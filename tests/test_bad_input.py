@@ -1,8 +1,11 @@
 """Mistakes end the program before the first step, with one sentence that names the key or file and what is right."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lit_mm.cli import main
 from tests.helpers.program import ROOT, SMALL
@@ -75,3 +78,44 @@ def test_a_checkpoint_of_another_shape_is_refused(
     assert "64" in said
     assert "32" in said
     assert "checkpoint" in said
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A picture folder of which one file in five is cut in the middle."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    lines = []
+    for i in range(10):
+        file = folder / f"{i}.png"
+        noise = np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file)
+        if i % 5 == 3:
+            file.write_bytes(file.read_bytes()[:4000])
+        lines.append(json.dumps({"file_name": file.name, "caption": f"picture {i}"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_file_that_breaks_while_being_read_is_named(
+    workers: int,
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    reading = [f"--data.sources.image_text.train={pictures}", f"--data.loader.workers={workers}"]
+    said = complaint(capsys, monkeypatch, tmp_path, *reading, "--trainer.max_steps=20")
+    assert said.startswith("error: '")
+    assert f"{pictures}/3.png" in said or f"{pictures}/8.png" in said
+    assert "broke while being read" in said
+
+
+def test_broken_files_may_be_skipped_but_not_too_many(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reading = [f"--data.sources.image_text.train={pictures}", "--data.loader.on_error=skip"]
+    said = complaint(capsys, monkeypatch, tmp_path, *reading, "--trainer.max_steps=20")
+    assert "image_text" in said
+    assert "more than 1 %" in said
