@@ -88,12 +88,27 @@ def _read_own(out: Path, recipe: str) -> dict[str, Any] | None:
     advice = "delete it or choose another --out"
     if not (out / MANIFEST).is_file():
         raise FileExistsError(f"'{out}' exists but was not made by the recipe '{recipe}'; {advice}")
-    made = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    made = read_note(out / MANIFEST, ("recipe", "settings", "counts", "files"))
     if made.get("recipe") != recipe:
         raise FileExistsError(f"'{out}' was made by the recipe '{made.get('recipe')}', not by '{recipe}'; {advice}")
     if made["files"] != _fingerprint(out):
         raise FileExistsError(f"files in '{out}' were added, removed or changed since the recipe made them; {advice}")
     return made
+
+
+def read_note(file: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The JSON object that a recipe left beside what it made.
+
+    Raises:
+        FileExistsError: the file was damaged, so that nothing says whose the data are.
+    """
+    try:
+        note = json.loads(file.read_text(encoding="utf-8"))
+        return {key: note[key] for key in keys}
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileExistsError(
+            f"'{file}' is damaged ({error}); delete what it describes or choose another --out"
+        ) from error
 
 
 def _fingerprint(folder: Path) -> str:

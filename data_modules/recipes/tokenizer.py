@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_modules.recipes.packages import package_versions
-from data_modules.recipes.prepare import alone_in, console
+from data_modules.recipes.prepare import alone_in, console, read_note
 from lit_mm.tokenizer import SPECIAL_TOKENS
 
 # Keys of numbers ("dx=+" and the like) are one piece and digits stand alone, so every number is cut in the same way.
@@ -61,7 +61,7 @@ def _read_own(out: Path, note: Path) -> object:
     advice = "delete it or choose another --out"
     if not note.is_file():
         raise FileExistsError(f"'{out}' exists but was not made by this recipe; {advice}")
-    made = json.loads(note.read_text(encoding="utf-8"))
+    made = read_note(note, ("sha256", "settings"))
     if made["sha256"] != hashlib.sha256(out.read_bytes()).hexdigest():
         raise FileExistsError(f"'{out}' was changed since the recipe made it; {advice}")
     return made["settings"]

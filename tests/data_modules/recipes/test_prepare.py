@@ -131,6 +131,19 @@ def test_what_others_wrote_is_refused_and_kept(tmp_path: Path) -> None:
         gameplay(made, ("map01",), ("map14",))
 
 
+@pytest.mark.parametrize("content", ["", '{"recipe": "r"', "[]", '{"recipe": "r"}'])
+def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
+    def fill(folder: Path) -> Counts:
+        (folder / "a").write_text("x")
+        return {"files": 1}
+
+    prepare(tmp_path / "out", "r", {"n": 1}, fill)
+    (tmp_path / "out" / "manifest.json").write_text(content)
+    with pytest.raises(FileExistsError, match=re.escape(f"'{tmp_path / 'out' / 'manifest.json'}' is damaged")):
+        prepare(tmp_path / "out", "r", {"n": 1}, fill)
+    assert (tmp_path / "out" / "a").exists()
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     def fill(folder: Path) -> Counts:
         with pytest.raises(BlockingIOError, match="another process is preparing data in"):
