@@ -34,4 +34,4 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 test: lint data
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-_TILE = 128  # pixels; smaller pictures are enlarged without smoothing
+_TILE = 128  # pixels; smaller pictures are enlarged without smoothing, larger ones stay as they are
 _GAP, _LINE = 6, 14
 
 
@@ -29,23 +29,24 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Tensor:
     """Lay out rows one below another on white: (3, height, width) uint8."""
     font = ImageFont.load_default(size=11)
     columns = max(len(row.pictures) for row in rows)
-    width = columns * (_TILE + _GAP) + _GAP
+    tile = max(_TILE, *(row.pictures.shape[-1] for row in rows))
+    width = columns * (tile + _GAP) + _GAP
     wrapped = [textwrap.wrap(row.sentence, max(20, width // 6)) for row in rows]
-    heights = [_TILE + _LINE * (1 + len(lines)) + 2 * _GAP for lines in wrapped]
+    heights = [tile + _LINE * (1 + len(lines)) + 2 * _GAP for lines in wrapped]
     sheet = Image.new("RGB", (width, sum(heights)), "white")
     draw = ImageDraw.Draw(sheet)
     top = 0
     for row, lines, height in zip(rows, wrapped, heights, strict=True):
         for i, (picture, name) in enumerate(zip(row.pictures, row.names, strict=True)):
-            left = _GAP + i * (_TILE + _GAP)
+            left = _GAP + i * (tile + _GAP)
             draw.text((left, top + _GAP // 2), name, fill="gray", font=font)
-            sheet.paste(_tile(picture), (left, top + _LINE + _GAP // 2))
+            sheet.paste(_enlarged(picture, tile), (left, top + _LINE + _GAP // 2))
         for i, line in enumerate(lines):
-            draw.text((_GAP, top + _LINE * (1 + i) + _TILE + _GAP), line, fill="black", font=font)
+            draw.text((_GAP, top + _LINE * (1 + i) + tile + _GAP), line, fill="black", font=font)
         top += height
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
 
 
-def _tile(picture: Tensor) -> Image.Image:
-    resized = interpolate(picture[None].float().cpu(), size=(_TILE, _TILE), mode="nearest")[0]
+def _enlarged(picture: Tensor, side: int) -> Image.Image:
+    resized = interpolate(picture[None].float().cpu(), size=(side, side), mode="nearest")[0]
     return Image.fromarray(resized.to(torch.uint8).permute(1, 2, 0).numpy())

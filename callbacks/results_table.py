@@ -31,12 +31,13 @@ class ResultsTable(Callback):
         """Note the results; print them where no training goes on."""
         results = (trainer.global_step, dict(pl_module.validation_results))
         self._first = self._first or results
+        run = trainer.log_dir  # asked for on every rank: the first one tells the others
         if not trainer.is_global_zero:
             return
         if trainer.sanity_checking and trainer.logger is not None:
             trainer.logger.log_metrics(results[1], step=0)
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir)
+        if run:
+            folder = Path(run)
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": results[0], **results[1]}) + "\n")
@@ -45,10 +46,11 @@ class ResultsTable(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """First and last results side by side."""
+        run = trainer.log_dir
         if trainer.is_global_zero and self._first is not None and pl_module.validation_results:
             last = (trainer.global_step, dict(pl_module.validation_results))
             Console().print(table([self._first, last]))
-            Console().print(f"run folder: {trainer.log_dir}", highlight=False)
+            Console().print(f"run folder: {run}", highlight=False)
 
 
 def table(validations: list[tuple[int, dict[str, float]]]) -> Table:

@@ -99,6 +99,7 @@ class Samples(Callback):
         return rows
 
     def _write(self, trainer: Trainer, name: str, rows: list[SheetRow]) -> None:
+        run = trainer.log_dir  # asked for on every rank: the first one tells the others
         if not trainer.is_global_zero:
             return
         sheet = contact_sheet(rows)
@@ -106,8 +107,8 @@ class Samples(Callback):
             trainer.logger.experiment.add_image(f"samples/{name}", sheet, trainer.global_step)
             text = "\n\n".join(row.sentence for row in rows)
             trainer.logger.experiment.add_text(f"samples/{name}", text, trainer.global_step)
-        if trainer.log_dir:
-            folder = Path(trainer.log_dir) / "samples" / name
+        if run:
+            folder = Path(run) / "samples" / name
             folder.mkdir(parents=True, exist_ok=True)
             write_png(sheet, str(folder / f"step_{trainer.global_step:07d}.png"))
 

@@ -13,7 +13,7 @@ from data_modules.actions import Pose, action_text
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.files import find_files, settle_broken
-from lit_mm.sequence import Document, Frame, Segment, Text
+from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -189,8 +189,7 @@ class ActionVideoDataset(DocumentDataset):
         format: DocumentFormat,
         skipped: int,
     ) -> None:
-        from data_modules.decoding import VideoReader
-        from data_modules.episodes import shuffled
+        from data_modules.episodes import VideoPictures, shuffled
 
         self.source = source
         self.table = table
@@ -199,7 +198,7 @@ class ActionVideoDataset(DocumentDataset):
         self.context, self.frame_step = module.context, module.frame_step
         self.shares = (1 - module.action_dropout, module.action_dropout)
         self.skipped_at_setup = skipped
-        self.reader = VideoReader()
+        self.pictures = VideoPictures(table, format.image_size)
         bare = 2 + format.bracketed_frames(module.context + 1)
         texts = np.concatenate([chunk.value_lengths().to_numpy() for chunk in documents.data.column("ids").chunks])
         texts = texts[shuffled(np.arange(len(texts)), len(texts))]
@@ -207,8 +206,7 @@ class ActionVideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One context and its target; see `variants`."""
-        from data_modules.episodes import shuffled
-        from data_modules.pictures import square
+        from data_modules.episodes import frame_keys, shuffled
 
         place = int(shuffled(np.array([draw.index]), len(self))[0])
         row, anchor, ahead, action = (
@@ -218,12 +216,19 @@ class ActionVideoDataset(DocumentDataset):
             action = []
         numbers = [anchor - i * self.frame_step for i in reversed(range(self.context))]
         numbers.append(anchor + ahead * self.frame_step)
-        frames = self.reader.read(self.table.path(row), self.table.index(row), numbers)
-        *context, target = [square(frame, self.format.image_size) for frame in frames]
+        *context, target = self.frames(frame_keys(row, np.array(numbers)).tolist(), clean=self.context)
         t = self.format.tokenizer
         segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
         for picture in context[:-1]:
-            segments += [Frame(picture, clean=True), Text(t.ids(t.eoi_id, t.boi_id), loss=False)]
-        segments += [Frame(context[-1], clean=True), Text(torch.tensor([t.eoi_id, *action, t.boi_id]), loss=False)]
-        segments += [Frame(target), Text(t.ids(t.eoi_id, t.eos_id))]
+            segments += [picture, Text(t.ids(t.eoi_id, t.boi_id), loss=False)]
+        segments += [context[-1], Text(torch.tensor([t.eoi_id, *action, t.boi_id]), loss=False)]
+        segments += [target, Text(t.ids(t.eoi_id, t.eos_id))]
         return Document(tuple(segments), self.source)
+
+    def picture_keys(self) -> np.ndarray:
+        """Frames of contexts and targets; documents share theirs."""
+        from data_modules.episodes import frame_keys
+
+        row, anchor, ahead = (self.documents.data.column(n).to_numpy() for n in ("row", "anchor", "ahead"))
+        shown = [anchor - i * self.frame_step for i in range(self.context)] + [anchor + ahead * self.frame_step]
+        return np.unique(np.concatenate([np.unique(frame_keys(row, frames)) for frames in shown]))

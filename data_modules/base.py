@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
+from data_modules.picture_source import PictureReader
 from data_modules.prompts import PromptFile
 from data_modules.rows import RowReader, Share, TrainingRows, ValidationRows
 from lit_mm.sequence import PackedBatch
@@ -77,6 +78,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.on_error: Literal["raise", "skip"] = self.loader.on_error
         self.format: DocumentFormat | None = None
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
+        self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
         self.plan_state: dict[str, Any] = {}
         self.skipped: Counter[str] = Counter()
 
@@ -142,7 +144,9 @@ class DocumentDataModule(LightningDataModule, ABC):
     def reader(self, split: Split) -> RowReader:
         """What turns planned rows of a split into batches."""
         assert self.format is not None, "setup() was not called"
-        return RowReader(self.datasets[split], self.format, self.loader.row_length, self.loader.on_error)
+        latents = self.latents.get(split, {})
+        datasets = {name: d.with_latents(latents.get(name)) for name, d in self.datasets[split].items()}
+        return RowReader(datasets, self.format, self.loader.row_length, self.loader.on_error)
 
     def _share(self) -> Share:
         trainer = self.trainer

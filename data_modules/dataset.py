@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lit_mm.sequence import Document
+from lit_mm.sequence import Document, Frame
 from lit_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from data_modules.picture_source import PictureReader, PictureSource
 
 
 class Draw(NamedTuple):
@@ -56,12 +63,16 @@ class DocumentDataset(ABC):
         lengths: (variants, documents) int32, positions each document takes in each variant.
         shares: (variants,) share of draws that show each variant, summing to 1.
         splittable: whether a document may be cut at any position (text only).
+        pictures: where the frames of documents come from; None without frames.
+        latents: read instead of `pictures` if given (see `data_modules.latent_store`).
     """
 
     source: str
     lengths: np.ndarray
     shares: tuple[float, ...] = (1.0,)
     splittable: bool = False
+    pictures: PictureSource | None = None
+    latents: PictureReader | None = None
 
     def __len__(self) -> int:
         return int(self.lengths.shape[1])
@@ -73,3 +84,26 @@ class DocumentDataset(ABC):
         Raises:
             BrokenFile: the file behind it cannot be read.
         """
+
+    def picture_keys(self) -> np.ndarray:
+        """(pictures,) int64, ascending: every picture of `pictures` that some document shows, once."""
+        return np.zeros(0, np.int64)
+
+    def with_latents(self, latents: PictureReader | None) -> Self:
+        """The same documents with latents in place of pixels: their files are no longer opened."""
+        other = copy.copy(self)
+        other.latents = latents
+        return other
+
+    def frames(self, keys: Sequence[int], clean: int = 0) -> list[Frame]:
+        """The pictures with these keys as frames, the first `clean` of which are read only.
+
+        Raises:
+            BrokenFile: a file behind one of them cannot be read.
+        """
+        assert self.pictures is not None
+        images = (self.latents or self.pictures).read(keys)
+        return [
+            Frame(image, number < clean, self.pictures.origin(key))
+            for number, (key, image) in enumerate(zip(keys, images, strict=True))
+        ]

@@ -6,20 +6,26 @@ Files are indexed once; the tables are kept in the `datasets` cache and memory-m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+from torch import Tensor
 
 from data_modules.dataset import BrokenFile
-from data_modules.decoding import VideoIndex, index_video
+from data_modules.decoding import VideoIndex, VideoReader, index_video
 from data_modules.files import listed, stamp
 from data_modules.permutation import key_of, permute
+from data_modules.picture_source import PictureSource, identity_of_files
+from data_modules.pictures import square
 
 LAYOUT = 1  # of the rows made here; a new number makes cached tables stale
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 POSE = ("x", "y", "angle")
+FRAME_BITS = 32  # of a picture's key that count frames; those above count videos
+MAX_FRAME = 2**FRAME_BITS - 1
 
 
 class VideoTable:
@@ -56,6 +62,41 @@ class VideoTable:
         """Time stamps of one video."""
         time_base = self.rows.data.column("time_base")[row].as_py()
         return VideoIndex(self.numbers("pts", row), self.numbers("keyframes", row), time_base)
+
+
+class VideoPictures(PictureSource):
+    """Frames of the videos of a table, brought to size; see `frame_keys`.
+
+    Args:
+        table: the videos.
+        size: side of a picture in pixels.
+    """
+
+    def __init__(self, table: VideoTable, size: int) -> None:
+        self.table, self.size = table, size
+        self.reader = VideoReader()
+
+    def read(self, keys: Sequence[int]) -> list[Tensor]:
+        """(3, size, size) uint8 each; neighbouring keys of one file are decoded in one go."""
+        pictures: list[Tensor] = []
+        for row, group in groupby(keys, lambda key: key >> FRAME_BITS):
+            frames = [key & MAX_FRAME for key in group]
+            decoded = self.reader.read(self.table.path(row), self.table.index(row), frames)
+            pictures += [square(frame, self.size) for frame in decoded]
+        return pictures
+
+    def origin(self, key: int) -> str:
+        """`path, frame 17`."""
+        return f"{self.table.path(key >> FRAME_BITS)}, frame {key & MAX_FRAME}"
+
+    def identity(self) -> str:
+        """Of all usable files; their time stamps follow from them."""
+        return identity_of_files([Path(self.table.path(int(row))) for row in self.table.usable()], self.size)
+
+
+def frame_keys(rows: int | np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Keys (frames,) of pictures by their video's row in the table and their number in the video."""
+    return (np.asarray(rows, np.int64) << FRAME_BITS) | frames.astype(np.int64)
 
 
 def index_files(files: Sequence[Path], poses: bool) -> VideoTable:

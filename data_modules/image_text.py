@@ -6,21 +6,16 @@ import logging
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
 from data_modules.files import find_files, settle_broken
-from data_modules.pictures import read_picture
-from lit_mm.sequence import Document, Frame, Text
-from lit_mm.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    import datasets
+from data_modules.pair_table import PairPictures, PairTable
+from lit_mm.sequence import Document, Text
 
 logger = logging.getLogger(__name__)
 
@@ -106,89 +101,6 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, skipped
 
 
-class PairTable:
-    """Rows of pictures and captions from files of one folder.
-
-    Args:
-        rows: the table; its picture column may hold a path, the file's bytes, or `datasets`' {bytes, path}.
-        image: name of the picture column.
-        caption: name of the caption column.
-        files: where the rows come from; paths of pictures are relative to their folder.
-    """
-
-    def __init__(self, rows: datasets.Dataset, image: str, caption: str, files: Sequence[Path]) -> None:
-        self.rows, self.image, self.caption, self.files = rows, image, caption, files
-        self.where = files[0] if len(files) == 1 else files[0].parent
-        self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
-        self.ids: datasets.Dataset | None = None
-        self.empty: list[int] = []
-        self.cut = 0
-
-    def tokenize(self, tokenizer: Tokenizer, longest: int, key: str) -> PairTable:
-        """Tokenize the captions (cached by `datasets`), and find the empty ones.
-
-        Raises:
-            BrokenFile: a caption is not UTF-8.
-            ValueError: the captions are not strings.
-        """
-        from datasets import Features, List, Value
-
-        from data_modules.records import check_strings, find_broken
-
-        check_strings(self.rows, self.caption, key)
-        captions = self.rows.select_columns([self.caption])
-        try:
-            self.ids = captions.map(
-                tokenize_captions,
-                fn_kwargs={"tokenizer": tokenizer, "column": self.caption, "longest": longest},
-                batched=True,
-                remove_columns=[self.caption],
-                features=Features({"ids": List(Value("int32")), "cut": Value("bool")}),
-                desc=f"{key}: tokenizing captions",
-            )
-        except UnicodeDecodeError as error:
-            raise find_broken(self.files, (self.image, self.caption)) from error
-        self.empty = np.flatnonzero(self.lengths == 0).tolist()
-        self.cut = int(np.count_nonzero(self.ids.data.column("cut").to_numpy()))
-        return self
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(rows,) int32, tokens of each caption."""
-        assert self.ids is not None
-        chunks = self.ids.data.column("ids").chunks
-        return np.concatenate([np.zeros(0, np.int32), *(c.value_lengths().to_numpy() for c in chunks)])
-
-    def caption_ids(self, row: int) -> list[int]:
-        """Tokens of one caption."""
-        assert self.ids is not None
-        return self.ids.data.column("ids")[row].as_py()
-
-    def picture(self, row: int, size: int) -> Tensor:
-        """One picture, (3, size, size) uint8.
-
-        Raises:
-            BrokenFile: it cannot be read.
-        """
-        value = self.raw[row][self.image][0].as_py()
-        path, content = (value.get("path"), value.get("bytes")) if isinstance(value, dict) else (value, None)
-        if isinstance(path, bytes):
-            path, content = f"picture {row}", path
-        if content is not None:
-            return read_picture(content, size, name=path or f"picture {row}")
-        if path is None:
-            raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
-        return read_picture(self.files[0].parent / path, size)
-
-
-def tokenize_captions(
-    batch: dict[str, list[str | None]], tokenizer: Tokenizer, column: str, longest: int
-) -> dict[str, list]:
-    """Captions to ids, cut to `longest`."""
-    ids = tokenizer.encode_batch([(caption or "").strip() for caption in batch[column]])
-    return {"ids": [i[:longest] for i in ids], "cut": [len(i) > longest for i in ids]}
-
-
 class ImageTextDataset(DocumentDataset):
     """Pairs in three variants.
 
@@ -208,12 +120,11 @@ class ImageTextDataset(DocumentDataset):
         skipped: int,
     ) -> None:
         self.source = source
-        self.parts = parts
+        self.pictures: PairPictures = PairPictures(parts, format.image_size)
         self.shares = shares
         self.format = format
         self.skipped_at_setup = skipped
         captions = np.concatenate([part.lengths for part in parts])
-        self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
         self.kept = None if (captions > 0).all() else np.flatnonzero(captions > 0)
         captions = captions if self.kept is None else captions[self.kept]
         bare = 2 + format.bracketed_frames(1)
@@ -222,15 +133,18 @@ class ImageTextDataset(DocumentDataset):
     def document(self, draw: Draw) -> Document:
         """One pair; see `variants`."""
         index = draw.index if self.kept is None else int(self.kept[draw.index])
-        number = int(np.searchsorted(self.starts, index, side="right")) - 1
-        part, row = self.parts[number], index - int(self.starts[number])
-        picture = part.picture(row, self.format.image_size)
+        part, row = self.pictures.locate(index)
         variant, t = self.variants[draw.variant], self.format.tokenizer
+        frames = self.frames([index], clean=variant == "image_first")
         caption = [] if variant == "unconditional" else part.caption_ids(row)
         if variant == "caption_first":
             opening = Text(torch.tensor([t.bos_id, *caption, t.boi_id]))
-            return Document((opening, Frame(picture), Text(t.ids(t.eoi_id, t.eos_id))), self.source)
+            return Document((opening, *frames, Text(t.ids(t.eoi_id, t.eos_id))), self.source)
         # That a document begins with a picture is our choice, nothing to be learned.
         opening = Text(t.ids(t.bos_id, t.boi_id), loss=False)
         closing = Text(torch.tensor([t.eoi_id, *caption, t.eos_id]))
-        return Document((opening, Frame(picture, clean=variant == "image_first"), closing), self.source)
+        return Document((opening, *frames, closing), self.source)
+
+    def picture_keys(self) -> np.ndarray:
+        """Rows that have a caption."""
+        return np.arange(self.pictures.starts[-1]) if self.kept is None else self.kept

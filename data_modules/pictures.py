@@ -16,8 +16,8 @@ from data_modules.dataset import BrokenFile
 def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:
     """Decode a picture file to (3, size, size) uint8 RGB.
 
-    The camera's orientation (EXIF) is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits;
-    then the short side is resized to `size` and the centre is cut out.
+    The camera's orientation (EXIF) is applied, transparency is laid over white, 16 bits are scaled to 8; then the short
+    side is resized to `size` and the centre is cut out.
 
     Args:
         file: a path, or the file's bytes.
@@ -36,13 +36,31 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a picture in any mode; transparent parts become white."""
-    if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips it instead of scaling
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    """8-bit RGB of a picture in any mode; transparent parts become white.
+
+    16-bit grey is rounded to 8 bits; 16-bit colours have lost their lower half in PIL's reader (less than two levels).
+
+    Raises:
+        ValueError: its values have no known range (floating-point or 32-bit TIFF).
+    """
+    if image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """8-bit grey of 16-bit grey (PIL's own conversion clips it instead of scaling); its transparent value is white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"its pixels go from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+    grey = (values / 257).round().astype(np.uint8)
+    transparent = image.info.get("transparency")
+    return Image.fromarray(grey if transparent is None else np.where(values == transparent, 255, grey).astype(np.uint8))
 
 
 def square(image: Image.Image | np.ndarray, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.files import find_files, settle_broken
-from lit_mm.sequence import Document, Frame, Segment, Text
+from lit_mm.sequence import Document, Segment, Text
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +98,21 @@ class ClipPlan:
         """Row of a clip's video, and the numbers of its frames: those shown at its moments."""
         number = int(np.searchsorted(self.starts, clip, side="right")) - 1
         row = int(self.videos[number])
-        first = (clip - int(self.starts[number])) * self.stride
+        return row, self._frames_of(row, np.array([clip - int(self.starts[number])]))[0].tolist()
+
+    def used_frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Every video that holds a clip, by its row, with the numbers of the frames that clips show, ascending."""
+        for number, row in enumerate(self.videos.tolist()):
+            clips = np.arange(self.starts[number + 1] - self.starts[number])
+            if len(clips):
+                yield row, np.unique(self._frames_of(row, clips))
+
+    def _frames_of(self, row: int, clips: np.ndarray) -> np.ndarray:
+        """(clips, frames) numbers of the frames of some clips of one video."""
         index = self.table.index(row)
         # Half a tick of tolerance, as time stamps are rounded to the container's time base.
-        moments = (first + np.arange(self.frames)) / self.fps / index.time_base + 0.5
-        return row, (np.searchsorted(index.pts - index.pts[0], moments, side="right") - 1).tolist()
+        moments = (clips[:, None] * self.stride + np.arange(self.frames)) / self.fps / index.time_base + 0.5
+        return np.searchsorted(index.pts - index.pts[0], moments, side="right") - 1
 
 
 class VideoDataset(DocumentDataset):
@@ -113,27 +123,31 @@ class VideoDataset(DocumentDataset):
     """
 
     def __init__(self, source: str, clips: ClipPlan, format: DocumentFormat, skipped: int) -> None:
-        from data_modules.decoding import VideoReader
+        from data_modules.episodes import VideoPictures
 
         self.source = source
         self.clips = clips
         self.format = format
         self.skipped_at_setup = skipped
-        self.reader = VideoReader()
+        self.pictures = VideoPictures(clips.table, format.image_size)
         length = 2 + format.bracketed_frames(clips.frames)
         self.lengths = np.full((1, clips.count), length, dtype=np.int32)
 
     def document(self, draw: Draw) -> Document:
         """One clip."""
-        from data_modules.episodes import shuffled
-        from data_modules.pictures import square
+        from data_modules.episodes import frame_keys, shuffled
 
         row, frames = self.clips.locate(int(shuffled(np.array([draw.index]), len(self))[0]))
-        pictures = self.reader.read(self.clips.table.path(row), self.clips.table.index(row), frames)
+        drawn = self.frames(frame_keys(row, np.array(frames)).tolist())
         t = self.format.tokenizer
-        drawn: Sequence[Frame] = [Frame(square(p, self.format.image_size)) for p in pictures]
         segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
         for number, frame in enumerate(drawn):
             last = number == len(drawn) - 1
             segments += [frame, Text(t.ids(t.eoi_id, t.eos_id if last else t.boi_id))]
         return Document(tuple(segments), self.source)
+
+    def picture_keys(self) -> np.ndarray:
+        """Frames that clips show; those that overlap share theirs."""
+        from data_modules.episodes import frame_keys
+
+        return np.concatenate([frame_keys(row, frames) for row, frames in self.clips.used_frames()])

@@ -92,41 +92,56 @@ class VisualInput(nn.Module):
 
     One linear layer in (paper section 1.1), and a sinusoidal embedding of t through a two-layer perceptron, added to
     every token of the frame: the paper's parameter count leaves no room for modulation per layer (section 1.2).
+    Frames that are read through another encoder than those that are drawn have a linear layer of their own.
 
     Args:
         channels: channels of a visual token.
         dim: model width.
         time_features: number of sines and cosines of t.
+        read_channels: channels of a token that is read, where it is of another kind.
     """
 
-    def __init__(self, channels: int, dim: int, time_features: int = 256) -> None:
+    def __init__(self, channels: int, dim: int, time_features: int = 256, read_channels: int | None = None) -> None:
         super().__init__()
         self.time_features = time_features
         self.linear = nn.Linear(channels, dim, bias=False)
+        self.read_linear = None if read_channels is None else nn.Linear(read_channels, dim, bias=False)
         self.time = nn.Sequential(nn.Linear(time_features, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Truncated normals of deviation 0.02, biases 0."""
         init_linear(self.linear.weight)
+        if self.read_linear is not None:
+            init_linear(self.read_linear.weight)
         for layer in self.time:
             if isinstance(layer, nn.Linear):
                 init_linear(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, latents: Tensor, timesteps: Tensor) -> Tensor:
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, read: Tensor | None = None, drawn_frames: Tensor | None = None
+    ) -> Tensor:
         """Vectors for the backbone.
 
         Args:
             latents: (F, N, C), noised visual tokens.
             timesteps: (F,) float32 in [0, 1], 0 noise, 1 data.
+            read: (F, N, C') tokens of another kind, which stand for all frames but the drawn ones.
+            drawn_frames: (F',) int64, frames whose `latents` are taken although there is `read`.
 
         Returns:
             (F, N, D).
         """
         dtype = self.linear.weight.dtype
         features = sinusoidal_embedding(timesteps, self.time_features)
-        return self.linear(latents.to(dtype)) + self.time(features.to(dtype))[:, None]
+        if read is None or self.read_linear is None:
+            tokens = self.linear(latents.to(dtype))
+        else:
+            assert drawn_frames is not None
+            drawn = self.linear(latents[drawn_frames].to(dtype))
+            tokens = self.read_linear(read.to(dtype)).index_copy(0, drawn_frames, drawn)
+        return tokens + self.time(features.to(dtype))[:, None]
 
 
 def sinusoidal_embedding(timesteps: Tensor, features: int) -> Tensor:

@@ -32,12 +32,13 @@ class MultimodalTransformer(nn.Module):
         backbone: the transformer with its token embedding.
         vocab_size: entries of the text head.
         channels: C, channels of a visual token.
+        read_channels: of a visual token that is read, where those that are drawn are of another kind.
     """
 
-    def __init__(self, backbone: Transformer, vocab_size: int, channels: int) -> None:
+    def __init__(self, backbone: Transformer, vocab_size: int, channels: int, read_channels: int | None = None) -> None:
         super().__init__()
         self.backbone = backbone
-        self.visual_input = VisualInput(channels, backbone.dim)
+        self.visual_input = VisualInput(channels, backbone.dim, read_channels=read_channels)
         self.text_head = TextHead(backbone.dim, vocab_size)
         self.velocity_head = VelocityHead(backbone.dim, channels)
 
@@ -51,6 +52,7 @@ class MultimodalTransformer(nn.Module):
         text_positions: Tensor,
         drawn_frames: Tensor,
         targets: Tensor | None = None,
+        read: Tensor | None = None,
     ) -> ModelOutput:
         """Run packed rows through the model.
 
@@ -61,11 +63,12 @@ class MultimodalTransformer(nn.Module):
             timesteps: (F,) in [0, 1]; 1 is clean.
             visual_positions: (F, N) flattened index of every visual token.
             text_positions: (T,) flattened index of every position the text head is asked at.
-            drawn_frames: (F',) indices of the frames the velocity head is asked about.
+            drawn_frames: (F',) indices of the frames the velocity head is asked about; all others are read.
             targets: (T,) next token of each text position.
+            read: (F, N, C') tokens of the frames as they are read, where that is another kind than `latents`.
         """
         x = self.backbone.embed(tokens)
-        visual = self.visual_input(latents, timesteps).to(x.dtype)
+        visual = self.visual_input(latents, timesteps, read, drawn_frames).to(x.dtype)
         flat = x.flatten(0, 1).index_copy(0, visual_positions.flatten(), visual.flatten(0, 1))
         hidden = self.backbone(flat.view_as(x), layout).flatten(0, 1)
         drawn = hidden[visual_positions[drawn_frames]]

@@ -25,6 +25,7 @@ from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.latents import FiniteCheck, tokens_from_store
 
 VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
 
@@ -62,6 +63,7 @@ class LitMultimodal(LightningModule):
         super().__init__()
         self.make_backbone, self.vocab_size = backbone, vocab_size
         self.vision = vision
+        self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         self.sampler = sampler or FlowSampler()
         self.text_weight, self.flow_weight = text_weight, flow_weight
@@ -89,7 +91,9 @@ class LitMultimodal(LightningModule):
         """Build the trainable part; called inside the strategy's context, so that it may be made sharded."""
         if hasattr(self, "model"):
             return
-        self.model = MultimodalTransformer(self.make_backbone(self.vocab_size), self.vocab_size, self.vision.channels)
+        read_channels = self.vision.read_channels if self.vision.reads_apart else None
+        backbone = self.make_backbone(self.vocab_size)
+        self.model = MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels)
         self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
 
     def setup(self, stage: str) -> None:
@@ -135,6 +139,15 @@ class LitMultimodal(LightningModule):
 
     # ---- the two losses
 
+    def visual_tokens(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
+        """Clean tokens (F, N, C) of the batch's frames, and those that clean frames are read by, if of another kind."""
+        if cached := batch.frames.is_floating_point():
+            latents, read = tokens_from_store(self.vision, batch.frames)
+        else:
+            latents, read = self.vision.encode_frames(batch.frames, batch.drawn_frames)
+        self.check_finite((latents, read), batch.frame_origins, cached)
+        return latents.to(self.dtype), None if read is None else read.to(self.dtype)
+
     def losses(self, batch: PackedBatch, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Text loss (T,) of every predicted token and flow loss (F',) of every drawn frame.
 
@@ -142,7 +155,7 @@ class LitMultimodal(LightningModule):
             batch: packed rows.
             timesteps: (F,) of every frame; those of clean frames are not used.
         """
-        latents = self.vision.encode(batch.frames).to(self.dtype)
+        latents, read = self.visual_tokens(batch)
         noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
         timesteps = timesteps.masked_fill(batch.frame_clean, 1.0)
         noised = self.flow.noised(latents, noise, timesteps)
@@ -155,6 +168,7 @@ class LitMultimodal(LightningModule):
             batch.predicted_positions,
             batch.drawn_frames,
             batch.targets.flatten()[batch.predicted_positions],
+            read,
         )
         drawn = batch.drawn_frames
         flow_losses = self.flow.loss(output.visual, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
@@ -175,6 +189,7 @@ class LitMultimodal(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""
+        self.check_finite.flush()
         means = self.val_means.compute()
         logged: dict[str, float] = {}
         for (source, name), value in means.items():
@@ -223,11 +238,17 @@ class LitMultimodal(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave the frozen visual tokenizer out and record its fingerprint."""
+        self.check_finite.flush()  # what a picture without finite latents has spoilt is not saved
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("vision.")}
         checkpoint["vision"] = self.vision.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse weights of another shape; put the present tokenizer's weights where the loader looks for them."""
+        """Refuse other visual tokens and other shapes; put the tokenizer's weights where the loader looks for them."""
+        if checkpoint["vision"] != self.vision.fingerprint():
+            raise ValueError(
+                f"the checkpoint was trained on the visual tokens of '{checkpoint['vision']}', but model.vision is "
+                f"'{self.vision.fingerprint()}': {_ADVICE}"
+            )
         own = self.state_dict()
         for name, value in checkpoint["state_dict"].items():
             if name not in own:
@@ -241,11 +262,6 @@ class LitMultimodal(LightningModule):
         missing = [name for name in own if name not in checkpoint["state_dict"] and name not in vision]
         if missing:
             raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {_ADVICE}")
-        if checkpoint["vision"] != self.vision.fingerprint():
-            raise ValueError(
-                f"the checkpoint was trained on the visual tokens of '{checkpoint['vision']}', but model.vision is "
-                f"'{self.vision.fingerprint()}': {_ADVICE}"
-            )
         checkpoint["state_dict"].update(vision)
 
 

@@ -31,13 +31,15 @@ class Text:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture, `image` (3, height, width) uint8 RGB.
+    """One picture: `image` (3, height, width) uint8 RGB, or the latents (N, C) that were made of it before.
 
     A `clean` frame sits at t = 1 and carries no flow loss: the model reads it. Any other frame is noised and drawn.
+    `origin` says where the picture is from, for messages: its path, and in a video the frame's number.
     """
 
     image: Tensor
     clean: bool = False
+    origin: str = ""
 
 
 Segment = Text | Frame
@@ -79,7 +81,9 @@ class PackedBatch:
         frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
         positions: (B, L) int64, counted from 0 in every document (for rotary embeddings).
         source_ids: (B, L) int64, index into `sources`, -1 for padding.
-        frames: (F, 3, height, width) uint8, row by row in reading order.
+        frames: (F, 3, height, width) uint8, or (F, N, C) floating-point latents that were made of such pictures
+            before; row by row in reading order. A batch without frames has the former shape.
+        frame_origins: F strings, where each frame is from.
         frame_clean: (F,) bool, true for frames that are read only.
         drawn_frames: (F',) int64, indices of the frames that are not clean.
         frames_per_row: B numbers, how many of the frames lie in each row.
@@ -108,6 +112,7 @@ class PackedBatch:
     visual_positions: Tensor
     predicted_positions: Tensor
     frames_per_row: tuple[int, ...]
+    frame_origins: tuple[str, ...]
     seeds: tuple[int, ...]
     row_numbers: tuple[int, ...]
     sources: tuple[str, ...]
@@ -149,8 +154,8 @@ def pack_rows(
     """Lay the documents of each row one after another and pad to `length`.
 
     Raises:
-        ValueError: a row's documents need more than `length` positions, or a frame is not
-            (3, image_size, image_size).
+        ValueError: a row's documents need more than `length` positions, or a frame is neither
+            (3, image_size, image_size) pixels nor (tokens_per_frame, C) latents like the others.
     """
     shape = (len(rows), length)
     tokens = torch.full(shape, pad_id, dtype=torch.int64)
@@ -161,6 +166,7 @@ def pack_rows(
     source_ids = torch.full(shape, -1, dtype=torch.int64)
     frames: list[Tensor] = []
     clean: list[bool] = []
+    origins: list[str] = []
     frames_per_row: list[int] = []
     frame_sources: list[int] = []
     visual: list[Tensor] = []
@@ -180,15 +186,12 @@ def pack_rows(
             previous_is_text = False
             for segment in document.segments:
                 if isinstance(segment, Frame):
-                    if segment.image.shape != (3, image_size, image_size):
-                        raise ValueError(
-                            f"a frame of source '{document.source}' has shape {tuple(segment.image.shape)}; "
-                            f"(3, {image_size}, {image_size}) is expected"
-                        )
+                    _check_frame(segment.image, frames, document.source, tokens_per_frame, image_size)
                     frame_ids[r, at : at + tokens_per_frame] = frames_in_row
                     visual.append(torch.arange(at, at + tokens_per_frame) + r * length)
                     frames.append(segment.image)
                     clean.append(segment.clean)
+                    origins.append(segment.origin)
                     frame_sources.append(source)
                     frames_in_row += 1
                     at += tokens_per_frame
@@ -222,10 +225,25 @@ def pack_rows(
         visual_positions=torch.stack(visual) if visual else torch.zeros((0, tokens_per_frame), dtype=torch.int64),
         predicted_positions=(targets.flatten() != IGNORE).nonzero().squeeze(1),
         frames_per_row=tuple(frames_per_row),
+        frame_origins=tuple(origins),
         seeds=tuple(row.seed for row in rows),
         row_numbers=tuple(row.number for row in rows),
         sources=sources,
     )
+
+
+def _check_frame(image: Tensor, others: list[Tensor], source: str, tokens: int, size: int) -> None:
+    if image.is_floating_point():
+        fits, expected = image.ndim == 2 and len(image) == tokens, f"({tokens}, channels) of latents"
+    else:
+        fits, expected = image.shape == (3, size, size), f"(3, {size}, {size})"
+    if not fits:
+        raise ValueError(f"a frame of source '{source}' has shape {tuple(image.shape)}; {expected} is expected")
+    if others and (others[0].shape, others[0].dtype) != (image.shape, image.dtype):
+        raise ValueError(
+            f"a frame of source '{source}' is {image.dtype} {tuple(image.shape)}, but others of its batch are "
+            f"{others[0].dtype} {tuple(others[0].shape)}; all sources have to give pixels, or latents of one kind"
+        )
 
 
 def show_row(batch: PackedBatch, row: int, decode: Callable[[list[int]], str]) -> str:
@@ -253,8 +271,7 @@ def show_row(batch: PackedBatch, row: int, decode: Callable[[list[int]], str]) -
             if frame >= 0:
                 index = frames_before + frame
                 kind = "clean frame, read" if bool(batch.frame_clean[index]) else "frame, drawn"
-                height, width = batch.frames.shape[-2:]
-                what = f"[{kind}: {stop - at} tokens of a {height}x{width} picture]"
+                what = f"[{kind}: {stop - at} tokens of {_shown(batch.frames[index])}]"
             else:
                 text = decode(batch.tokens[row, at:stop].tolist())
                 shown = text if len(text) <= 160 else f"{text[:100]} … {text[-50:]}"
@@ -263,3 +280,9 @@ def show_row(batch: PackedBatch, row: int, decode: Callable[[list[int]], str]) -
             lines.append(f"  {at:5d}-{stop - 1:<5d} document {document} ({source}) {what}")
         at = stop
     return "\n".join(lines)
+
+
+def _shown(frame: Tensor) -> str:
+    return (
+        f"{frame.shape[-1]} channels" if frame.is_floating_point() else f"a {frame.shape[-2]}x{frame.shape[-1]} picture"
+    )

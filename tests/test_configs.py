@@ -10,7 +10,8 @@ from lit_mm.cli import LitCLI
 from tests.helpers.program import ROOT
 
 CONFIGS = ROOT / "configs"
-COMPLETE = sorted(p for p in [*CONFIGS.glob("*.yaml"), *CONFIGS.glob("rae/*.yaml"), *CONFIGS.glob("experiment/*.yaml")])
+RUNS = (".", "rae", "vae", "siglip", "experiment")  # folders whose files are whole runs
+COMPLETE = sorted(p for folder in RUNS for p in (CONFIGS / folder).glob("*.yaml"))
 PARTS = {
     "backbone": "--model.backbone",
     "vision": "--model.vision",

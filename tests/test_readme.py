@@ -23,15 +23,15 @@ def test_there_are_commands() -> None:
     assert {command[1] for command in COMMANDS} == {"fit", "validate", "predict"}
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c[1] == "fit"], ids=" ".join)
-def test_fit_lines_parse(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "--config" in c], ids=" ".join)
+def test_lines_with_a_configuration_parse(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     parse(monkeypatch, command[1:])
 
 
 def run_on(checkpoint: Path, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's line for this subcommand, with this checkpoint and a log folder of its own."""
     monkeypatch.chdir(ROOT)
-    (line,) = [c for c in COMMANDS if c[1] == command]
+    (line,) = [c for c in COMMANDS if c[1] == command and "--ckpt_path" in c]
     args = [str(checkpoint) if arg.endswith(".ckpt") else arg for arg in line[1:]]
     main([*args, f"--trainer.logger.save_dir={folder}", f"--trainer.callbacks+={WRITERS[command]}"])
 

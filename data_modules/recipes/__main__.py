@@ -10,13 +10,14 @@ from jsonargparse import auto_cli
 
 from data_modules.recipes.clips import clips
 from data_modules.recipes.drawings import drawings
+from data_modules.recipes.game_captions import game_captions
 from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
 from data_modules.recipes.speeches import speeches
 from data_modules.recipes.tokenizer import tokenizer
 
 
 def tiny(out: Path = Path("data/tiny"), seed: int = 0, workers: int = 2) -> None:
-    """Prepare the tiny mixture: all four kinds of data and a tokenizer, in about a minute.
+    """Prepare the tiny mixture, all four kinds of data and a tokenizer, and captioned views of the game, in a minute.
 
     Args:
         out: folder to make.
@@ -28,11 +29,21 @@ def tiny(out: Path = Path("data/tiny"), seed: int = 0, workers: int = 2) -> None
     tokenizer(out / "tokenizer.json", (out / "text" / "train", out / "image_text" / "train"))
     raw_video(out / "video", seed, workers)
     gameplay(out / "action_video", seed=seed, workers=workers)
+    game_captions(out / "game_captions", seed=seed, workers=workers)
 
 
 def main() -> None:
     """Run the recipe that the command line names."""
-    recipes: list[Callable[..., object]] = [tiny, speeches, drawings, clips, gameplay, raw_gameplay, tokenizer]
+    recipes: list[Callable[..., object]] = [
+        tiny,
+        speeches,
+        drawings,
+        clips,
+        gameplay,
+        raw_gameplay,
+        game_captions,
+        tokenizer,
+    ]
     try:
         auto_cli({recipe.__name__: recipe for recipe in recipes}, as_positional=False)
     except (OSError, ValueError, ModuleNotFoundError) as error:

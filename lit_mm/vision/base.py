@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class VisualTokenizer(nn.Module, ABC):
@@ -14,12 +18,19 @@ class VisualTokenizer(nn.Module, ABC):
     Attributes:
         image_size: side of the square pictures it takes, in pixels.
         num_tokens: tokens of one picture.
-        channels: channels of one token.
+        channels: channels of one token; for the noise shift and the width of the model, of a token that is drawn.
+        reads_apart: whether pictures that the model only reads have tokens of another kind than those it draws.
     """
 
     image_size: int
     num_tokens: int
     channels: int
+    reads_apart: bool = False
+
+    @property
+    def read_channels(self) -> int:
+        """Channels of one token that is read."""
+        return self.channels
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -28,6 +39,42 @@ class VisualTokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8."""
+
+    def read(self, images: Tensor) -> Tensor:
+        """Tokens of clean frames, which the model only reads.
+
+        (F, 3, image_size, image_size) uint8 to (F, num_tokens, read_channels) float32 of about unit variance.
+        """
+        return self.encode(images)
+
+    def encode_frames(self, images: Tensor, drawn_frames: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens of a batch's frames, each frame encoded only as it is needed.
+
+        Args:
+            images: (F, 3, image_size, image_size) uint8.
+            drawn_frames: (F',) int64, indices of those that are drawn; all others are read.
+
+        Returns:
+            Tokens to draw (F, num_tokens, channels); and tokens to read (F, num_tokens, read_channels), or None where
+            they are the same. With `reads_apart`, a frame is zero in the one that it is not needed in.
+        """
+        if not self.reads_apart:
+            return self.encode(images), None
+        drawn = torch.zeros(len(images), dtype=torch.int32, device=images.device).index_fill(0, drawn_frames, 1)
+        # The others in order: sorted, not counted, since counting on a GPU would stall every step.
+        read_frames = drawn.argsort(stable=True)[: len(images) - len(drawn_frames)]
+        # Named float32: in a run of precision bf16-true the default is another.
+        to_draw = images.new_zeros(len(images), self.num_tokens, self.channels, dtype=torch.float32)
+        to_read = images.new_zeros(len(images), self.num_tokens, self.read_channels, dtype=torch.float32)
+        if len(drawn_frames):
+            to_draw.index_copy_(0, drawn_frames, self.encode(images[drawn_frames]))
+        if len(read_frames):
+            to_read.index_copy_(0, read_frames, self.read(images[read_frames]))
+        return to_draw, to_read
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode: it is frozen."""
+        return super().train(False)
 
     @abstractmethod
     def fingerprint(self) -> str:

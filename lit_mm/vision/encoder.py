@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from lit_mm.vision.pretrained import load_transformers, locate, read_timm_weights, transformers_model
+from lit_mm.vision.statistics import Standardisation
 
 NORM_EPS = 1e-6
 
@@ -23,21 +26,21 @@ class TimmEncoder(nn.Module):
     Args:
         name: any timm ViT, for instance `vit_so400m_patch14_siglip_224.v2_webli`.
         input_size: side of the encoder's input, in pixels.
-        pretrained: true loads the published weights from the Hub, a path loads them from a file, false starts from
-            random weights.
-        model_args: further arguments of timm's model (`embed_dim`, `depth`, `num_heads` …).
+        pretrained: true loads the published weights from the Hub; a path loads a file, or a folder as it was
+            downloaded, of timm or of transformers (SigLIP, SigLIP 2, DINOv2, MAE); false starts from random weights.
+        model_args: further arguments of timm's model (`embed_dim`, `depth`, `num_heads`, `act_layer` …).
+        layers: which layers' outputs make a token, -1 is the last; of several, each is normalised, then their mean.
+        norm_eps: eps of all norms; by default timm's, and 1e-6 in the last one.
 
     Attributes:
         num_tokens: patches of a picture.
         channels: width of the encoder.
 
     Raises:
-        ValueError: timm has no such model, it is not a ViT, or `input_size` is not a multiple of its patch size.
+        ValueError: timm has no such model, it is not a ViT, `input_size` is not a multiple of its patch size, it has
+            no such layer, or the weights do not fit.
         FileNotFoundError: the pretrained weights cannot be had.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -45,59 +48,107 @@ class TimmEncoder(nn.Module):
         input_size: int,
         pretrained: bool | str = False,
         model_args: dict[str, Any] | None = None,
+        layers: Sequence[int] = (-1,),
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.input_size = input_size
-        self.vit = _create_vit(name, input_size, pretrained, model_args or {})
+        self.vit = _create_vit(name, input_size, pretrained, model_args or {}, norm_eps)
         patch = cast(Any, self.vit.patch_embed).patch_size[0]
         if input_size % patch:
             raise ValueError(f"an input of {input_size} pixels is not a multiple of the patch size {patch} of '{name}'")
         self.num_tokens = int(cast(Any, self.vit.patch_embed).num_patches)
         self.channels = int(cast(Any, self.vit).embed_dim)
-        self.vit.norm = nn.LayerNorm(self.channels, eps=NORM_EPS, elementwise_affine=False)
+        self.layers = _layer_indices(name, layers, len(cast(Any, self.vit).blocks))
         # The mean and deviation are part of what the name means: they are not stored with the weights.
-        normalisation = cast(Any, self.vit).pretrained_cfg
-        self.register_buffer("mean", torch.tensor(normalisation["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalisation["std"]).view(3, 1, 1), persistent=False)
+        published = cast(Any, self.vit).pretrained_cfg
+        mean, std = (torch.tensor(published[key]).view(3, 1, 1) for key in ("mean", "std"))
+        self.pixels = Standardisation(mean, std, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(F, 3, height, width) in [0, 1] to (F, num_tokens, channels) of zero mean and unit variance per token."""
+        images = images.float()
         if images.shape[-1] != self.input_size:
             images = F.interpolate(images, size=(self.input_size, self.input_size), mode="bicubic")
-        images = (images - self.mean) / self.std
-        tokens: Tensor = cast(Any, self.vit).forward_features(images)
-        return tokens[:, cast(int, self.vit.num_prefix_tokens) :]
+        images = self.pixels(images).to(next(self.vit.parameters()).dtype)
+        vit = cast(Any, self.vit)
+        if self.layers == [len(vit.blocks) - 1]:
+            tokens: Tensor = vit.forward_features(images)
+            return tokens[:, vit.num_prefix_tokens :]
+        of_layers = vit.forward_intermediates(
+            images, indices=self.layers, norm=True, stop_early=True, output_fmt="NLC", intermediates_only=True
+        )
+        if len(of_layers) == 1:
+            return cast(Tensor, of_layers[0])
+        return F.layer_norm(torch.stack(of_layers).mean(0), (self.channels,), eps=NORM_EPS)
 
     def to_range(self, images: Tensor) -> Tensor:
         """From the encoder's normalised pixels, which a decoder predicts, back to [0, 1]."""
-        return images * self.std + self.mean
+        return self.pixels.inverse(images)
 
 
-def _create_vit(name: str, input_size: int, pretrained: bool | str, model_args: dict[str, Any]) -> nn.Module:
+def _layer_indices(name: str, layers: Sequence[int], depth: int) -> list[int]:
+    """Layers counted from the first, in order."""
+    wrong = [layer for layer in layers if not -depth <= layer < depth]
+    if wrong or not layers:
+        found = f"holds {wrong[0]}" if wrong else "is empty"
+        raise ValueError(f"vision.encoder_layers {found}, but '{name}' has layers 0 to {depth - 1}, or -{depth} to -1")
+    return sorted({layer % depth for layer in layers})
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is no model of timm, or has a tag (behind the dot) that it does not know."""
     import timm
 
-    if not timm.is_model(name):
-        close = ", ".join(difflib.get_close_matches(name, timm.list_models(), cutoff=0.0))
-        raise ValueError(f"vision.encoder is '{name}', which timm does not know; close names are {close}")
-    arguments = {"num_classes": 0, "img_size": input_size, **model_args}
-    if isinstance(pretrained, str):
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"vision.pretrained is '{pretrained}', but there is no such file")
-        arguments["pretrained_cfg_overlay"] = {"file": pretrained}
+    known = timm.list_models()
+    if timm.is_model(name):
+        architecture, _, tag = name.partition(".")
+        known = timm.list_models(f"{architecture}.*", pretrained=True)
+        if not tag or name in known:
+            return
+    close = ", ".join(difflib.get_close_matches(name, known, cutoff=0.0))
+    raise ValueError(f"vision.encoder is '{name}', which timm does not know; close names are {close}")
+
+
+def _create_vit(
+    name: str, input_size: int, pretrained: bool | str, model_args: dict[str, Any], norm_eps: float | None
+) -> nn.Module:
+    """Timm's model without a head and without affine in its last norm."""
+    import timm
+
+    _check_name(name)
+    path = locate(name, pretrained) if pretrained else None
+    of_transformers = transformers_model(path) if path is not None else None
+    arguments = {"img_size": input_size, **model_args}
     try:
-        vit = timm.create_model(name, pretrained=bool(pretrained), **arguments)
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise FileNotFoundError(
-            f"the pretrained weights of vision.encoder '{name}' could not be loaded ({reason}); download them on a "
-            "connected machine and give their path as vision.pretrained, or set it to false for random weights"
-        ) from error
+        if not pretrained or of_transformers:
+            vit = timm.create_model(name, num_classes=0, **arguments)
+        else:
+            overlay = dict(arguments.pop("pretrained_cfg_overlay", {}))
+            if path is not None:
+                overlay["state_dict"] = read_timm_weights(name, path, arguments)
+            # With its own number of classes, since timm would otherwise not insist that every weight is in the file.
+            vit = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except TypeError as error:
         raise ValueError(f"vision.encoder '{name}' is not a timm ViT with these encoder_args: {error}") from error
-    if not (hasattr(vit, "patch_embed") and hasattr(vit, "norm") and hasattr(vit, "num_prefix_tokens")):
+    except RuntimeError as error:
+        if not pretrained:
+            raise
+        reason = " ".join(str(error).split())[:250]
+        raise ValueError(f"'{path or pretrained}' does not fit vision.encoder '{name}': {reason}") from error
+    except OSError as error:
+        reason = " ".join(str(error).split())[:150]
+        raise FileNotFoundError(f"the pretrained weights of vision.encoder '{name}' cannot be had: {reason}") from error
+    if not all(hasattr(vit, part) for part in ("patch_embed", "norm", "num_prefix_tokens", "blocks")):
         raise ValueError(f"vision.encoder '{name}' is not a vision transformer; only timm ViTs give patch tokens")
-    # Pooling goes after loading: without it timm would not insist that every weight is in the file.
-    cast(Any, vit).reset_classifier(0, "")  # type: ignore[operator]
+    model = cast(Any, vit)
+    model.pretrained_cfg.pop("state_dict", None)  # timm keeps a second copy of the weights there
+    model.reset_classifier(0, "")
+    model.norm = nn.LayerNorm(model.embed_dim, eps=NORM_EPS, elementwise_affine=False)
+    if norm_eps is not None:
+        for module in vit.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = norm_eps
+    if path is not None and of_transformers is not None:
+        load_transformers(vit, path, of_transformers)
     return vit

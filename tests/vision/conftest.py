@@ -36,7 +36,7 @@ def network() -> RaeNetwork:
 
 @pytest.fixture
 def folder(network: RaeNetwork, tmp_path: Path) -> Path:
-    return save_folder(network, tmp_path / "small")
+    return save_folder(network, tmp_path / "small", compact=True)
 
 
 @pytest.fixture

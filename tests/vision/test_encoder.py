@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,6 +96,8 @@ def test_pictures_are_resized_to_the_encoder(images: Tensor) -> None:
 def test_unknown_names_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'vit_bass_patch16_siglip_256', which timm does not know.*vit_base_patch16"):
         TimmEncoder("vit_bass_patch16_siglip_256", 32)
+    with pytest.raises(ValueError, match=r"'vit_base_patch16_siglip_256\.v3', which timm does not know.*v2_webli"):
+        TimmEncoder("vit_base_patch16_siglip_256.v3", 32)
     with pytest.raises(ValueError, match=r"'resnet18' is not a timm ViT.*img_size"):
         TimmEncoder("resnet18", 32)
     with pytest.raises(ValueError, match="'swin_tiny_patch4_window7_224' is not a vision transformer"):
@@ -108,18 +108,47 @@ def test_unknown_names_and_sizes_are_refused() -> None:
         TimmEncoder("vit_base_patch16_siglip_256", 32, model_args={"wdith": 3})
 
 
-def test_weights_come_from_a_file(tmp_path: Path, images: Tensor) -> None:
-    name, args = "vit_base_patch16_siglip_256.v2_webli", {**TINY, "patch_size": 8}
-    published = timm.create_model(name, num_classes=0, img_size=32, **args)
-    randomised(published)
-    save_file(published.state_dict(), tmp_path / "whole.safetensors")
-    save_file(dict(list(published.state_dict().items())[5:]), tmp_path / "cut.safetensors")
-    published.norm = nn.LayerNorm(64, eps=1e-6, elementwise_affine=False)
-    encoder = TimmEncoder(name, 32, str(tmp_path / "whole.safetensors"), args).eval()
+@pytest.mark.parametrize("name", ["vit_base_patch16_siglip_256", "vit_small_patch14_reg4_dinov2"])
+@pytest.mark.parametrize("layers", [[-1], [2], [0], [-2], [0, 2], [-1, -2, 0]])
+def test_tokens_of_several_layers_are_normalised_averaged_and_normalised(
+    name: str, layers: list[int], images: Tensor
+) -> None:
+    encoder = TimmEncoder(name, 32, model_args={**TINY, "depth": 3, "patch_size": 8}, layers=layers).eval()
+    randomised(encoder)
+    outputs: list[Tensor] = []
+    for block in encoder.vit.blocks:
+        block.register_forward_hook(lambda module, inputs, output: outputs.append(output[:, -16:]))
     with torch.no_grad():
-        expected = published.eval().forward_features(images / 127.5 - 1)
-        torch.testing.assert_close(encoder(images / 255), expected, atol=1e-5, rtol=1e-5)
-    with pytest.raises(FileNotFoundError, match=r"vision\.encoder 'vit_base.*could not be loaded.*pos_embed"):
-        TimmEncoder(name, 32, str(tmp_path / "cut.safetensors"), args)
-    with pytest.raises(FileNotFoundError, match=r"none\.safetensors', but there is no such file"):
-        TimmEncoder(name, 32, str(tmp_path / "none.safetensors"), args)
+        tokens = encoder(images / 255)
+        encoder.vit.forward_features(encoder.pixels(images / 255))
+    every = outputs[-3:]  # a full pass: that of the encoder stops at the last layer it needs
+    expected = standardised(torch.stack([standardised(every[layer]) for layer in layers]).mean(0))
+    torch.testing.assert_close(tokens, expected, atol=2e-5, rtol=1e-5)
+    assert len(outputs) == 4 + max(layer % 3 for layer in layers)
+
+
+@pytest.mark.parametrize(("layers", "sentence"), [([3], "holds 3"), ([-1, -4], "holds -4"), ([], "is empty")])
+def test_layers_that_are_not_there_are_refused(layers: list[int], sentence: str) -> None:
+    with pytest.raises(ValueError, match=rf"encoder_layers {sentence}, but '.*' has layers 0 to 2, or -3 to -1"):
+        TimmEncoder("vit_base_patch16_siglip_256", 32, model_args={**TINY, "depth": 3, "patch_size": 8}, layers=layers)
+
+
+def test_eps_of_all_norms(images: Tensor) -> None:
+    """A large eps shrinks tokens, in the last norm too."""
+    args = {**TINY, "patch_size": 8}
+    usual, large = (
+        TimmEncoder("vit_base_patch16_224.mae", 32, model_args=args, norm_eps=e).eval() for e in (None, 9.0)
+    )
+    assert {m.eps for m in large.modules() if isinstance(m, nn.LayerNorm)} == {9.0}
+    with torch.no_grad():
+        assert usual(images / 255).std() > 3 * large(images / 255).std()
+
+
+def test_pixels_are_normalised_in_float32(images: Tensor) -> None:
+    encoder = TimmEncoder("vit_small_patch14_reg4_dinov2", 32, model_args={**TINY, "patch_size": 8}).to(torch.bfloat16)
+    seen: list[Tensor] = []
+    encoder.vit.patch_embed.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        assert encoder(images / 255).dtype == torch.bfloat16
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert torch.equal(seen[0], ((images / 255 - mean) / std).to(torch.bfloat16))

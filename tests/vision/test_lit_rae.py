@@ -1,77 +1,26 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
-from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
+from data_modules.base import LoaderConfig
+from data_modules.image_text import ImageTextDataModule
+from data_modules.rows import Share, TrainingRows
 from lit_mm.schedule import WarmupCosine
-from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text, pack_rows
+from lit_mm.sequence import PackedRow, pack_rows
 from lit_mm.vision import Rae
-from lit_mm.vision.augment import augment
 from lit_mm.vision.folder import load_folder, save_folder
-from lit_mm.vision.lit_rae import LitRae, export, picture_quality
+from lit_mm.vision.lit_rae import LitRae, export
 from lit_mm.vision.rae import RaeNetwork
+from tests.helpers.program import ROOT, run
 from tests.vision.conftest import SMALL
-
-
-def shapes(count: int, size: int, seed: int = 0) -> Tensor:
-    """(count, 3, size, size) uint8: on a plain ground, a rectangle and a disc of random colours."""
-    generator = torch.Generator().manual_seed(seed)
-    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
-    pictures = []
-    for _ in range(count):
-        ground, one, two = torch.randint(0, 256, (3, 3, 1, 1), generator=generator)
-        top, left, y, x = torch.randint(0, size // 2, (4,), generator=generator)
-        box = (rows >= top) & (rows < top + size // 2) & (columns >= left) & (columns < left + size // 3)
-        disc = (rows - y - size // 4) ** 2 + (columns - x - size // 4) ** 2 < (size // 5) ** 2
-        pictures.append(torch.where(disc, two, torch.where(box, one, ground)))
-    return torch.stack(pictures).to(torch.uint8)
-
-
-def batch_of(images: Tensor, source_of: list[int], sources: tuple[str, ...] = ("drawings", "game")) -> PackedBatch:
-    documents = tuple(
-        Document((Text(torch.tensor([1, 2])), Frame(image), Text(torch.tensor([3]))), sources[source])
-        for image, source in zip(images, source_of, strict=True)
-    )
-    row = PackedRow(documents, number=0, seed=0)
-    size = images.shape[-1]
-    return pack_rows([row], length=512, tokens_per_frame=16, image_size=size, pad_id=0, sources=sources)
-
-
-def loader(batch: PackedBatch, count: int = 1) -> DataLoader:
-    return DataLoader([batch] * count, batch_size=None)
-
-
-def trainer(folder: Path, steps: int, **arguments: Any) -> pl.Trainer:
-    defaults: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
-    return pl.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_steps=steps,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{**defaults, **arguments},
-    )
-
-
-def model(**arguments: Any) -> LitRae:
-    torch.manual_seed(0)
-    defaults: dict[str, Any] = {
-        "optimizer": lambda p: torch.optim.AdamW(p, lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0),
-        "schedule": WarmupCosine(warmup_steps=10, final_share=0.05),
-        "noise_tau": 0.1,
-        "max_shift": 0,
-    }
-    return LitRae(SMALL, **{**defaults, **arguments})
+from tests.vision.training.toys import Pictures, batch_of, rae, shapes, trainer
 
 
 def mean_psnr(rae: Rae, images: Tensor) -> float:
@@ -79,66 +28,114 @@ def mean_psnr(rae: Rae, images: Tensor) -> float:
     return float((-10 * ((drawn.double() - images) / 255).square().mean(dim=(1, 2, 3)).log10()).mean())
 
 
-def test_learns_a_handful_of_pictures_and_leaves_a_folder(tmp_path: Path) -> None:
+class Same(Pictures):
+    """One batch for ever."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.images = images
+
+    def batch(self, step: int) -> object:
+        return batch_of(self.images, [0] * len(self.images), seed=step)
+
+
+def test_learns_a_handful_of_pictures_and_leaves_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     images = shapes(8, 32)
-    lit = model()
+    lit = rae()
     assert (lit.image_size, lit.tokens_per_frame) == (32, 16)
     before = mean_psnr(Rae(str(save_folder(lit.rae, tmp_path / "untrained"))), images)
-    trainer(tmp_path, 180).fit(lit, loader(batch_of(images, [0] * 8), 180))
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, 180).fit(lit, Same(images))
     after = mean_psnr(Rae(str(tmp_path / "rae")), images)
     assert before < 12
     assert after > 21
+    assert f"autoencoder: {tmp_path / 'rae'}" in caplog.text + capsys.readouterr().err
 
 
-def test_only_the_decoder_learns_when_the_encoder_is_frozen(folder: Path, tmp_path: Path) -> None:
-    lit = model(train_encoder=False, start_from=str(folder))
-    trainer(tmp_path, 3).fit(lit, loader(batch_of(shapes(2, 32), [0, 1]), 3))
+def test_only_the_decoder_learns_unless_asked_otherwise(folder: Path, tmp_path: Path) -> None:
+    settings = {"ema_decay": 0.0, "schedule": WarmupCosine(1)}
+    lit = LitRae(SMALL, start_from=str(folder), **settings)
+    trainer(tmp_path, 3).fit(lit, Pictures())
     start, end = Rae(str(folder)), Rae(str(tmp_path / "rae"))
     assert start.fingerprint() == end.fingerprint()
     assert start.decoder is not None
     assert end.decoder is not None
     moved = [not torch.equal(a, b) for a, b in zip(start.decoder.parameters(), end.decoder.parameters(), strict=True)]
     assert all(moved)
+    trainer(tmp_path / "joint", 3).fit(
+        LitRae(SMALL, start_from=str(folder), train_encoder=True, **settings), Pictures()
+    )
+    assert Rae(str(tmp_path / "joint/rae")).fingerprint() != start.fingerprint()
 
 
-def test_start_from_needs_the_same_sizes(folder: Path) -> None:
+def test_noise_of_the_tokens_is_uniform_in_size_up_to_tau(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr("lit_mm.vision.lit_rae.draw", lambda decoder, encoder, tokens: seen.append(tokens))
+    lit = LitRae(SMALL, start_from=str(folder), noise_tau=0.8)
+    images = shapes(1, 32).expand(400, -1, -1, -1)
+    lit.draw_for_training(images, torch.Generator().manual_seed(0))
+    sizes = (seen[0] - lit.rae.encoder(images[:1] / 255)).std(dim=(1, 2))
+    share = sizes.detach().sort().values.numpy() / 0.8
+    assert np.abs(share - np.linspace(0, 1, 400)).max() < 0.1
+
+
+def test_statistics_are_those_of_float64_even_in_a_run_in_bfloat16(tmp_path: Path, folder: Path) -> None:
+    lit = LitRae(SMALL, start_from=str(folder), statistics_pictures=10)
+    data = Pictures()
+    trainer(tmp_path, 1, precision="bf16-mixed").fit(lit, data)
+    pictures = torch.cat([data.batch(step).frames for step in range(3)])[:10]
+    exact = copy.deepcopy(lit.rae.encoder).double()
+    exact.pixels = torch.nn.Identity()  # the rest of it is float32
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        rounded = lit.rae.encoder(pictures / 255).double()
+    normalised = (pictures.double() / 255 - lit.rae.encoder.pixels.mean.double()) / lit.rae.encoder.pixels.std.double()
+    with torch.no_grad():
+        tokens = exact.vit.forward_features(normalised)
+    statistics = load_folder(tmp_path / "rae").statistics
+    tight = {"atol": 2e-5, "rtol": 1e-5}
+    torch.testing.assert_close(statistics.mean.double(), tokens.mean(0), **tight)
+    torch.testing.assert_close(statistics.std.double(), (tokens.var(0, correction=0) + 1e-5).sqrt(), **tight)
+    assert not torch.allclose(rounded.mean(0), tokens.mean(0), **tight)
+
+
+def test_statistics_change_latents_but_not_what_is_learned(tmp_path: Path, folder: Path) -> None:
+    for name, pictures in (("with", 8), ("without", 0)):
+        lit = LitRae(SMALL, start_from=str(folder), ema_decay=0.0, statistics_pictures=pictures)
+        trainer(tmp_path / name, 3).fit(lit, Pictures())
+    one, other = (load_folder(tmp_path / name / "rae") for name in ("with", "without"))
+    assert all(torch.equal(a, b) for a, b in zip(one.decoder.parameters(), other.decoder.parameters(), strict=True))
+    images = shapes(2, 32)
+    assert not torch.allclose(one.encode(images), other.encode(images), atol=0.1)
+    torch.testing.assert_close(one.decode(one.encode(images)), other.decode(other.encode(images)), atol=1e-4, rtol=0)
+
+
+def test_settings_that_cannot_work_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.start_from '.*small' holds another autoencoder"):
         LitRae(replace(SMALL, decoder_hidden_size=96), start_from=str(folder))
+    with pytest.raises(ValueError, match=r"model\.statistics_pictures needs a frozen encoder"):
+        LitRae(SMALL, train_encoder=True, statistics_pictures=8)
 
 
-def test_validation_logs_each_source_and_a_grid(tmp_path: Path, network: RaeNetwork) -> None:
-    images = shapes(5, 32)
-    lit = model(start_from=str(save_folder(network, tmp_path / "start")))
-    logger = TensorBoardLogger(tmp_path, name=None, version="run")
-    runner = trainer(tmp_path, 1, logger=logger, limit_val_batches=1.0)
-    logged = runner.validate(lit, loader(batch_of(images, [0, 0, 0, 1, 1])), verbose=False)[0]
-    rae = Rae(str(tmp_path / "start"))
-    for source, part in (("drawings", images[:3]), ("game", images[3:])):
-        # One is measured before, the other after rounding to 8 bits.
-        assert logged[f"val/{source}/psnr"] == pytest.approx(mean_psnr(rae, part), abs=0.05)
-        assert 0 < logged[f"val/{source}/ssim"] <= 1
-    events = EventAccumulator(str(tmp_path / "run")).Reload()
-    assert sorted(events.Tags()["images"]) == ["reconstruction/drawings", "reconstruction/game"]
-
-
-def test_batches_without_pictures_are_passed_over(tmp_path: Path) -> None:
-    words = Document((Text(torch.tensor([1, 2, 3])),), "drawings")
-    row = PackedRow((words,), number=0, seed=0)
+def test_batches_without_pictures_are_passed_over() -> None:
+    row = PackedRow((), number=0, seed=0)
     empty = pack_rows([row], length=8, tokens_per_frame=16, image_size=32, pad_id=0, sources=("drawings", "game"))
-    lit = model()
+    lit = rae()
     assert lit.training_step(empty, 0) is None
-    lit.validation_step(empty, 0)
+    assert lit.validation_step(empty, 0) is None
 
 
 def test_a_checkpoint_alone_is_exported(tmp_path: Path) -> None:
     images = shapes(2, 32)
-    runner = trainer(tmp_path, 2)
-    runner.fit(model(), loader(batch_of(images, [0, 0]), 2))
-    runner.save_checkpoint(tmp_path / "two.ckpt")
-    exported = Rae(str(export(tmp_path / "two.ckpt", tmp_path / "exported")))
-    finished = Rae(str(tmp_path / "rae"))
-    assert exported.fingerprint() == finished.fingerprint()
-    assert torch.equal(exported.decode(exported.encode(images)), finished.decode(finished.encode(images)))
+    for name, settings in (("joint", {}), ("frozen", {"train_encoder": False, "statistics_pictures": 8})):
+        runner = trainer(tmp_path / name, 2)
+        runner.fit(rae(**settings), Pictures())
+        runner.save_checkpoint(tmp_path / f"{name}.ckpt")
+        exported = Rae(str(export(tmp_path / f"{name}.ckpt", tmp_path / "exported" / name)))
+        finished = Rae(str(tmp_path / name / "rae"))
+        assert exported.fingerprint() == finished.fingerprint()
+        assert torch.equal(exported.decode(exported.encode(images)), finished.decode(finished.encode(images)))
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match=r"other\.ckpt' is not a checkpoint of an autoencoder"):
         export(tmp_path / "other.ckpt", tmp_path / "no")
@@ -154,34 +151,61 @@ def test_half_precision_folders_are_half_as_large(tmp_path: Path, network: RaeNe
     assert all(p.dtype == torch.float32 for p in load_folder(tmp_path / "half").parameters())
 
 
-def test_augmented_pictures_are_mirrored_and_shifted_originals() -> None:
-    torch.manual_seed(0)
-    images = shapes(40, 16)
-    assert torch.equal(augment(images, 0), images)
-    seen = set()
-    for picture, moved in zip(images, augment(images, 2), strict=True):
-        padded = F.pad(picture.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
-        windows = {
-            (y, x, mirrored): (window.flip(-1) if mirrored else window)
-            for y in range(5)
-            for x in range(5)
-            for mirrored in (False, True)
-            for window in [padded[:, y : y + 16, x : x + 16]]
-        }
-        matches = [key for key, window in windows.items() if torch.equal(window, moved)]
-        assert matches
-        seen.add(matches[0])
-    assert len(seen) > 15
-    assert {mirrored for _, _, mirrored in seen} == {False, True}
+@pytest.mark.slow
+def test_two_ranks_stay_alike_and_measure_the_pictures_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(
+        "fit",
+        "--config=configs/rae/tiny.yaml",
+        "--data=configs/data/image_text.yaml",
+        "--data.tokenizer=data/tiny/tokenizer.json",
+        "--data.loader={row_length: 256, rows: 1, workers: 0, val_documents: 3}",  # one rank has none of them
+        "--model.pretrained=false",
+        "--model.rae.encoder_args={embed_dim: 32, depth: 1, num_heads: 2}",
+        "--model.rae.decoder_hidden_size=32",
+        "--model.rae.decoder_num_hidden_layers=1",
+        "--model.rae.decoder_num_attention_heads=2",
+        "--model.statistics_pictures=60",
+        "--model.stored_as=float32",
+        "--model.loss.perceptual=0",
+        "--model.adversarial.weight=0.75",
+        "--model.adversarial.network=tests.vision.training.toys.ToyFeatures",
+        "--model.adversarial.discriminator_start=0",
+        "--model.adversarial.adversarial_start=1",
+        "--model.judge=tests.vision.training.toys.ToyFeatures",
+        f"--trainer.logger.save_dir={tmp_path}",
+        "--trainer.max_steps=3",
+        "--trainer.val_check_interval=3",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp_find_unused_parameters_true",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.callbacks=tests/vision/training/callbacks.yaml",
+        f"--trainer.callbacks.folder={tmp_path}",
+    )
+    assert (tmp_path / "weights0.json").read_text() == (tmp_path / "weights1.json").read_text()
+    (sheet,) = (tmp_path / "rae/version_0/samples").rglob("*.png")
+    assert sheet.parent.name == "reconstructed"
+    monkeypatch.chdir(ROOT)
+    pictures = torch.cat([pictures_of_rank(rank, ranks=2, count=30) for rank in (0, 1)])
+    network = load_folder(tmp_path / "rae/version_0/rae")
+    with torch.no_grad():
+        tokens = network.encoder(pictures / 255).double()
+    torch.testing.assert_close(network.statistics.mean.double(), tokens.mean(0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        network.statistics.std.double() ** 2, tokens.var(0, correction=0) + 1e-5, rtol=1e-4, atol=1e-6
+    )
 
 
-def test_quality_is_that_of_its_definition() -> None:
-    images = shapes(3, 32) / 255
-    noisy = (images + 0.1 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
-    psnr, ssim = picture_quality(noisy, images)
-    expected = [-10 * torch.log10(((a - b) ** 2).mean()) for a, b in zip(noisy, images, strict=True)]
-    torch.testing.assert_close(psnr, torch.stack(expected))
-    same_psnr, same_ssim = picture_quality(images, images)
-    assert torch.all(same_psnr.isfinite() & (same_psnr > psnr))
-    torch.testing.assert_close(same_ssim, torch.ones(3), atol=1e-3, rtol=0)
-    assert torch.all(ssim < 0.95)
+def pictures_of_rank(rank: int, ranks: int, count: int) -> Tensor:
+    """The first pictures that a rank trains on, by the plan of rows."""
+    data = ImageTextDataModule(
+        train="data/tiny/image_text/train",
+        val=None,
+        tokenizer="data/tiny/tokenizer.json",
+        loader=LoaderConfig(row_length=256, rows=1, workers=0),
+        image_size=64,
+        tokens_per_frame=16,
+    )
+    data.setup("fit")
+    rows = iter(TrainingRows(data.reader("train"), data.source_weights(), 0, Share(rank, ranks, 1), {}))
+    pictures = [next(rows).frames for _ in range(count)]
+    return torch.cat(pictures)[:count]

@@ -4,11 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_mm.vision import Rae
 from lit_mm.vision.folder import load_folder, save_folder
@@ -36,7 +38,7 @@ def test_saved_and_loaded_is_bit_equal(folder: Path, network: RaeNetwork, images
         assert torch.equal(rae.encode(images), latents)
         pixels = (network.decode(latents) * 255).round().clamp(0, 255).to(torch.uint8)
     assert torch.equal(rae.decode(latents), pixels)
-    again = load_folder(save_folder(load_folder(folder), folder.parent / "again"))
+    again = load_folder(save_folder(load_folder(folder), folder.parent / "again", compact=True))
     assert again.config == network.config
     for name, tensor in network.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name
@@ -106,10 +108,40 @@ def test_fingerprint_names_the_latents(folder: Path, network: RaeNetwork, tmp_pa
     assert Rae(str(moved)).fingerprint() == name
     with torch.no_grad():
         network.decoder.decoder_pred.weight.add_(1)
-    assert Rae(str(save_folder(network, tmp_path / "decoder"))).fingerprint() == name
+    assert Rae(str(save_folder(network, tmp_path / "decoder", compact=True))).fingerprint() == name
     with torch.no_grad():
         network.encoder.vit.blocks[1].mlp.fc2.bias[3] += 1e-4
-    assert Rae(str(save_folder(network, tmp_path / "encoder"))).fingerprint() != name
+    assert Rae(str(save_folder(network, tmp_path / "encoder", compact=True))).fingerprint() != name
+
+
+def test_fingerprint_depends_on_every_setting_of_the_encoder(images: Tensor) -> None:
+    """Settings that no weight shows: of equal weights, only those with the same latents have the same name."""
+    alike = {"encoder_layers": [1], "encoder_norm_eps": None}
+    settings: list[dict[str, Any]] = [
+        {},
+        {"image_size": 64, "encoder_input_size": 32},
+        {"encoder_args": {**SMALL.encoder_args, "act_layer": "gelu_tanh"}},
+        {"encoder_args": {**SMALL.encoder_args, "pretrained_cfg_overlay": {"mean": [0.4, 0.4, 0.4]}}},
+        {"encoder_layers": [0]},
+        {"encoder_layers": [0, 1]},
+        {"encoder_norm_eps": 1e-3},
+    ]
+    names, latents = [], []
+    for changed in (*settings, alike):
+        torch.manual_seed(0)
+        arguments = {
+            "encoder": SMALL.encoder,
+            "image_size": 32,
+            "encoder_args": SMALL.encoder_args,
+            "pretrained": False,
+        }
+        rae = Rae(**{**arguments, **changed})
+        names.append(rae.fingerprint())
+        latents.append(rae.encode(F.interpolate(images, size=(rae.image_size, rae.image_size))))
+    assert len(set(names)) == len(settings)
+    assert names[0] == names[-1]
+    assert torch.equal(latents[0], latents[-1])
+    assert all(not torch.equal(latents[0], other) for other in latents[2:-1])
 
 
 def test_without_a_decoder_it_reads_but_does_not_draw(images: Tensor) -> None:
@@ -162,12 +194,14 @@ def test_broken_configs_are_named(folder: Path) -> None:
 
 def test_broken_weights_are_named(folder: Path) -> None:
     file = folder / "model.safetensors"
-    whole = load_file(file)
+    whole = {name: tensor.clone() for name, tensor in load_file(file).items()}  # of a file that is written over
     key = "decoder.decoder_pred.bias"
     for tensors, sentence in (
         ({k: v for k, v in whole.items() if k != key}, f"lacks {key}"),
         ({**whole, "decoder.more": torch.ones(1)}, "has the unexpected decoder.more"),
-        ({**whole, key: torch.ones(3)}, rf"holds '{key}' of shape \(3,\); config\.json asks for \(192,\)"),
+        ({**whole, key: torch.full((192,), torch.nan)}, f"holds '{key}' with values that are not finite"),
+        ({**whole, "statistics.std": torch.ones(16, 64).half()}, "holds 'std' in float16; statistics"),
+        ({**whole, key: torch.ones(3)}, rf"holds '{key}' of shape \(3,\); the configured network needs \(192,\)"),
     ):
         save_file(tensors, file)
         with pytest.raises(ValueError, match=rf"model\.safetensors' {sentence}"):

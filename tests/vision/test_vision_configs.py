@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonargparse import ArgumentParser
@@ -8,6 +9,18 @@ from jsonargparse import ArgumentParser
 from lit_mm.vision import VisualTokenizer
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs/vision").glob("*.yaml"))
+
+
+def assert_same(after: Any, alone: Any) -> None:
+    """The same class with the same arguments, those of tokenizers inside it too."""
+    assert after.class_path == alone.class_path
+    wanted = alone.init_args
+    # With a folder the other sizes are not looked at.
+    for name in ("folder", "encoder") if wanted.get("folder") else tuple(vars(wanted)):
+        if hasattr(wanted[name], "class_path"):
+            assert_same(after.init_args[name], wanted[name])
+        else:
+            assert after.init_args[name] == wanted[name]
 
 
 @pytest.mark.parametrize("second", CONFIGS, ids=lambda path: path.stem)
@@ -18,7 +31,4 @@ def test_one_file_after_another_leaves_nothing_behind(first: Path, second: Path)
     parser.add_subclass_arguments(VisualTokenizer, "vision")
     alone = parser.parse_args([f"--vision={second}"])
     after = parser.parse_args([f"--vision={first}", f"--vision={second}"])
-    wanted = alone.vision.init_args
-    # With a folder the other sizes are not looked at.
-    names = ("folder", "encoder") if wanted.get("folder") else tuple(wanted.keys())
-    assert [after.vision.init_args[name] for name in names] == [wanted[name] for name in names]
+    assert_same(after.vision, alone.vision)

@@ -1,0 +1,1 @@
+"""Training autoencoders of pictures: losses, discriminator, statistics and measures."""
