@@ -1,6 +1,7 @@
 """Validation results per source: a table on the screen, a line of JSON in the run folder.
 
-`python -m callbacks.results_table runs/demo` shows the first and last validation of a run again.
+`python -m callbacks.results_table runs/demo` shows the first and last validation of a run again, and with several run
+folders the last one of each side by side.
 """
 
 from __future__ import annotations
@@ -42,32 +43,45 @@ class ResultsTable(Callback):
             with (folder / FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": results[0], **results[1]}) + "\n")
         if trainer.state.fn == "validate":
-            Console().print(table([results]))
+            Console().print(table({_at(results[0]): results[1]}))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """First and last results side by side."""
         run = trainer.log_dir
         if trainer.is_global_zero and self._first is not None and pl_module.validation_results:
-            last = (trainer.global_step, dict(pl_module.validation_results))
-            Console().print(table([self._first, last]))
+            step, first = self._first
+            last = dict(pl_module.validation_results)
+            Console().print(table({_at(step): first, _at(trainer.global_step): last}))
             Console().print(f"run folder: {run}", highlight=False)
 
 
-def table(validations: list[tuple[int, dict[str, float]]]) -> Table:
-    """One row per source and metric, one column per validation (its step, and its values)."""
-    shown = Table("source", "metric", *(f"step {step}" for step, _ in validations), title="validation")
-    for key in sorted(validations[-1][1]):
+def _at(step: int) -> str:
+    return f"step {step}"
+
+
+def table(validations: dict[str, dict[str, float]]) -> Table:
+    """One row per source and metric, one column per validation (its heading, and its values)."""
+    shown = Table("source", "metric", *validations, title="validation")
+    keys = {key for values in validations.values() for key in values}
+    for key in sorted(keys):
         parts = key.split("/")
         source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
-        shown.add_row(source, metric, *(f"{values[key]:.4g}" if key in values else "" for _, values in validations))
+        cells = (f"{values[key]:.4g}" if key in values else "" for values in validations.values())
+        shown.add_row(source, metric, *cells)
     return shown
 
 
-def show(folder: str) -> None:
-    """First and last validation of a run folder, side by side."""
-    lines = [json.loads(line) for line in (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()]
-    Console().print(table([(int(values.pop("step")), values) for values in (lines[0], lines[-1])]))
+def show(folders: list[str]) -> None:
+    """First and last validation of one run folder, or the last ones of several, side by side."""
+    found = {}
+    for folder in folders:
+        lines = (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()
+        for line in lines[-1:] if len(folders) > 1 else (lines[0], lines[-1]):
+            values = json.loads(line)
+            step = _at(int(values.pop("step")))
+            found[f"{folder}, {step}" if len(folders) > 1 else step] = values
+    Console().print(table(found))
 
 
 if __name__ == "__main__":
-    show(sys.argv[1])
+    show(sys.argv[1:])

@@ -90,8 +90,9 @@ class LitTokenizerProbe(pl.LightningModule):
                 results |= {f"val/{source}/{name}/probe_{k}": v for k, v in asdict(found).items()}
         self.validation_results = results
         self.log_dict(results, rank_zero_only=True)
+        # Asked for on every rank: the first one tells the others.
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
-            folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")
             Console().print(results_table(results))

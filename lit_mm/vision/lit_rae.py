@@ -48,6 +48,7 @@ class LitRae(LitAutoencoder):
         statistics_pictures: training pictures over which mean and variance of the latents, per channel and position,
             are measured before training; they go into the folder. 0 measures none.
         stored_as: number format of the folder written when fitting ends.
+        compact: leave out of that folder what only diffusers needs, see `lit_mm.vision.folder`.
 
     Raises:
         ValueError: statistics of an encoder that is trained were asked for, or `start_from` holds another autoencoder.
@@ -72,6 +73,7 @@ class LitRae(LitAutoencoder):
         max_shift: int = 0,
         statistics_pictures: int = 0,
         stored_as: Literal["float32", "float16"] = "float32",
+        compact: bool = False,
     ) -> None:
         super().__init__(loss, adversarial, judge, optimizer, schedule, ema_decay, gradient_clip, max_shift)
         if statistics_pictures and train_encoder:
@@ -86,15 +88,19 @@ class LitRae(LitAutoencoder):
         self.tokens_per_frame = self.rae.encoder.num_tokens
         self.train_encoder = train_encoder
         self.rae.encoder.requires_grad_(train_encoder)
-        self.noise_tau, self.stored_as = noise_tau, stored_as
+        self.noise_tau, self.stored_as, self.compact = noise_tau, stored_as, compact
         self.statistics_pictures = statistics_pictures
         self._measured = False
         self.start_average()
 
     def _start_from(self, folder: str) -> None:
         network = load_folder(folder)
-        if network.config != self.rae.config:
-            raise ValueError(f"model.start_from '{folder}' holds another autoencoder than model.rae describes")
+        its, ours = asdict(network.config), asdict(self.rae.config)
+        if differences := [f"{key} {its[key]}, not {ours[key]}" for key in ours if its[key] != ours[key]]:
+            raise ValueError(
+                f"model.start_from '{folder}' holds another autoencoder than model.rae describes: it has "
+                f"{'; '.join(differences)}"
+            )
         self.rae.load_state_dict(network.state_dict())
 
     @property
@@ -145,7 +151,7 @@ class LitRae(LitAutoencoder):
         network.load_state_dict(self.rae.state_dict())
         network.encoder.load_state_dict(encoder.state_dict())
         network.decoder.load_state_dict(decoder.state_dict())
-        save_folder(network, folder, getattr(torch, self.stored_as))
+        save_folder(network, folder, getattr(torch, self.stored_as), self.compact)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A checkpoint alone can be exported."""

@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_mm.schedule import WarmupCosine
 from lit_mm.sequence import PackedBatch
@@ -35,7 +35,8 @@ class LitSiglip(pl.LightningModule):
 
     The pairs are those of the ordinary packed rows: every frame with the text of its document. All variation of the
     pictures of a step comes from the seeds of its batch. When fitting ends the folder `encoder` is written under the
-    run folder; `pretrained: …/encoder/model.safetensors` of `Rae` or of an RAE's training loads it.
+    run folder; `pretrained: …/encoder/model.safetensors` of `Rae` or of an RAE's training loads it. With
+    self-distillation, it is the teacher that is validated and written: it averages the student, and is better.
 
     Args:
         siglip: sizes of both towers.
@@ -73,6 +74,11 @@ class LitSiglip(pl.LightningModule):
         self.reconstruction = PixelReconstruction(self.siglip) if reconstruction_weight else None
         self.held_out: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self.validation_results: dict[str, float] = {}
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The picture tower that is validated and written."""
+        return self.siglip.vision if self.distillation is None else self.distillation.teacher
 
     def setup(self, stage: str) -> None:
         """Check that the text tower knows every token.
@@ -130,7 +136,7 @@ class LitSiglip(pl.LightningModule):
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Embed the pairs; they are compared when all are there."""
         pairs = caption_pairs(batch, self.longest)
-        images, captions = self.siglip.embed_images(pairs.images / 255), self._embed_captions(pairs)
+        images, captions = self.siglip.embed_images(pairs.images / 255, self.encoder), self._embed_captions(pairs)
         for index, source in enumerate(batch.sources):  # all of them on all processes, for they are gathered
             here = pairs.source_ids == index
             self.held_out.setdefault(source, []).append((images[here], captions[here], pairs.captions[here]))
@@ -173,4 +179,4 @@ class LitSiglip(pl.LightningModule):
         """Write the folder `encoder` under the run folder."""
         run = self.trainer.log_dir or self.trainer.default_root_dir
         if self.trainer.is_global_zero:
-            save_encoder(self.siglip, Path(run) / "encoder")
+            save_encoder(self.siglip.config, self.encoder, Path(run) / "encoder")

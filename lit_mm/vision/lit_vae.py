@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
@@ -61,6 +62,7 @@ class LitVae(LitAutoencoder):
         gradient_clip: largest norm of the gradient; null does not clip.
         max_shift: pictures are shifted by up to so many pixels and mirrored at random; 0 leaves them as they are.
         statistics_pictures: training pictures over which the latents' mean and deviation are measured.
+        stored_as: number format of the folder written when fitting ends.
 
     Raises:
         ValueError: the pictures cannot be cut into whole tokens.
@@ -81,6 +83,7 @@ class LitVae(LitAutoencoder):
         gradient_clip: float | None = 1.0,
         max_shift: int = 0,
         statistics_pictures: int = 2048,
+        stored_as: Literal["float32", "float16"] = "float32",
     ) -> None:
         super().__init__(loss, adversarial, judge, optimizer, schedule, ema_decay, gradient_clip, max_shift)
         side = 2 ** (len(vae.block_out_channels) - 1) * vae.patch_size
@@ -90,6 +93,7 @@ class LitVae(LitAutoencoder):
         self.image_size = vae.image_size
         self.tokens_per_frame = (vae.image_size // side) ** 2
         self.kl_weight, self.statistics_pictures = kl_weight, statistics_pictures
+        self.stored_as = stored_as
         self.start_average()
 
     @property
@@ -124,7 +128,7 @@ class LitVae(LitAutoencoder):
 
     def save(self, folder: Path) -> None:
         """Write the folder that diffusers loads."""
-        vae: Any = self.shown
+        vae: Any = copy.deepcopy(self.shown).to(getattr(torch, self.stored_as))
         vae.save_pretrained(folder)
 
 

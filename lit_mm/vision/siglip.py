@@ -83,9 +83,10 @@ class Siglip(nn.Module):
         """(P, N, C) tokens to (P, C) of length 1."""
         return F.normalize(cast(Any, self.vision).forward_head(tokens), dim=-1)
 
-    def embed_images(self, images: Tensor) -> Tensor:
-        """(P, 3, size, size) in [0, 1] to (P, C) of length 1."""
-        return self.embed_tokens(self.tokens(self.normalised(images)))
+    def embed_images(self, images: Tensor, tower: nn.Module | None = None) -> Tensor:
+        """(P, 3, size, size) in [0, 1] to (P, C) of length 1, by the picture tower or by another one like it."""
+        vision = cast(Any, tower or self.vision)
+        return F.normalize(vision.forward_head(vision.forward_features(self.normalised(images))), dim=-1)
 
     def embed_captions(self, captions: Tensor, lengths: Tensor) -> Tensor:
         """(P, T) int64 ids, and how many of them are each caption's, to (P, C) of length 1."""
@@ -187,8 +188,8 @@ def retrieval_recall(scores: Tensor, belongs: Tensor, k: int) -> float:
     return float(belongs.gather(1, best).any(1).double().mean())
 
 
-def save_encoder(siglip: Siglip, folder: str | Path) -> Path:
-    """Write the picture tower as `model.safetensors`, named as timm does, and how to build it as `config.json`.
+def save_encoder(config: SiglipConfig, tower: nn.Module, folder: str | Path) -> Path:
+    """Write a picture tower as `model.safetensors`, named as timm does, and how to build it as `config.json`.
 
     `vision.pretrained` of `Rae` takes the path of `model.safetensors`.
     """
@@ -196,9 +197,8 @@ def save_encoder(siglip: Siglip, folder: str | Path) -> Path:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in siglip.vision.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    config = siglip.config
     described = {"encoder": config.encoder, "image_size": config.image_size, "encoder_args": config.encoder_args}
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf8")
     return folder

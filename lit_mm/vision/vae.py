@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.folder import SHIPPED
 from lit_mm.vision.rae import hash_of
 
 _AT_ONCE = 16  # pictures that go through the network together: its first layers work at full resolution
@@ -27,7 +28,8 @@ class Vae(VisualTokenizer):
     narrow (its KL term weighs about 1e-6).
 
     Args:
-        pretrained: folder in the format of diffusers, or name on the Hub, like `stabilityai/sd-vae-ft-ema`.
+        pretrained: folder in the format of diffusers, name of one that comes with the package (`vae_tiny`), or name on
+            the Hub, like `stabilityai/sd-vae-ft-ema`.
         subfolder: of the folder or Hub repository, where the autoencoder is a part of a pipeline (FLUX: `vae`).
         image_size: side of the square pictures, in pixels.
         patch_size: side of a token in positions of the latents.
@@ -124,10 +126,12 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
     """
     from diffusers import AutoencoderKL
 
+    shipped = SHIPPED / pretrained
+    source = shipped if shipped.is_dir() and not Path(pretrained).is_dir() else pretrained
     problem: Exception | None = None
     try:
         vae, loaded = AutoencoderKL.from_pretrained(
-            pretrained, subfolder=subfolder, output_loading_info=True, low_cpu_mem_usage=False
+            source, subfolder=subfolder, output_loading_info=True, low_cpu_mem_usage=False
         )
     except OSError as error:
         problem = FileNotFoundError(_not_found(pretrained, subfolder, error))

@@ -112,7 +112,7 @@ def test_statistics_change_latents_but_not_what_is_learned(tmp_path: Path, folde
 
 
 def test_settings_that_cannot_work_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.start_from '.*small' holds another autoencoder"):
+    with pytest.raises(ValueError, match=r"model\.start_from '.*small' .*: it has decoder_hidden_size \d+, not 96$"):
         LitRae(replace(SMALL, decoder_hidden_size=96), start_from=str(folder))
     with pytest.raises(ValueError, match=r"model\.statistics_pictures needs a frozen encoder"):
         LitRae(SMALL, train_encoder=True, statistics_pictures=8)

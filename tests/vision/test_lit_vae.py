@@ -49,6 +49,17 @@ def test_the_folder_draws_as_validation_did_and_has_unit_variance(tmp_path: Path
     assert original.config.scaling_factor == pytest.approx(float(1 / raw.std(correction=0)), rel=1e-5)
 
 
+def test_a_folder_in_half_precision_has_half_the_size_and_is_computed_with_in_float32(tmp_path: Path) -> None:
+    for stored_as in ("float32", "float16"):
+        vae(stored_as=stored_as).save(tmp_path / stored_as)
+    full, half = (sum(p.stat().st_size for p in (tmp_path / f).glob("*.safetensors")) for f in ("float32", "float16"))
+    assert half < 0.7 * full  # the names weigh in so small a network
+    tokenizers = [Vae(str(tmp_path / folder), image_size=32) for folder in ("float32", "float16")]
+    for ours, its in zip(*(tokenizer.vae.parameters() for tokenizer in tokenizers), strict=True):
+        assert its.dtype is torch.float32
+        assert torch.equal(ours.half().float(), its)
+
+
 def test_the_kl_term_is_that_of_its_definition_and_can_be_switched_off() -> None:
     images = shapes(3, 32)
     lit = vae(kl_weight=0.5)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from lit_mm.vision import Rae
+from lit_mm.vision import Rae, Vae
 from lit_mm.vision.folder import find_folder
 from tests.vision.training.toys import shapes
 
@@ -47,6 +47,16 @@ def test_neighbouring_latents_draw_nearly_the_same(rae: Rae) -> None:
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     error = (rae.decode(latents + 0.2 * noise).float() - rae.decode(latents)).div(255).square().mean()
     assert -10 * error.log10() > 30
+
+
+def test_the_small_kl_autoencoder_draws_shapes_it_never_saw() -> None:
+    vae = Vae("vae_tiny", image_size=64)
+    assert (vae.num_tokens, vae.channels) == (16, 64)
+    images = shapes(16, 64, seed=5)
+    latents = vae.encode(images)
+    assert 0.3 < float(latents.std()) < 3  # about unit variance on the pictures it was made for
+    flat = images.float().mean(dim=(2, 3), keepdim=True)
+    assert mean_psnr(vae.decode(latents), images) > mean_psnr(flat, images) + 5
 
 
 def test_the_yaml_finds_it_from_any_folder(rae: Rae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

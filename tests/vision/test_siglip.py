@@ -122,7 +122,7 @@ def test_the_saved_tower_is_read_by_the_tokenizers_and_gives_the_trained_tokens(
     with torch.no_grad():
         model.vision.norm.weight.fill_(1)
         model.vision.norm.bias.zero_()
-    folder = save_encoder(model, tmp_path / "encoder")
+    folder = save_encoder(CONFIG, model.vision, tmp_path / "encoder")
     described = json.loads((folder / "config.json").read_text())
     assert described == {"encoder": CONFIG.encoder, "image_size": 32, "encoder_args": ARGS}
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
@@ -310,6 +310,8 @@ def test_further_targets_are_learned_too_and_the_last_norm_stays_plain(
     ]
     assert sum(moved) > 10
     assert torch.equal(lit.siglip.vision.norm.weight, torch.ones(64))
+    saved = load_file(tmp_path / "encoder" / "model.safetensors")
+    assert all(torch.equal(saved[name], tensor) for name, tensor in lit.distillation.teacher.state_dict().items())
     pictures = torch.stack([torch.full((3, 32, 32), value) for value in (0.1, 0.9)])
     images = lit.siglip.normalised(pictures)
     with torch.no_grad():
