@@ -9,6 +9,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from data_modules.recipes.clips import clips
+from data_modules.recipes.drawing_styles import drawing_styles
 from data_modules.recipes.drawings import drawings
 from data_modules.recipes.game_captions import game_captions
 from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
@@ -38,6 +39,7 @@ def main() -> None:
         tiny,
         speeches,
         drawings,
+        drawing_styles,
         clips,
         gameplay,
         raw_gameplay,
