@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -20,7 +21,7 @@ from lit_mm.metrics import SourceMeans
 from lit_mm.sequence import PackedBatch
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.dual import Dual
-from lit_mm.vision.pairs import Pairs, caption_pairs
+from lit_mm.vision.pairs import caption_pairs
 from lit_mm.vision.probe import ProbeResult, linear_probe
 from lit_mm.vision.rae import Rae
 from lit_mm.vision.training.quality import picture_quality
@@ -34,6 +35,7 @@ SHOWN = {
     "probe_accuracy": "probe",
     "probe_balanced_accuracy": "probe, balanced",
 }
+SHOWN_ERROR = "probe_standard_error"
 FORMATS = {"psnr": ".1f"}
 
 
@@ -101,16 +103,16 @@ class LitTokenizerProbe(pl.LightningModule):
     def _probe(self, source: str) -> dict[str, ProbeResult]:
         """Every process does the same, so that nothing has to be gathered."""
         train, val = (self._labelled_pictures(split, source) for split in ("train", "val"))
-        labels = torch.cat([train.captions, val.captions]).unique(dim=0, return_inverse=True)[1]
-        train_labels, val_labels = labels.split([len(train.images), len(val.images)])
+        labels = torch.cat([train[1], val[1]]).unique(dim=0, return_inverse=True)[1]
+        train_labels, val_labels = labels.split([len(train[1]), len(val[1])])
         found = {}
         for name, tokenizer in track(self.tokenizers().items(), f"probes of {source}", transient=True):
-            features = [self._mean_tokens(tokenizer, pairs.images) for pairs in (train, val)]
+            features = [self._mean_tokens(tokenizer, pictures) for pictures, _ in (train, val)]
             found[name] = linear_probe(features[0], train_labels, features[1], val_labels)
         return found
 
-    def _labelled_pictures(self, split: Split, source: str) -> Pairs:
-        """All of one split, in the order of the files."""
+    def _labelled_pictures(self, split: Split, source: str) -> tuple[Tensor, Tensor]:
+        """Pictures and labels of one split in the order of the files; a picture that is listed often counts once."""
         data: DocumentDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         reader = data.reader(split)
         if source not in reader.datasets:
@@ -119,8 +121,14 @@ class LitTokenizerProbe(pl.LightningModule):
                 f"{', '.join(reader.datasets)}"
             )
         rows = ValidationRows(reader, source, Share(rank=0, ranks=1, rows=1), documents=None)
-        parts = [caption_pairs(batch, LONGEST_LABEL) for batch in track(rows, f"reading {source}", transient=True)]
-        return Pairs(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        kept: dict[bytes, tuple[Tensor, Tensor]] = {}
+        for batch in track(rows, f"reading {source}", transient=True):
+            pairs = caption_pairs(batch, LONGEST_LABEL)
+            for picture, label in zip(pairs.images, pairs.captions, strict=True):
+                key = sha256(picture.numpy()).digest() + label.numpy().tobytes()
+                kept.setdefault(key, (picture.clone(), label))
+        images, labels = zip(*kept.values(), strict=True)
+        return torch.stack(images), torch.stack(labels)
 
     def _mean_tokens(self, tokenizer: VisualTokenizer, images: Tensor) -> Tensor:
         """(P, channels) on the CPU: the mean over the tokens by which each picture is read."""
@@ -147,6 +155,8 @@ def results_table(results: Mapping[str, float]) -> Table:
     for source in dict.fromkeys(source for source, _, metric in cells if metric == "probe_majority"):
         name = next(name for where, name, metric in cells if where == source and metric == "probe_majority")
         majority, chance = cells[source, name, "probe_majority"], cells[source, name, "probe_chance"]
-        said = f"{source}: the most frequent label alone is right {majority:.3f} of the time, {chance:.3f} balanced"
+        error = max(value for (where, _, metric), value in cells.items() if where == source and metric == SHOWN_ERROR)
+        said = f"{source}: the most frequent label alone is right {majority:.3f} of the time, {chance:.3f} balanced; "
+        said += f"the standard error of a probe is up to {error:.3f}"
         shown.caption = f"{shown.caption}\n{said}" if shown.caption else said
     return shown

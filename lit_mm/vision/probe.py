@@ -23,6 +23,7 @@ class ProbeResult:
 
     Attributes:
         accuracy: share of test items whose label it says.
+        standard_error: of the accuracy, if the test items are independent.
         balanced_accuracy: the same for each label of the test items, averaged over labels.
         majority: accuracy of always saying the training items' most frequent label.
         chance: balanced accuracy of saying any one label whatever is seen: one over the test items' labels.
@@ -30,6 +31,7 @@ class ProbeResult:
     """
 
     accuracy: float
+    standard_error: float
     balanced_accuracy: float
     majority: float
     chance: float
@@ -69,6 +71,7 @@ def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels:
     majority = torch.bincount(train_labels).argmax()
     return ProbeResult(
         accuracy=float(right.mean()),
+        standard_error=float(right.var(unbiased=False) / len(right)) ** 0.5,
         balanced_accuracy=float(by_label.mean()),
         majority=float((test_labels == majority).double().mean()),
         chance=1 / int((counts > 0).sum()),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def test_accuracies_are_those_of_their_definitions() -> None:
     assert result.balanced_accuracy == pytest.approx((1 + 1 + 0) / 3)
     assert result.majority == pytest.approx(6 / 20)
     assert result.chance == pytest.approx(1 / 3)
+    right = torch.tensor([1.0] * 16 + [0.0] * 4)
+    assert result.standard_error == pytest.approx(float(right.std(unbiased=False)) / 20**0.5)
 
 
 def test_the_fit_is_the_optimum() -> None:
@@ -152,10 +155,23 @@ def test_tokenizers_are_judged_by_what_they_keep(
     assert f"{warm:.3f}" in shown
 
 
+def test_a_picture_that_is_listed_often_counts_once(tmp_path: Path, data: ImageTextDataModule) -> None:
+    once = validate(LitTokenizerProbe({"pixels": Pixels(16, 8)}, ["image_text"]), data, tmp_path)
+    for split in ("train", "val"):
+        listed = tmp_path / split / "metadata.jsonl"
+        lines = listed.read_text().splitlines()
+        listed.write_text("\n".join(lines + lines[:7] * 5))
+    again = validate(LitTokenizerProbe({"pixels": Pixels(16, 8)}, ["image_text"]), data, tmp_path)
+    probed = {key for key in once if "/probe_" in key}
+    assert len(probed) == len(asdict(linear_probe(*blobs(64, 1, 0), *blobs(9, 1, 1))))
+    assert {key: again[key] for key in probed} == {key: once[key] for key in probed}
+
+
 def test_the_table_has_a_row_for_each_tokenizer_and_gaps_where_nothing_was_measured() -> None:
     results = {
         "val/drawings/a/psnr": 20.04,
         "val/drawings/a/probe_accuracy": 0.5,
+        "val/drawings/a/probe_standard_error": 0.023,
         "val/drawings/a/probe_majority": 0.4,
         "val/drawings/a/probe_chance": 0.1,
         "val/drawings/b/probe_accuracy": 0.75,
@@ -170,6 +186,7 @@ def test_the_table_has_a_row_for_each_tokenizer_and_gaps_where_nothing_was_measu
         "game PSNR (dB)": ["30.0", ""],
     }
     assert "0.400" in str(table.caption)
+    assert "up to 0.023" in str(table.caption)
 
 
 def test_tokenizers_for_pictures_of_several_sizes_are_refused() -> None:
