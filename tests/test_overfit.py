@@ -64,7 +64,7 @@ def test_memorised_pairs_come_back_from_both_sides(tmp_path: Path) -> None:
     )
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=400,
+        max_steps=500,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,4 +1,4 @@
-"""A further target for an encoder that learns from captions, so that every single token says what is at its place."""
+"""Further targets for an encoder that learns from captions, so that every single token says what is at its place."""
 
 from __future__ import annotations
 
@@ -61,3 +61,27 @@ class MaskedDistillation(nn.Module):
         super().train(mode)
         self.teacher.eval()
         return self
+
+
+class PixelReconstruction(nn.Module):
+    """A linear layer that reads every patch's pixels from its token.
+
+    Captions say little about exact shapes and colours; this keeps in the tokens what a decoder needs to draw them.
+    """
+
+    def __init__(self, siglip: Siglip) -> None:
+        super().__init__()
+        vision = cast(Any, siglip.vision)
+        self.patch: int = vision.patch_embed.patch_size[0]
+        self.prefix: int = vision.num_prefix_tokens
+        self.head = nn.Linear(int(vision.embed_dim), 3 * self.patch**2)
+
+    def forward(self, tokens: Tensor, images: Tensor) -> Tensor:
+        """Mean squared error of pixels in normalised units.
+
+        Args:
+            tokens: (P, N, C) of `Siglip.tokens`.
+            images: (P, 3, size, size), the normalised pictures they were made of.
+        """
+        patches = F.unfold(images, self.patch, stride=self.patch).transpose(1, 2)
+        return F.mse_loss(self.head(tokens[:, self.prefix :]), patches)

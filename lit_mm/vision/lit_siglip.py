@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lit_mm.schedule import WarmupCosine
 from lit_mm.sequence import PackedBatch
-from lit_mm.vision.distillation import MaskedDistillation
+from lit_mm.vision.distillation import MaskedDistillation, PixelReconstruction
 from lit_mm.vision.pairs import Pairs, caption_pairs
 from lit_mm.vision.siglip import (
     Siglip,
@@ -46,6 +46,7 @@ class LitSiglip(pl.LightningModule):
         distillation_weight: weight of the masked self-distillation; 0 leaves it out.
         mask_ratio: share of patches that the student does not see.
         teacher_decay: share of the teacher that a step keeps.
+        reconstruction_weight: weight of the reconstruction of pixels from single tokens; 0 leaves it out.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class LitSiglip(pl.LightningModule):
         distillation_weight: float = 0.0,
         mask_ratio: float = 0.5,
         teacher_decay: float = 0.996,
+        reconstruction_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.siglip = Siglip(siglip)
@@ -67,8 +69,9 @@ class LitSiglip(pl.LightningModule):
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
         self.variation = variation or Variation()
-        self.distillation_weight = distillation_weight
+        self.distillation_weight, self.reconstruction_weight = distillation_weight, reconstruction_weight
         self.distillation = MaskedDistillation(self.siglip, mask_ratio, teacher_decay) if distillation_weight else None
+        self.reconstruction = PixelReconstruction(self.siglip) if reconstruction_weight else None
         self.held_out: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {}
         self.validation_results: dict[str, float] = {}
 
@@ -91,7 +94,7 @@ class LitSiglip(pl.LightningModule):
             )
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
-        """The sigmoid loss and, if it has a weight, the self-distillation.
+        """The sigmoid loss and what else has a weight.
 
         Raises:
             ValueError: no frame of the batch has text in its document.
@@ -101,13 +104,19 @@ class LitSiglip(pl.LightningModule):
             raise ValueError(f"a batch has no picture with a caption; data.sources are {', '.join(batch.sources)}")
         generator = torch.Generator(self.device).manual_seed(batch.seeds[0])
         images = self.siglip.normalised(self.variation(pairs.images, generator))
-        embedded = self.siglip.embed_tokens(self.siglip.tokens(images))
-        loss = contrastive_loss(self.siglip, embedded, self._embed_captions(pairs), pairs.captions)
+        tokens = self.siglip.tokens(images)
+        loss = contrastive_loss(
+            self.siglip, self.siglip.embed_tokens(tokens), self._embed_captions(pairs), pairs.captions
+        )
         self.log("train/sigmoid_loss", loss, prog_bar=True)
         if self.distillation is not None:
             distilled = self.distillation(self.siglip, images, generator)
             self.log("train/distillation_loss", distilled)
             loss = loss + self.distillation_weight * distilled
+        if self.reconstruction is not None:
+            reconstructed = self.reconstruction(tokens, images)
+            self.log("train/reconstruction_loss", reconstructed)
+            loss = loss + self.reconstruction_weight * reconstructed
         self.log("train/temperature", self.siglip.log_temperature.exp())
         self.log("train/bias", self.siglip.bias)
         self.log("train/pairs", float(len(pairs.images)))

@@ -20,7 +20,7 @@ from lit_mm.schedule import WarmupCosine
 from lit_mm.sequence import Document, PackedRow, Text, pack_rows
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Rae
-from lit_mm.vision.distillation import MaskedDistillation
+from lit_mm.vision.distillation import MaskedDistillation, PixelReconstruction
 from lit_mm.vision.encoder import TimmEncoder
 from lit_mm.vision.lit_siglip import LitSiglip
 from lit_mm.vision.siglip import (
@@ -182,6 +182,21 @@ def test_hidden_patches_are_hidden_and_only_they_count() -> None:
     torch.testing.assert_close(loss, torch.stack(errors).mean())
 
 
+def test_reconstruction_compares_each_token_with_its_own_patch() -> None:
+    model = siglip()
+    reconstruction = PixelReconstruction(model)
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, 8:16, 16:24] = 1.0  # the patch in the second row, third column: number 6
+    with torch.no_grad():
+        reconstruction.head.weight.zero_()
+        reconstruction.head.bias.zero_()
+        tokens = torch.zeros(1, 16, 64)
+        assert float(reconstruction(tokens, image)) == pytest.approx(1 / 16)
+        reconstruction.head.weight[:, 0] = 1.0
+        tokens[0, 6, 0] = 1.0
+        assert float(reconstruction(tokens, image)) == 0
+
+
 def test_variation_is_small_never_mirrors_and_comes_from_its_seed() -> None:
     images = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
     images[:, :, :, :16] = 200  # bright on the left
@@ -267,6 +282,7 @@ def test_it_learns_which_name_belongs_to_which_picture(tmp_path: Path, data: Ima
     assert results["val/image_text/image_to_text_r1"] == 1
     assert results["val/image_text/text_to_image_r1"] == 1
     assert lit.distillation is None
+    assert lit.reconstruction is None
     # Independently of the module: the saved pairs' loss by a double loop, from pictures read by hand.
     words = Tokenizer(tmp_path / "tokenizer.json")
     names = [f"{shade} {name}" for name in COLOURS for shade in SHADES]
@@ -282,11 +298,12 @@ def test_it_learns_which_name_belongs_to_which_picture(tmp_path: Path, data: Ima
     assert all(torch.equal(saved[name], tensor) for name, tensor in model.vision.state_dict().items())
 
 
-def test_with_self_distillation_the_teacher_is_saved_and_the_last_norm_stays_plain(
+def test_further_targets_are_learned_too_and_the_last_norm_stays_plain(
     tmp_path: Path, data: ImageTextDataModule
 ) -> None:
-    lit = fit(tmp_path, data, 30, distillation_weight=1.0, teacher_decay=0.9)
+    lit = fit(tmp_path, data, 30, distillation_weight=1.0, teacher_decay=0.9, reconstruction_weight=1.0)
     assert lit.distillation is not None
+    assert lit.reconstruction is not None
     moved = [
         not torch.equal(mine, its)
         for mine, its in zip(lit.distillation.teacher.parameters(), lit.siglip.vision.parameters(), strict=True)
@@ -295,6 +312,11 @@ def test_with_self_distillation_the_teacher_is_saved_and_the_last_norm_stays_pla
     assert torch.equal(lit.siglip.vision.norm.weight, torch.ones(64))
     saved = load_file(tmp_path / "encoder" / "model.safetensors")
     assert all(torch.equal(saved[name], tensor) for name, tensor in lit.distillation.teacher.state_dict().items())
+    pictures = torch.stack([torch.full((3, 32, 32), value) for value in (0.1, 0.9)])
+    images = lit.siglip.normalised(pictures)
+    with torch.no_grad():
+        error = lit.reconstruction(lit.siglip.eval().tokens(images), images)
+    assert float(error) < 0.5 * float(images.var())
 
 
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(tmp_path: Path, data: ImageTextDataModule) -> None:
