@@ -82,7 +82,7 @@ class PictureEvaluation(Callback):
             ).to(module.device)
             read = torch.ones(len(batch.frames), device=module.device)
             tokens += len(batch.predicted_positions)
-            total += float(module.losses(batch, read)[0].sum())
+            total += float(module.losses(batch, read).text.sum())
         return math.exp(min(total / tokens, 50.0))
 
     def _drawings(self, module: Any, documents: Sequence[Document]) -> dict[str, float]:

@@ -17,10 +17,12 @@ class ModelOutput(NamedTuple):
     Attributes:
         text: (T,) float32 loss of each wanted text position where targets were given, else (T, vocabulary) logits.
         visual: (F', N, C) prediction for each wanted frame, in the model's own parameterisation (x or v).
+        expert_loss: () float32, weighted balance and z losses of the experts; 0 without any.
     """
 
     text: Tensor
     visual: Tensor
+    expert_loss: Tensor
 
 
 class MultimodalTransformer(nn.Module):
@@ -70,9 +72,11 @@ class MultimodalTransformer(nn.Module):
         x = self.backbone.embed(tokens)
         visual = self.visual_input(latents, timesteps, read, drawn_frames).to(x.dtype)
         flat = x.flatten(0, 1).index_copy(0, visual_positions.flatten(), visual.flatten(0, 1))
-        hidden = self.backbone(flat.view_as(x), layout).flatten(0, 1)
+        hidden, expert_loss = self.backbone(flat.view_as(x), layout)
+        hidden = hidden.flatten(0, 1)
         drawn = hidden[visual_positions[drawn_frames]]
         return ModelOutput(
             text=self.text_head(hidden[text_positions], targets),
             visual=self.velocity_head(drawn),
+            expert_loss=expert_loss,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,10 +30,25 @@ from lit_mm.vision.latents import FiniteCheck, tokens_from_store
 VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
 
 
+class Losses(NamedTuple):
+    """Of one batch.
+
+    Attributes:
+        text: (T,) of every predicted token.
+        flow: (F',) of every drawn frame.
+        expert: () what the experts add, weighted.
+    """
+
+    text: Tensor
+    flow: Tensor
+    expert: Tensor
+
+
 class LitMultimodal(LightningModule):
     """Next-token prediction on text and flow matching on visual tokens, in one transformer (paper §1.6).
 
-    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks.
+    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks; experts
+    may add balance losses.
 
     Args:
         backbone: the transformer; everything but its vocabulary size.
@@ -72,6 +87,7 @@ class LitMultimodal(LightningModule):
         self.model: MultimodalTransformer
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
         self.gradient_norm = torch.tensor(0.0)
+        self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
         self.validation_results: dict[str, float] = {}
 
     # The data side is told by the CLI how large a picture is and how many tokens it takes.
@@ -148,8 +164,8 @@ class LitMultimodal(LightningModule):
         self.check_finite((latents, read), batch.frame_origins, cached)
         return latents.to(self.dtype), None if read is None else read.to(self.dtype)
 
-    def losses(self, batch: PackedBatch, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Text loss (T,) of every predicted token and flow loss (F',) of every drawn frame.
+    def losses(self, batch: PackedBatch, timesteps: Tensor) -> Losses:
+        """Every token's text loss and every drawn frame's flow loss.
 
         Args:
             batch: packed rows.
@@ -172,20 +188,25 @@ class LitMultimodal(LightningModule):
         )
         drawn = batch.drawn_frames
         flow_losses = self.flow.loss(output.visual, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
-        return output.text, flow_losses
+        return Losses(output.text, flow_losses, output.expert_loss)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""
         timesteps = self.flow.timesteps(batch.seeds, batch.frames_per_row, batch.frames.device, self._shift())
-        text_losses, flow_losses = self.losses(batch, timesteps)
-        self._count(self.train_means, batch, text_losses, flow_losses)
-        text, flow = self._global_means(text_losses, flow_losses)
-        return self.text_weight * text + self.flow_weight * flow
+        losses = self.losses(batch, timesteps)
+        self._count(self.train_means, batch, losses)
+        text, flow = self._global_means(losses.text, losses.flow)
+        return self.text_weight * text + self.flow_weight * flow + losses.expert
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then balance the experts by the load of all ranks and micro-batches of the step."""
+        super().optimizer_step(*args, **kwargs)
+        self.expert_load = self.model.backbone.balance_experts()
 
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same losses on a fixed grid of timesteps with fixed noise."""
         timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
-        self._count(self.val_means, batch, *self.losses(batch, timesteps))
+        self._count(self.val_means, batch, self.losses(batch, timesteps))
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""
@@ -208,10 +229,10 @@ class LitMultimodal(LightningModule):
     def _shift(self) -> float:
         return self.flow.noise_shift(self.vision.num_tokens, self.vision.channels)
 
-    def _count(self, means: SourceMeans, batch: PackedBatch, text_losses: Tensor, flow_losses: Tensor) -> None:
+    def _count(self, means: SourceMeans, batch: PackedBatch, losses: Losses) -> None:
         text_sources = batch.source_ids.flatten()[batch.predicted_positions]
-        means.add("text_loss", text_losses, text_sources, batch.sources)
-        means.add("flow_loss", flow_losses, batch.frame_source_ids[batch.drawn_frames], batch.sources)
+        means.add("text_loss", losses.text, text_sources, batch.sources)
+        means.add("flow_loss", losses.flow, batch.frame_source_ids[batch.drawn_frames], batch.sources)
 
     def _global_means(self, *losses: Tensor) -> list[Tensor]:
         """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs."""

@@ -121,7 +121,7 @@ def gradients(*documents: list[Text | Frame]) -> dict[str, float]:
     """Size of the flow loss's gradient at both projections, for one row of these documents."""
     module = lit(Dual(Negative(), Pixels(16, 8)))
     batch = packed(list(documents), vision=module.vision)
-    _, flow = module.losses(batch, torch.full((len(batch.frames),), 0.5))
+    flow = module.losses(batch, torch.full((len(batch.frames),), 0.5)).flow
     visual = module.model.visual_input
     assert visual.read_linear is not None
     read, drawn = torch.autograd.grad(flow.sum(), (visual.read_linear.weight, visual.linear.weight))

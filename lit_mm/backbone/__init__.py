@@ -1,5 +1,13 @@
+from lit_mm.backbone.experts import ExpertFeedForward
 from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward, ModalityFeedForward
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.transformer import Transformer
 
-__all__ = ["DenseFeedForward", "FeedForward", "ModalityFeedForward", "SequenceLayout", "Transformer"]
+__all__ = [
+    "DenseFeedForward",
+    "ExpertFeedForward",
+    "FeedForward",
+    "ModalityFeedForward",
+    "SequenceLayout",
+    "Transformer",
+]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lit_mm.backbone.attention import Attention
+from lit_mm.backbone.balance import ExpertUse
 from lit_mm.backbone.feed_forward import FeedForward
 from lit_mm.backbone.initialization import init_linear
 from lit_mm.backbone.masks import AttentionMask
@@ -43,7 +44,8 @@ class Block(nn.Module):
         init_linear(self.attention.out.weight, out_std)
         self.feed_forward.reset_parameters(out_std)
 
-    def forward(self, x: Tensor, rotary: Rotary, mask: AttentionMask, routing: Any) -> Tensor:
-        """(B, L, D) to (B, L, D)."""
+    def forward(self, x: Tensor, rotary: Rotary, mask: AttentionMask, routing: Any) -> tuple[Tensor, ExpertUse | None]:
+        """(B, L, D) to (B, L, D), and how experts were used."""
         x = x + self.attention(self.attention_norm(x), rotary, mask)
-        return x + self.feed_forward(self.feed_forward_norm(x), routing)
+        out, use = self.feed_forward(self.feed_forward_norm(x), routing)
+        return x + out, use

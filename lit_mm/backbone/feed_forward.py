@@ -1,4 +1,4 @@
-"""Feed-forward layers: one for all tokens, or one per modality."""
+"""Feed-forward layers: one for all tokens, or one per modality; see `experts.py` for many."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grouped_mm, silu
+from torch.nn.functional import silu
 
+from lit_mm.backbone.balance import ExpertUse
+from lit_mm.backbone.grouped import check_grouped_widths, grouped_linear
 from lit_mm.backbone.initialization import init_linear
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.routing import ModalityRouting
@@ -31,8 +33,8 @@ class FeedForward(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def forward(self, x: Tensor, routing: Any) -> Tensor:
-        """(B, L, D) to (B, L, D), `routing` being what `plan` returned."""
+    def forward(self, x: Tensor, routing: Any) -> tuple[Tensor, ExpertUse | None]:
+        """(B, L, D) to (B, L, D), `routing` being what `plan` returned; and how experts were used, if any."""
 
     @abstractmethod
     def reset_parameters(self, out_std: float | None = None) -> None:
@@ -61,9 +63,9 @@ class DenseFeedForward(FeedForward):
         init_linear(self.up.weight)
         init_linear(self.down.weight, out_std)
 
-    def forward(self, x: Tensor, routing: Any = None) -> Tensor:
+    def forward(self, x: Tensor, routing: Any = None) -> tuple[Tensor, None]:
         """(B, L, D) to (B, L, D)."""
-        return self.down(silu(self.gate(x)) * self.up(x))
+        return self.down(silu(self.gate(x)) * self.up(x)), None
 
 
 class ModalityFeedForward(FeedForward):
@@ -100,42 +102,10 @@ class ModalityFeedForward(FeedForward):
         """Text tokens and padding first, visual tokens behind them."""
         return ModalityRouting.from_visual(layout.visual)
 
-    def forward(self, x: Tensor, routing: ModalityRouting) -> Tensor:
+    def forward(self, x: Tensor, routing: ModalityRouting) -> tuple[Tensor, None]:
         """(B, L, D) to (B, L, D)."""
         tokens = routing.sort(x.flatten(0, 1))
         gate = grouped_linear(tokens, self.gate, routing.offsets)
         up = grouped_linear(tokens, self.up, routing.offsets)
         out = grouped_linear(silu(gate) * up, self.down, routing.offsets)
-        return routing.unsort(out).view_as(x)
-
-
-def check_grouped_widths(dim: int, hidden_dim: int) -> None:
-    """Grouped matrix products need rows of a multiple of 16 bytes, which is 8 numbers of bfloat16.
-
-    Raises:
-        ValueError: a width is no multiple of 8.
-    """
-    for name, width in (("dim", dim), ("feed_forward.hidden_dim", hidden_dim)):
-        if width % 8:
-            raise ValueError(
-                f"model.backbone.{name} is {width}, but rows of a grouped matrix product take multiples of 16 bytes; "
-                f"use a multiple of 8, for instance {8 * -(-width // 8)}"
-            )
-
-
-def grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    """A linear layer per group of consecutive tokens.
-
-    Args:
-        tokens: (T, in_features), group after group.
-        weight: (groups, out_features, in_features).
-        offsets: (groups,) int32, where each group ends.
-
-    Returns:
-        (T, out_features).
-    """
-    # Unlike linear layers, grouped_mm is not among the functions that autocast casts.
-    if torch.is_autocast_enabled(tokens.device.type):
-        dtype = torch.get_autocast_dtype(tokens.device.type)
-        tokens, weight = tokens.to(dtype), weight.to(dtype)
-    return grouped_mm(tokens, weight.mT, offs=offsets)
+        return routing.unsort(out).view_as(x), None

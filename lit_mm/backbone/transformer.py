@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from lit_mm.backbone.balance import ExpertUse
 from lit_mm.backbone.block import Block
+from lit_mm.backbone.experts import ExpertFeedForward
 from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward
 from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.masks import AttentionBackend, build_mask
 from lit_mm.backbone.rotary import Rotary
+
+
+class BackboneOutput(NamedTuple):
+    """What the backbone makes of a batch.
+
+    Attributes:
+        hidden: (B, L, D), normed: what the heads read.
+        expert_loss: () float32, weighted balance and z losses of all layers; 0 without experts.
+    """
+
+    hidden: Tensor
+    expert_loss: Tensor
 
 
 class Transformer(nn.Module):
@@ -57,6 +74,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, dim)
         self.layers = nn.ModuleList(Block(dim, heads, kv_heads, feed_forward, norm_eps) for _ in range(depth))
         self.norm = nn.RMSNorm(dim, eps=norm_eps)
+        self.load: Tensor | None = None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -77,22 +95,44 @@ class Transformer(nn.Module):
         """Text ids (...,) to vectors (..., D)."""
         return self.embedding(tokens)
 
-    def forward(self, x: Tensor, layout: SequenceLayout) -> Tensor:
+    def forward(self, x: Tensor, layout: SequenceLayout) -> BackboneOutput:
         """Contextual vectors of a batch of packed rows.
 
         Args:
             x: (B, L, D), embedded text and visual tokens.
             layout: the documents, frames and positions of the same (B, L).
 
-        Returns:
-            (B, L, D), normed: what the heads read.
+        In training, how experts are used is counted for `balance_experts`.
         """
         mask = build_mask(layout, self.attention_backend)
         rotary = Rotary.from_positions(layout.positions, self.head_dim, self.rope_theta)
         routing = self.layers[0].feed_forward.plan(layout)  # type: ignore[union-attr, operator]
+        uses: list[ExpertUse] = []
         for layer in self.layers:
-            x = layer(x, rotary, mask, routing)
-        return self.norm(x)
+            x, use = layer(x, rotary, mask, routing)
+            if use is not None:
+                uses.append(use)
+        if uses and self.training:
+            load = torch.stack([use.tokens for use in uses])
+            self.load = load if self.load is None else self.load + load
+        return BackboneOutput(self.norm(x), sum((use.loss for use in uses), x.new_zeros((), dtype=torch.float32)))
+
+    @torch.no_grad()
+    def balance_experts(self) -> Tensor | None:
+        """Move the routing biases by the load of all ranks since the last call; to be called after an optimizer step.
+
+        Returns:
+            (layers, 2, E) float32, the text and visual tokens that chose each expert; nothing without experts.
+        """
+        load, self.load = self.load, None
+        if load is None:
+            return None
+        if dist.is_initialized():
+            dist.all_reduce(load)
+        layers = [f for f in (layer.feed_forward for layer in self.layers) if isinstance(f, ExpertFeedForward)]
+        for feed_forward, of_layer in zip(layers, load, strict=True):
+            feed_forward.router.move_bias(of_layer.sum(0), feed_forward.bias_rate)
+        return load
 
 
 def _check_heads(dim: int, heads: int, kv_heads: int) -> None:

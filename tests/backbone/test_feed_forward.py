@@ -24,7 +24,7 @@ def test_modality_equals_a_loop_over_tokens(pattern):
     for p in layer.parameters():
         p.data.normal_()
     x = torch.randn(3, 20, 16, requires_grad=True)
-    out = layer(x, ModalityRouting.from_visual(visual))
+    out, _ = layer(x, ModalityRouting.from_visual(visual))
     weights = torch.randn_like(out)
     gradients = torch.autograd.grad((out * weights).sum(), [x, *layer.parameters()])
 
@@ -47,7 +47,7 @@ def test_modality_equals_a_loop_over_tokens(pattern):
 def test_modalities_share_attention_but_no_feed_forward_weights(random_layout):
     """The visual weights get no gradient from a batch of text, and the text weights do."""
     model = Transformer(50, 64, 2, 4, 2, partial(ModalityFeedForward, hidden_dim=96))
-    model(torch.randn(3, 48, 64), random_layout(0, frames=False)).sum().backward()
+    model(torch.randn(3, 48, 64), random_layout(0, frames=False)).hidden.sum().backward()
     for layer in model.layers:
         text, visual = layer.feed_forward.gate.grad
         assert text.abs().sum() > 0

@@ -22,7 +22,7 @@ def influence(model: Transformer, layout: SequenceLayout, row: int) -> Tensor:
     """(L, L) bool: does the output at q change with the input at k? From exact gradients."""
     length = layout.positions.shape[1]
     x = torch.randn(*layout.positions.shape, 64, requires_grad=True)
-    out = model(x, layout)[row]
+    out = model(x, layout).hidden[row]
     seen = []
     for q in range(length):
         (gradient,) = torch.autograd.grad(out[q].square().sum() + out[q].sum(), x, retain_graph=True)
@@ -49,14 +49,16 @@ def test_gradients_reach_exactly_what_the_mask_allows(random_layout, feed_forwar
 def test_a_packed_document_comes_out_as_it_does_alone(random_layout, feed_forward):
     model, layout = tiny(feed_forward), random_layout(5)
     x = torch.randn(3, 48, 64)
-    packed = model(x, layout)
+    packed = model(x, layout).hidden
     for row in range(3):
         for document in range(int(layout.document_ids[row].max()) + 1):
             own = layout.document_ids[row] == document
             alone = SequenceLayout(
                 layout.document_ids[row, own][None], layout.frame_ids[row, own][None], layout.positions[row, own][None]
             )
-            torch.testing.assert_close(model(x[row, own][None], alone)[0], packed[row, own], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                model(x[row, own][None], alone).hidden[0], packed[row, own], rtol=1e-4, atol=1e-5
+            )
 
 
 def test_padding_stays_finite_and_apart_even_when_it_holds_rubbish(random_layout):
@@ -64,7 +66,7 @@ def test_padding_stays_finite_and_apart_even_when_it_holds_rubbish(random_layout
     padding = layout.document_ids < 0
     x = torch.randn(3, 48, 64)
     rubbish = torch.where(padding[..., None], 1e4 * torch.randn(3, 48, 64), x).requires_grad_()
-    clean, dirty = model(x, layout), model(rubbish, layout)
+    clean, dirty = model(x, layout).hidden, model(rubbish, layout).hidden
     assert dirty.isfinite().all()
     torch.testing.assert_close(dirty[~padding], clean[~padding])
     dirty[~padding].sum().backward()
@@ -76,7 +78,7 @@ def test_a_row_of_nothing_but_padding_is_finite():
     nothing = torch.full((1, 8), -1, dtype=torch.int32)
     layout = SequenceLayout(nothing, nothing, torch.zeros(1, 8, dtype=torch.int64))
     x = torch.randn(1, 8, 64, requires_grad=True)
-    out = tiny()(x, layout)
+    out = tiny()(x, layout).hidden
     out.sum().backward()
     assert out.isfinite().all()
     assert x.grad.isfinite().all()
@@ -114,7 +116,7 @@ def test_text_equals_llama_of_transformers(kv_heads):
     tokens = torch.randint(50, (2, 40))
     text = torch.full((2, 40), -1, dtype=torch.int32)
     layout = SequenceLayout(torch.zeros_like(text), text, torch.arange(40).expand(2, -1))
-    logits = head(ours(ours.embed(tokens), layout))
+    logits = head(ours(ours.embed(tokens), layout).hidden)
     torch.testing.assert_close(logits, theirs(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
@@ -156,10 +158,10 @@ def test_weights_of_a_meta_model_start_like_any_other(feed_forward):
 def test_bfloat16_autocast_follows_float32(random_layout, feed_forward):
     model, layout = tiny(feed_forward), random_layout(2)
     x = torch.randn(3, 48, 64, requires_grad=True)
-    exact = model(x, layout)
+    exact = model(x, layout).hidden
     (exact_gradient,) = torch.autograd.grad(exact.square().sum(), x)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = model(x, layout)
+        rough = model(x, layout).hidden
     (gradient,) = torch.autograd.grad(rough.float().square().sum(), x)
     torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
     assert torch.cosine_similarity(gradient.flatten(), exact_gradient.flatten(), dim=0) > 0.99

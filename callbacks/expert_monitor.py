@@ -1,0 +1,209 @@
+"""How a mixture of experts uses them: load in training, and who chooses whom in validation."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # figures go to files and to TensorBoard, never to a screen
+import matplotlib.pyplot as plt
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lit_mm.backbone.balance import selections, summarise
+from lit_mm.backbone.router import Router
+from lit_mm.backbone.specialisation import KINDS, Specialisation, specialisation, token_kinds
+
+FOLDER = "experts"
+
+
+class ExpertMonitor(Callback):
+    """Shows how experts are used; does nothing in a model without any.
+
+    In training, of all tokens since the last logged step, for each layer: `experts/layer_NN/largest_load` (over the
+    mean load; 1 is even), `load_entropy` (of an even load's, 1 is even), `dead` (experts that no token chose); and the
+    histogram of loads over the mean load.
+
+    In validation, over all validation tokens and for each layer: how many experts are text, multimodal and visual
+    ones, the agreement between reading and drawing, the variation over timesteps, and the same three values of the
+    load, see `specialisation.Specialisation`. They are drawn as a heatmap of scores, layer by expert, and written to
+    `experts/step_NNNNNN.png` and `.json` in the run folder; means over layers join the validation results, so this
+    callback stands before `ResultsTable`.
+    """
+
+    def __init__(self) -> None:
+        self._load: Tensor | None = None
+        self._counts: dict[int, Tensor] = {}
+        self._kinds: Tensor | None = None
+        self._counted: Tensor | None = None
+        self._hooks: list[RemovableHandle] = []
+
+    # ---- training
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add up the load, and log it every so often."""
+        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not step_ended or pl_module.expert_load is None:
+            return
+        load = pl_module.expert_load.sum(1)
+        self._load = load if self._load is None else self._load + load
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        load, self._load = self._load.cpu(), None
+        summary = summarise(load)
+        logged = {}
+        for layer in range(len(load)):
+            name = f"experts/layer_{layer:02d}"
+            logged[f"{name}/largest_load"] = float(summary.largest[layer])
+            logged[f"{name}/load_entropy"] = float(summary.entropy[layer])
+            logged[f"{name}/dead"] = float(summary.dead[layer])
+        pl_module.log_dict(logged, rank_zero_only=True)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for layer, values in enumerate(load / load.mean(-1, keepdim=True)):
+                    logger.experiment.add_histogram(f"experts/layer_{layer:02d}/load", values, trainer.global_step)
+
+    # ---- validation
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the routers, and to what kind each token is."""
+        routers = [module for module in pl_module.model.modules() if isinstance(module, Router)]
+        if not routers:
+            return
+        self._counts = {}
+        self._hooks = [pl_module.model.register_forward_pre_hook(self._note_kinds)]
+        for layer, router in enumerate(routers):
+            self._hooks.append(router.register_forward_hook(self._counter(layer)))
+
+    def _note_kinds(self, module: Any, arguments: tuple[Any, ...]) -> None:
+        _, layout, _, timesteps, visual_positions, _, drawn_frames, *_ = arguments
+        self._kinds = token_kinds(visual_positions, drawn_frames, timesteps, layout.document_ids.numel())
+        self._counted = (layout.document_ids >= 0).flatten().float()
+
+    def _counter(self, layer: int) -> Any:
+        def count(router: Router, arguments: Any, choice: Any) -> None:
+            found = selections(choice.experts, self._kinds, self._counted, len(router.bias), KINDS).double()
+            self._counts[layer] = self._counts[layer] + found if layer in self._counts else found
+
+        return count
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All validation tokens have been seen; other callbacks may use the model from now on."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and log what was counted."""
+        if not self._counts:
+            return
+        counts = torch.stack([self._counts[layer] for layer in sorted(self._counts)])
+        self._counts = {}
+        if dist.is_initialized():
+            dist.all_reduce(counts)
+        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        found = specialisation(counts.cpu())
+        pl_module.validation_results.update(overall(found))
+        if not trainer.is_global_zero:
+            return
+        figure = draw(found)
+        for logger in trainer.loggers:
+            logger.log_metrics(overall(found), step=trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("experts/specialisation", figure, trainer.global_step, close=False)
+        if run:
+            folder = Path(run) / FOLDER
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"step_{trainer.global_step:06d}"
+            figure.savefig(folder / f"{name}.png")
+            (folder / f"{name}.json").write_text(json.dumps(as_json(found)) + "\n", encoding="utf-8")
+        plt.close(figure)
+        if trainer.state.fn == "validate":
+            Console().print(table(found))
+
+
+def overall(found: Specialisation) -> dict[str, float]:
+    """Means over the layers, and of the load the worst layer's."""
+    return {
+        "val/experts/text_share": float((found.text / found.score.shape[-1]).mean()),
+        "val/experts/multimodal_share": float((found.multimodal / found.score.shape[-1]).mean()),
+        "val/experts/visual_share": float((found.visual / found.score.shape[-1]).mean()),
+        "val/experts/agreement": float(found.agreement.nanmean()),
+        "val/experts/timestep_variation": float(found.timestep_variation.nanmean()),
+        "val/experts/largest_load": float(found.largest.max()),
+        "val/experts/load_entropy": float(found.entropy.min()),
+        "val/experts/dead": float(found.dead.sum()),
+    }
+
+
+def as_json(found: Specialisation) -> dict[str, Any]:
+    """Every field as lists, with null for what is not a number."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(v) for v in value]
+        return None if isinstance(value, float) and math.isnan(value) else value
+
+    return {name: plain(value.tolist()) for name, value in found._asdict().items()}
+
+
+def draw(found: Specialisation) -> Figure:
+    """Scores of all experts, each layer's sorted, and how many experts of each kind a layer has."""
+    layers = len(found.score)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 1.5 + 0.3 * layers), width_ratios=(3, 1), layout="constrained"
+    )
+    image = left.imshow(
+        found.score.sort(-1, descending=True).values,
+        cmap="RdBu_r",
+        vmin=-1,
+        vmax=1,
+        aspect="auto",
+        interpolation="none",
+    )
+    left.set(xlabel="expert, sorted by score", ylabel="layer", yticks=range(layers))
+    figure.colorbar(image, ax=left, label="visual  ←  score  →  text")
+    start = torch.zeros(layers)
+    for name, counts, colour in (
+        ("text", found.text, "#b2182b"),
+        ("multimodal", found.multimodal, "#cccccc"),
+        ("visual", found.visual, "#2166ac"),
+    ):
+        right.barh(range(layers), counts, left=start, label=name, color=colour)
+        start = start + counts
+    right.set(xlabel="experts", yticks=range(layers))
+    right.invert_yaxis()
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
+    return figure
+
+
+def table(found: Specialisation) -> Table:
+    """One row per layer."""
+    shown = Table(
+        "layer", "text", "multimodal", "visual", "agreement", "variation over t", "largest load", "entropy", "dead",
+        title="experts",
+    )  # fmt: skip
+    for layer in range(len(found.score)):
+        shown.add_row(
+            str(layer),
+            *(str(int(column[layer])) for column in (found.text, found.multimodal, found.visual)),
+            *(
+                f"{float(c[layer]):.3f}"
+                for c in (found.agreement, found.timestep_variation, found.largest, found.entropy)
+            ),
+            str(int(found.dead[layer])),
+        )
+    return shown
