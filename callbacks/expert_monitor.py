@@ -7,10 +7,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # figures go to files and to TensorBoard, never to a screen
-import matplotlib.pyplot as plt
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -123,14 +119,13 @@ class ExpertMonitor(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(overall(found), step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure("experts/specialisation", figure, trainer.global_step, close=False)
+                logger.experiment.add_figure("experts/specialisation", figure, trainer.global_step)
         if run:
             folder = Path(run) / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{trainer.global_step:06d}"
             figure.savefig(folder / f"{name}.png")
             (folder / f"{name}.json").write_text(json.dumps(as_json(found)) + "\n", encoding="utf-8")
-        plt.close(figure)
         if trainer.state.fn == "validate":
             Console().print(table(found))
 
@@ -163,9 +158,8 @@ def as_json(found: Specialisation) -> dict[str, Any]:
 def draw(found: Specialisation) -> Figure:
     """Scores of all experts, each layer's sorted, and how many experts of each kind a layer has."""
     layers = len(found.score)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 1.5 + 0.3 * layers), width_ratios=(3, 1), layout="constrained"
-    )
+    figure = Figure(figsize=(10, 1.5 + 0.3 * layers), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 1))
     image = left.imshow(
         found.score.sort(-1, descending=True).values,
         cmap="RdBu_r",

@@ -94,6 +94,10 @@ class ExpertFeedForward(FeedForward):
         """Which tokens are visual, and which are padding."""
         return TokenKinds(layout.visual.flatten().long(), (layout.document_ids >= 0).flatten().float())
 
+    def balance(self, load: Tensor) -> None:
+        """Move the routing bias by the sign of every expert's error."""
+        self.router.move_bias(load, self.bias_rate)
+
     def forward(self, x: Tensor, routing: TokenKinds) -> tuple[Tensor, ExpertUse]:
         """(B, L, D) to (B, L, D)."""
         tokens = x.flatten(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from lit_mm.backbone.balance import ExpertUse
-from lit_mm.backbone.grouped import check_grouped_widths, grouped_linear
+from lit_mm.backbone.grouped import check_grouped_widths, grouped_swiglu
 from lit_mm.backbone.initialization import init_linear
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.routing import ModalityRouting
@@ -35,6 +35,10 @@ class FeedForward(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, routing: Any) -> tuple[Tensor, ExpertUse | None]:
         """(B, L, D) to (B, L, D), `routing` being what `plan` returned; and how experts were used, if any."""
+
+    def balance(self, load: Tensor) -> None:
+        """Even out the use of experts, `load` (E,) being the tokens of each in the last step. Nothing by default."""
+        return None
 
     @abstractmethod
     def reset_parameters(self, out_std: float | None = None) -> None:
@@ -105,7 +109,5 @@ class ModalityFeedForward(FeedForward):
     def forward(self, x: Tensor, routing: ModalityRouting) -> tuple[Tensor, None]:
         """(B, L, D) to (B, L, D)."""
         tokens = routing.sort(x.flatten(0, 1))
-        gate = grouped_linear(tokens, self.gate, routing.offsets)
-        up = grouped_linear(tokens, self.up, routing.offsets)
-        out = grouped_linear(silu(gate) * up, self.down, routing.offsets)
+        out = grouped_swiglu(tokens, self.gate, self.up, self.down, routing.offsets)
         return routing.unsort(out).view_as(x), None

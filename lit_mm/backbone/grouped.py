@@ -50,8 +50,8 @@ class GroupedSwiGLU(nn.Module):
         sizes = sizes.scatter_add_(0, experts.flatten(), torch.ones_like(order, dtype=torch.int32))
         offsets = sizes.cumsum(0, dtype=torch.int32)
         inputs = SortedCopies.apply(tokens, order, inverse, chosen)
-        inner = silu(grouped_linear(inputs, self.gate, offsets)) * grouped_linear(inputs, self.up, offsets)
-        out = grouped_linear(inner, self.down, offsets).index_select(0, inverse).view(count, chosen, -1)
+        out = grouped_swiglu(inputs, self.gate, self.up, self.down, offsets)
+        out = out.index_select(0, inverse).view(count, chosen, -1)
         return torch.bmm(weights.to(out.dtype).unsqueeze(1), out).squeeze(1)
 
 
@@ -92,6 +92,23 @@ def check_grouped_widths(dim: int, hidden_dim: int, width: str = "feed_forward.h
                 f"model.backbone.{name} is {value}, but rows of a grouped matrix product take multiples of 16 bytes; "
                 f"use a multiple of 8, for instance {8 * -(-value // 8)}"
             )
+
+
+def grouped_swiglu(tokens: Tensor, gate: Tensor, up: Tensor, down: Tensor, offsets: Tensor) -> Tensor:
+    """A SwiGLU per group of consecutive tokens.
+
+    Args:
+        tokens: (T, D), group after group.
+        gate: (groups, H, D).
+        up: (groups, H, D).
+        down: (groups, D, H).
+        offsets: (groups,) int32, where each group ends.
+
+    Returns:
+        (T, D).
+    """
+    inner = silu(grouped_linear(tokens, gate, offsets)) * grouped_linear(tokens, up, offsets)
+    return grouped_linear(inner, down, offsets)
 
 
 def grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:

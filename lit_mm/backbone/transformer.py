@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lit_mm.backbone.balance import ExpertUse
 from lit_mm.backbone.block import Block
-from lit_mm.backbone.experts import ExpertFeedForward
 from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward
 from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.backbone.layout import SequenceLayout
@@ -129,9 +128,8 @@ class Transformer(nn.Module):
             return None
         if dist.is_initialized():
             dist.all_reduce(load)
-        layers = [f for f in (layer.feed_forward for layer in self.layers) if isinstance(f, ExpertFeedForward)]
-        for feed_forward, of_layer in zip(layers, load, strict=True):
-            feed_forward.router.move_bias(of_layer.sum(0), feed_forward.bias_rate)
+        for layer, of_layer in zip(self.layers, load, strict=True):
+            layer.feed_forward.balance(of_layer.sum(0))  # type: ignore[union-attr, operator]
         return load
 
 

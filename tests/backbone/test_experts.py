@@ -283,23 +283,30 @@ def test_half_precision_weights_keep_the_bias_in_float32():
     torch.testing.assert_close(layer.router.bias, torch.tensor([-0.3] + [0.3] * 6))
 
 
-@pytest.mark.parametrize(
-    ("experts", "active", "granularity", "billions"),
-    [(32, 16, 16, 2.305), (64, 16, 16, 3.915), (128, 16, 16, 7.138), (256, 16, 16, 13.59), (512, 16, 16, 26.48), (1008, 16, 16, 51.46)]
-    + [(16 * g, g, g, 13.59) for g in (4, 32, 64)],
-)  # fmt: skip
-def test_the_papers_parameter_counts(experts, active, granularity, billions):
-    layer = partial(ExpertFeedForward, experts=experts, active=active, granularity=granularity)
+SPARSITY = {(experts, 16, 16): None for experts in (64, 128, 512)} | {
+    (32, 16, 16): "2.305", (256, 16, 16): "13.59", (1008, 16, 16): "51.46",
+}  # fmt: skip
+GRANULARITY = {(16 * g, g, g): "13.6" for g in (1, 4, 32, 64)}
+
+
+@pytest.mark.parametrize(("numbers", "published"), (SPARSITY | GRANULARITY).items())
+def test_the_papers_parameter_counts(numbers, published):
+    experts, active, granularity = numbers
+    shared = "none" if active == 1 else "modality"
+    layer = partial(ExpertFeedForward, experts=experts, active=active, granularity=granularity, shared=shared)
     with torch.device("meta"):
         model, head = Transformer(128_256, feed_forward=layer), TextHead(2048, 128_256)
         dense = Transformer(128_256, feed_forward=DenseFeedForward)
     total = sum(p.numel() for module in (model, head) for p in module.parameters())
-    assert total / 1e9 == pytest.approx(billions, rel=3e-3)
-    one = model.layers[0].feed_forward
-    inactive = 16 * (experts - active) * 3 * 2048 * one.expert_dim
-    router = 16 * one.routed * 2048
-    active_total = total - inactive - router
-    assert active_total == sum(p.numel() for module in (dense, head) for p in module.parameters())
+    expert, attention = 3 * 2048 * (8192 // granularity), 2048 * (2048 + 512 + 512 + 2048)
+    router = 2048 * (experts - (0 if active == 1 else 2))
+    assert total == 2 * 128_256 * 2048 + 16 * (attention + experts * expert + router + 2 * 2048) + 2048
+    if published:
+        assert f"{total / 1e9:.{len(published.split('.')[1])}f}" == published
+    used = total - 16 * ((experts - active) * expert + router)
+    assert used == sum(p.numel() for module in (dense, head) for p in module.parameters()), (
+        "a token uses what dense does"
+    )
 
 
 @pytest.mark.parametrize(
