@@ -1,12 +1,14 @@
 """Validation results per source: a table on the screen, a line of JSON in the run folder.
 
 `python -m callbacks.results_table runs/demo` shows the first and last validation of a run again, and with several run
-folders the last one of each side by side.
+folders the last one of each side by side. A folder of runs (`runs/dense` with `version_0`, `version_1` …) stands for
+the mean and the standard deviation over its runs, which differ in their seeds, say.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -59,29 +61,66 @@ def _at(step: int) -> str:
     return f"step {step}"
 
 
-def table(validations: dict[str, dict[str, float]]) -> Table:
-    """One row per source and metric, one column per validation (its heading, and its values)."""
+def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[str, float]] | None = None) -> Table:
+    """One row per source and metric, one column per validation (its heading, and its values; and their deviations)."""
     shown = Table("source", "metric", *validations, title="validation")
     keys = {key for values in validations.values() for key in values}
     for key in sorted(keys):
         parts = key.split("/")
         source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
-        cells = (f"{values[key]:.4g}" if key in values else "" for values in validations.values())
+        cells = []
+        for heading, values in validations.items():
+            deviation = (deviations or {}).get(heading, {}).get(key)
+            cells.append(f"{values[key]:.4g}" if key in values else "")
+            cells[-1] += "" if deviation is None else f" ± {deviation:.2g}"
         shown.add_row(source, metric, *cells)
     return shown
 
 
+def read(run: Path) -> list[dict[str, float]]:
+    """Every validation of a run folder.
+
+    Raises:
+        ValueError: the folder is not a run's, or has none.
+    """
+    file = run / FILE
+    if not file.is_file() or not (text := file.read_text(encoding="utf-8").strip()):
+        raise ValueError(f"'{run}' has no {FILE}; give a run folder, or a folder of runs, that was validated")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def last_of(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
+    """Heading, values and deviations of a run's last validation, or of those of all runs in a folder."""
+    runs = [folder] if (folder / FILE).exists() else sorted(folder.glob("version_*")) or [folder]
+    found = [read(run)[-1] for run in runs]
+    steps = sorted({int(values["step"]) for values in found})
+    if len(steps) > 1:
+        raise ValueError(f"the runs in '{folder}' were last validated at steps {steps}; only equally long ones compare")
+    keys = [key for key in found[0] if key != "step" and all(key in values for values in found)]
+    columns = {key: [values[key] for values in found] for key in keys}
+    means = {key: statistics.fmean(values) for key, values in columns.items()}
+    if len(found) == 1:
+        return f"{folder}, {_at(steps[0])}", means, {}
+    deviations = {key: statistics.stdev(values) for key, values in columns.items()}
+    return f"{folder}, {_at(steps[0])}, {len(found)} runs", means, deviations
+
+
 def show(folders: list[str]) -> None:
     """First and last validation of one run folder, or the last ones of several, side by side."""
-    found = {}
-    for folder in folders:
-        lines = (Path(folder) / FILE).read_text(encoding="utf-8").splitlines()
-        for line in lines[-1:] if len(folders) > 1 else (lines[0], lines[-1]):
-            values = json.loads(line)
-            step = _at(int(values.pop("step")))
-            found[f"{folder}, {step}" if len(folders) > 1 else step] = values
-    Console().print(table(found))
+    means, deviations = {}, {}
+    if len(folders) == 1 and (Path(folders[0]) / FILE).exists():
+        validations = read(Path(folders[0]))
+        for values in (validations[0], validations[-1]):
+            means[_at(int(values["step"]))] = {key: value for key, value in values.items() if key != "step"}
+    else:
+        for folder in folders:
+            heading, values, spread = last_of(Path(folder))
+            means[heading], deviations[heading] = values, spread
+    Console().print(table(means, deviations))
 
 
 if __name__ == "__main__":
-    show(sys.argv[1:])
+    try:
+        show(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -80,6 +80,64 @@ def test_a_checkpoint_of_another_shape_is_refused(
     assert "checkpoint" in said
 
 
+WITH_EXPERTS = [a for a in SMALL if "hidden_dim" not in a]
+WITH_EXPERTS.insert(0, "--model.backbone=configs/backbone/experts.yaml")
+
+
+def experts(capsys: pytest.CaptureFixture[str], *args: str, first: str = "fit") -> str:
+    """What the program says last when it refuses a mixture of experts."""
+    with pytest.raises(SystemExit) as exit_:
+        main([first, "--config=configs/tiny.yaml", *WITH_EXPERTS, "--trainer.max_steps=1", *args])
+    assert exit_.value.code not in (0, None)
+    return exit_.value.code if isinstance(exit_.value.code, str) else capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ["--model.backbone.feed_forward.active=40"],
+            ["feed_forward.active is 40", "experts: 32 only 30", "41 or more"],
+        ),
+        (["--model.backbone.feed_forward.granularity=64"], ["granularity is 64", "width is 4", "multiple of 8"]),
+        (["--model.backbone.feed_forward.shared=all"], ["shared", "all", "modality"]),
+    ],
+)
+def test_experts_that_cannot_hold_are_refused(
+    args: list[str],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    said = experts(capsys, *args, f"--trainer.logger.save_dir={tmp_path}")
+    for word in words:
+        assert word in said
+    assert "Traceback" not in said
+
+
+def test_a_checkpoint_with_another_number_of_experts_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    logs = f"--trainer.logger.save_dir={tmp_path}"
+    saving = [
+        "--trainer.callbacks+=ModelCheckpoint",
+        f"--trainer.callbacks.dirpath={tmp_path}",
+        "--trainer.callbacks.every_n_train_steps=1",
+    ]
+    main(["fit", "--config=configs/tiny.yaml", *WITH_EXPERTS, logs, *saving, "--trainer.max_steps=1"])
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    more = "--model.backbone.feed_forward.experts=40"
+    for first in ("fit", "validate"):
+        said = experts(capsys, logs, f"--ckpt_path={checkpoint}", more, first=first)
+        # of 32 and of 40 experts, two are shared
+        assert "the checkpoint's 'model.backbone.layers.0.feed_forward.router.weight' is (30, 64)" in said
+        assert "the configured model's is (38, 64)" in said
+        assert "Traceback" not in said
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """A picture folder of which one file in five is cut in the middle."""

@@ -50,6 +50,7 @@ def test_validate_runs(trained: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         assert results[f"val/{source}/text_loss"] > 0
     assert 0 < results["val/text/bits_per_byte"] < 4
     assert results["val/action_video/flow_loss"] > 0
+    assert list(tmp_path.rglob("config_validate.yaml"))
 
 
 def test_predict_answers_every_prompt(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
