@@ -67,7 +67,7 @@ class ExpertFeedForward(FeedForward):
         shared: Shared = "modality",
         scores: Scores = "softmax",
         renormalise: bool = True,
-        bias_rate: float = 1e-3,
+        bias_rate: float = 1e-2,
         balance_weight: float = 0.0,
         z_weight: float = 0.0,
     ) -> None:
