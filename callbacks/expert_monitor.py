@@ -76,11 +76,11 @@ class ExpertMonitor(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the routers, and to what kind each token is."""
-        routers = [module for module in pl_module.model.modules() if isinstance(module, Router)]
+        routers = [module for module in pl_module.used_model.modules() if isinstance(module, Router)]
         if not routers:
             return
         self._counts = {}
-        self._hooks = [pl_module.model.register_forward_pre_hook(self._note_kinds)]
+        self._hooks = [pl_module.used_model.register_forward_pre_hook(self._note_kinds)]
         for layer, router in enumerate(routers):
             self._hooks.append(router.register_forward_hook(self._counter(layer)))
 

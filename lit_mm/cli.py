@@ -10,15 +10,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile
+from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.sequence import show_row
 
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
@@ -75,6 +76,14 @@ class LitCLI(LightningCLI):
         else:
             super().parse_arguments(parser, given)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them."""
+        plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, CheckpointFiles()]
+        return super().instantiate_trainer(plugins=plugins, **kwargs)
+
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
         rows = self.config[subcommand].pop("print_rows")
@@ -102,10 +111,9 @@ def print_rows(data: DocumentDataModule, count: int) -> None:
 
 def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     path = _option(args, "--ckpt_path")
-    if path is None or not Path(path).is_file():
+    if path is None or not (Path(path).is_file() or is_sharded(Path(path))):
         return args
-    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=False)
-    text = checkpoint.get(CONFIG_KEY)
+    text = read_header(Path(path)).get(CONFIG_KEY)
     if text is None:
         return args
     config = {k: v for k, v in yaml.safe_load(text).items() if k in _SHARED_KEYS}
@@ -126,7 +134,7 @@ def _option(args: list[str], name: str) -> str | None:
 def main(args: list[str] | None = None) -> None:
     """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
 
-    With the environment variable JSONARGPARSE_DEBUG set, the traceback is shown too.
+    With the environment variable LIT_MM_TRACEBACK set, the traceback is shown too.
     """
     _quieten()
     try:
@@ -143,7 +151,7 @@ def main(args: list[str] | None = None) -> None:
             args=args,
         )
     except _MISTAKES as error:
-        if os.environ.get("JSONARGPARSE_DEBUG"):
+        if os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sentence = str(_first_cause(error)).strip().splitlines()[-1]
         sys.exit(f"error: {sentence.removeprefix(_FROM_A_WORKER)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.transformer import Transformer
@@ -20,6 +21,8 @@ from lit_mm.generation.answers import answer
 from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
+from lit_mm.parallel import Fsdp2Strategy, Parallelize
+from lit_mm.parallel.checkpoint_files import AVERAGED, has_average
 from lit_mm.prompt import Answer, Prompt
 from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
@@ -61,6 +64,7 @@ class LitMultimodal(LightningModule):
         flow_weight: λ of the flow loss.
         optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
         schedule: of the learning rate.
+        parallelize: activation checkpointing and compilation.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class LitMultimodal(LightningModule):
         flow_weight: float = 3.0,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
         schedule: WarmupCosine | None = None,
+        parallelize: Parallelize | None = None,
     ) -> None:
         super().__init__()
         self.make_backbone, self.vocab_size = backbone, vocab_size
@@ -84,11 +89,16 @@ class LitMultimodal(LightningModule):
         self.text_weight, self.flow_weight = text_weight, flow_weight
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
+        self.parallelize = parallelize or Parallelize()
         self.model: MultimodalTransformer
+        self.averages_weights = False  # set by callbacks.weight_averaging before the model is built
+        self.averaged: MultimodalTransformer | None = None
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
         self.gradient_norm = torch.tensor(0.0)
         self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
         self.validation_results: dict[str, float] = {}
+        self.register_state_dict_post_hook(_leave_vision_out)
+        self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
 
     # The data side is told by the CLI how large a picture is and how many tokens it takes.
     @property
@@ -107,10 +117,35 @@ class LitMultimodal(LightningModule):
         """Build the trainable part; called inside the strategy's context, so that it may be made sharded."""
         if hasattr(self, "model"):
             return
-        read_channels = self.vision.read_channels if self.vision.reads_apart else None
-        backbone = self.make_backbone(self.vocab_size)
-        self.model = MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels)
+        self.model = self._build()
         self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
+        if self.averages_weights:
+            self.averaged = self._build().requires_grad_(False)
+            self.restart_average()
+
+    def _build(self) -> MultimodalTransformer:
+        read_channels = self.vision.read_channels if self.vision.reads_apart else None
+        with torch.device("meta"):
+            backbone = self.make_backbone(self.vocab_size)
+            model = MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels)
+        strategy = self.trainer.strategy if self._trainer is not None else None
+        if isinstance(strategy, Fsdp2Strategy):
+            self.parallelize(model, strategy.parameter_device, strategy.shard)
+        else:
+            self.parallelize(model, torch.get_default_device())
+        return model
+
+    @property
+    def used_model(self) -> MultimodalTransformer:
+        """The model in use: outside of training the one with averaged weights, if there is one."""
+        return self.model if self.training or self.averaged is None else self.averaged
+
+    @torch.no_grad()
+    def restart_average(self) -> None:
+        """Let the averaged weights begin at the present ones."""
+        assert self.averaged is not None
+        for average, value in zip(tensors(self.averaged), tensors(self.model), strict=True):
+            average.copy_(value)
 
     def setup(self, stage: str) -> None:
         """Check that the model's vocabulary is the tokenizer's."""
@@ -151,7 +186,8 @@ class LitMultimodal(LightningModule):
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        self.gradient_norm = nn.utils.clip_grad_norm_(trained, gradient_clip_val or math.inf)
+        norm = nn.utils.clip_grad_norm_(trained, gradient_clip_val or math.inf)
+        self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     # ---- the two losses
 
@@ -175,7 +211,7 @@ class LitMultimodal(LightningModule):
         noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
         timesteps = timesteps.masked_fill(batch.frame_clean, 1.0)
         noised = self.flow.noised(latents, noise, timesteps)
-        output = self.model(
+        output = self.used_model(
             batch.tokens,
             SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
             noised,
@@ -249,7 +285,7 @@ class LitMultimodal(LightningModule):
 
     def decoder(self) -> Decoder:
         """Writes text and draws frames with the present weights."""
-        return Decoder(self.model, self.vision, self.flow, self.sampler, self.tokenizer)
+        return Decoder(self.used_model, self.vision, self.flow, self.sampler, self.tokenizer)
 
     def predict_step(self, prompt: Prompt, batch_idx: int) -> Answer:
         """Answer one prompt."""
@@ -258,32 +294,60 @@ class LitMultimodal(LightningModule):
     # ---- checkpoints: the frozen tokenizer is named in them, not stored
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen visual tokenizer out and record its fingerprint."""
+        """Record the visual tokenizer's fingerprint."""
         self.check_finite.flush()  # what a picture without finite latents has spoilt is not saved
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("vision.")}
         checkpoint["vision"] = self.vision.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse other visual tokens and other shapes; put the tokenizer's weights where the loader looks for them."""
+        """Refuse other visual tokens and other shapes."""
+        self.check_vision(checkpoint)
+        weights = checkpoint.get("state_dict")
+        if weights is None:  # the strategy has loaded them
+            return
+        self.check_shapes({name: value.shape for name, value in weights.items()})
+        if not has_average(weights):
+            weights |= {AVERAGED + name.removeprefix(_MODEL): value for name, value in weights.items()}
+        if self.averaged is None:
+            for name in [name for name in weights if name.startswith(AVERAGED)]:
+                del weights[name]
+
+    def check_vision(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint that was trained on other visual tokens."""
         if checkpoint["vision"] != self.vision.fingerprint():
             raise ValueError(
                 f"the checkpoint was trained on the visual tokens of '{checkpoint['vision']}', but model.vision is "
                 f"'{self.vision.fingerprint()}': {_ADVICE}"
             )
-        own = self.state_dict()
-        for name, value in checkpoint["state_dict"].items():
+
+    def check_shapes(self, saved: Mapping[str, torch.Size]) -> None:
+        """Refuse a checkpoint whose parameters are others, or of other shapes, than the model's."""
+        own = {name: value.shape for name, value in self.state_dict().items() if not name.startswith(AVERAGED)}
+        saved = {name: shape for name, shape in saved.items() if not name.startswith(AVERAGED)}
+        for name, shape in saved.items():
             if name not in own:
                 raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {_ADVICE}")
-            if own[name].shape != value.shape:
+            if own[name] != shape:
                 raise ValueError(
-                    f"the checkpoint's '{name}' is {tuple(value.shape)}, the configured model's is "
-                    f"{tuple(own[name].shape)}: {_ADVICE}"
+                    f"the checkpoint's '{name}' is {tuple(shape)}, the configured model's is {tuple(own[name])}: "
+                    f"{_ADVICE}"
                 )
-        vision = {k: v for k, v in own.items() if k.startswith("vision.")}
-        missing = [name for name in own if name not in checkpoint["state_dict"] and name not in vision]
+        missing = [name for name in own if name not in saved]
         if missing:
             raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {_ADVICE}")
-        checkpoint["state_dict"].update(vision)
+
+
+_VISION, _MODEL = "vision.", "model."
+
+
+def tensors(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers, of which a sharded model has its own shards."""
+    found = [*model.parameters(), *model.buffers()]
+    return [t.data.to_local() if isinstance(t.data, DTensor) else t.data for t in found]
+
+
+def _leave_vision_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    for name in [name for name in state if name.startswith(prefix + _VISION)]:
+        del state[name]
 
 
 _ADVICE = "use the configuration it was trained with (it is inside: give --ckpt_path without --config)"

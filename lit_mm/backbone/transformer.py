@@ -84,11 +84,18 @@ class Transformer(nn.Module):
         variance at the top stays what one output would give, whatever the depth (GPT-2; Llama 3 training codes do
         the same). Norms start at 1.
         """
-        init_linear(self.embedding.weight)
-        out_std = STD / math.sqrt(2 * max(1, len(self.layers)))
+        self.reset_embedding()
         for layer in self.layers:
-            layer.reset_parameters(out_std)  # type: ignore[operator]
+            self.reset_block(layer)
         self.norm.reset_parameters()
+
+    def reset_embedding(self) -> None:
+        """Fresh weights for the token embedding."""
+        init_linear(self.embedding.weight)
+
+    def reset_block(self, block: nn.Module) -> None:
+        """Fresh weights for one of the blocks."""
+        block.reset_parameters(STD / math.sqrt(2 * max(1, len(self.layers))))  # type: ignore[operator]
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Text ids (...,) to vectors (..., D)."""

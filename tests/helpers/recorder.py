@@ -26,6 +26,7 @@ class Recorder(Callback):
         record = {
             "step": trainer.global_step,
             "loss": float(outputs["loss"]).hex(),
+            "gradient_norm": float(pl_module.gradient_norm).hex(),
             "rows": rows,
             "learning_rate": float(group["lr"]).hex(),
             "weight_decay": group["weight_decay"],

@@ -1,0 +1,94 @@
+"""Activation checkpointing, compilation and sharding of the model, in this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from lit_mm.model import MultimodalTransformer
+
+Recomputed = Literal["none", "all", "selective"]
+Shard = Callable[[nn.Module], None]
+
+# Results of these are kept by selective checkpointing: they take most of the time to compute again.
+_KEPT = {
+    torch.ops.aten.mm.default,
+    torch.ops.aten._grouped_mm.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.higher_order.flex_attention,
+}
+
+
+@dataclass
+class Parallelize:
+    """What is done to the blocks before they are sharded.
+
+    Args:
+        recompute: activation checkpointing: `all` computes the inside of blocks again in the backward pass; `selective`
+            keeps the results of matrix products and attention and computes only the rest again; `none` keeps
+            everything.
+        every: of how many blocks one is checkpointed; 1 checkpoints all of them.
+        compile: whether each block is compiled, in place, so that names of parameters stay as they are.
+    """
+
+    recompute: Recomputed = "none"
+    every: int = 1
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"model.parallelize.every is {self.every}; use 1 to checkpoint every block, or more")
+
+    def __call__(self, model: MultimodalTransformer, device: torch.device, shard: Shard | None = None) -> None:
+        """Prepare a model that was built on the meta device, and give it its weights.
+
+        One part after another gets storage, then weights, and is sharded before the next: no process ever holds the
+        whole model, and the weights of a seed are the same however many processes there are.
+
+        Args:
+            model: on the meta device.
+            device: where its parameters go.
+            shard: shards one module over the processes.
+        """
+        for number, block in enumerate(model.backbone.layers):
+            if self.recompute != "none" and number % self.every == 0:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False, **self._context())
+            if self.compile:
+                block.compile()
+        for part, reset, apart in _parts(model):
+            part.to_empty(device=device)
+            reset()
+            if shard is not None and apart:
+                shard(part)
+        if shard is not None:
+            shard(model)
+
+    def _context(self) -> dict[str, Any]:
+        if self.recompute == "all":
+            return {}
+        return {"context_fn": partial(create_selective_checkpoint_contexts, _keep_products)}
+
+
+def _keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None], bool]]:
+    """Every part of the model, what gives it fresh weights, and whether it is a unit of sharding of its own."""
+    backbone = model.backbone
+    yield backbone.embedding, backbone.reset_embedding, True
+    for block in backbone.layers:
+        yield block, partial(backbone.reset_block, block), True
+    yield backbone.norm, backbone.norm.reset_parameters, False
+    yield model.visual_input, model.visual_input.reset_parameters, False
+    yield model.velocity_head, model.velocity_head.reset_parameters, False
+    yield model.text_head, model.text_head.reset_parameters, True

@@ -1,0 +1,126 @@
+"""Fully sharded data parallelism through Lightning: `--trainer.strategy fsdp2`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+
+from lit_mm.parallel.checkpoint_files import has_average, read_header, replace, reserve, shapes
+
+Copies = int | Literal["nodes"]
+
+
+class Fsdp2Strategy(ModelParallelStrategy):
+    """FSDP2: parameters, gradients and optimizer states are shared out over all processes.
+
+    Works on GPUs and, with gloo, on CPUs. In `bf16-mixed` precision parameters are gathered in bfloat16, gradients are
+    summed in float32 and the optimizer works on float32 shards.
+
+    Args:
+        copies: of the model. Each is sharded over world size / copies processes, and gradients are averaged over the
+            copies (HSDP): `nodes` keeps one copy in every node, so that only gradients travel between nodes.
+        reshard_after_forward: whether gathered parameters of a block are dropped after its forward pass and gathered
+            again for the backward pass: less memory, more communication.
+        cpu_offload: whether parameters and optimizer states live in host memory.
+        save_distributed_checkpoint: whether every process writes its own shard into a folder; otherwise the first
+            gathers all and writes one file. Either is read by any number of processes.
+        timeout: of a collective operation.
+    """
+
+    def __init__(
+        self,
+        copies: Copies = 1,
+        reshard_after_forward: bool = True,
+        cpu_offload: bool = False,
+        save_distributed_checkpoint: bool = True,
+        timeout: timedelta = timedelta(minutes=30),
+    ) -> None:
+        super().__init__(save_distributed_checkpoint=save_distributed_checkpoint, timeout=timeout)
+        self.copies, self.reshard_after_forward, self.cpu_offload = copies, reshard_after_forward, cpu_offload
+
+    def setup_environment(self) -> None:
+        """Start the process group and lay out the mesh: shards, or copies x shards."""
+        self._setup_distributed()
+        assert self.lightning_module is not None
+        copies = self.num_nodes if self.copies == "nodes" else self.copies
+        if copies < 1 or self.world_size % copies:
+            raise ValueError(
+                f"trainer.strategy.copies is {copies}, which does not divide the {self.world_size} processes; "
+                "use a divisor, or 1 to shard over all of them"
+            )
+        kind, shards = self.root_device.type, self.world_size // copies
+        if copies == 1:
+            self._device_mesh = init_device_mesh(kind, (shards,), mesh_dim_names=("shard",))
+        else:
+            self._device_mesh = init_device_mesh(kind, (copies, shards), mesh_dim_names=("copy", "shard"))
+        self.lightning_module._device_mesh = self._device_mesh
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Every process is a data-parallel one."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    @property
+    def parameter_device(self) -> torch.device:
+        """Where parameters live between their uses."""
+        return torch.device("cpu") if self.cpu_offload else self.root_device
+
+    def shard(self, module: nn.Module) -> None:
+        """Shard what of a module's parameters is not sharded yet."""
+        half = self.precision_plugin.precision == "bf16-mixed"
+        fully_shard(
+            module,
+            mesh=self.device_mesh,
+            reshard_after_forward=self.reshard_after_forward,
+            mp_policy=MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16 if half else None,
+                reduce_dtype=torch.float32 if half else None,
+                cast_forward_inputs=False,
+            ),
+            offload_policy=CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
+        )
+
+    def model_to_device(self) -> None:
+        """Parameters are where they belong already; the frozen tokenizer is not."""
+        assert self.lightning_module is not None
+        self.lightning_module.vision.to(self.root_device)
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Load weights and optimizer states into the shards; a checkpoint of another model is refused before.
+
+        Returns:
+            All else that the checkpoint holds.
+        """
+        path = Path(self.broadcast(str(checkpoint_path)))
+        module: Any = self.lightning_module
+        module.check_vision(read_header(path))
+        saved = shapes(path)
+        module.check_shapes(saved)
+        if module.averaged is None or has_average(saved):
+            return super().load_checkpoint(path, weights_only=False)
+        average, module.averaged = module.averaged, None
+        checkpoint = super().load_checkpoint(path, weights_only=False)
+        module.averaged = average
+        module.restart_average()
+        return checkpoint
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Write beside the old checkpoint, and put it in its place only when all processes are done."""
+        path = Path(self.broadcast(str(filepath)))
+        part = reserve(path) if self.is_global_zero else None
+        part = Path(self.broadcast(str(part)))
+        super().save_checkpoint(checkpoint, part, storage_options)
+        self.barrier()
+        if self.is_global_zero:
+            replace(part, path)
+        self.barrier()
+
+
+StrategyRegistry.register("fsdp2", Fsdp2Strategy, description="FSDP2 over all processes, on GPUs or CPUs")

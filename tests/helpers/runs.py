@@ -1,0 +1,31 @@
+"""Several runs of the program one after the other, in one process or in several that torchrun started.
+
+`python -m tests.helpers.runs runs.json`, a list of argument lists; starting Python once for all of them saves time.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.helpers.program import ROOT, environment
+
+
+def run_all(folder: Path, runs: list[list[str]], ranks: int = 1, expect: int = 0) -> str:
+    """Run them on so many processes; the output. Fails the test if the exit code is not the expected one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"runs_{ranks}.json"
+    file.write_text(json.dumps(runs))
+    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    command = [sys.executable, *start, "-m", "tests.helpers.runs", str(file)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=150)
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output
+    return output
+
+
+if __name__ == "__main__":
+    from lit_mm.cli import main
+
+    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+        main(arguments)
