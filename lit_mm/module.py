@@ -301,6 +301,8 @@ class LitMultimodal(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse other visual tokens and other shapes."""
         self.check_vision(checkpoint)
+        if self.trainer.validating:  # Lightning restores the number of steps for a fit only; results are named by it
+            self.trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         weights = checkpoint.get("state_dict")
         if weights is None:  # the strategy has loaded them
             return

@@ -46,6 +46,7 @@ def test_validate_runs(trained: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     run_on(trained, "validate", tmp_path, monkeypatch)
     (file,) = tmp_path.rglob("validation.jsonl")
     results = json.loads(file.read_text())
+    assert results["step"] == 3
     for source in ("text", "image_text", "video", "action_video"):
         assert results[f"val/{source}/text_loss"] > 0
     assert 0 < results["val/text/bits_per_byte"] < 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +122,9 @@ def by_number(state: Mapping[str, Any]) -> dict[str, Any]:
     number = {name: i for i, name in enumerate(names)}
     groups = [{**group, "params": [number[name] for name in group["params"]]} for group in state["param_groups"]]
     return {"state": {number[name]: value for name, value in state["state"].items()}, "param_groups": groups}
+
+
+def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The way back; `names` are those of the optimizer's parameters, group by group."""
+    groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
+    return {"state": {names[i]: value for i, value in state["state"].items()}, "param_groups": groups}

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.strategies.model_parallel import _load_raw_module_state
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.optim import Optimizer
 
-from lit_mm.parallel.checkpoint_files import has_average, read_header, replace, reserve, shapes
+from lit_mm.parallel.checkpoint_files import by_name, by_number, has_average, read_header, replace, reserve, shapes
 
 Copies = int | Literal["nodes"]
 
@@ -103,13 +111,36 @@ class Fsdp2Strategy(ModelParallelStrategy):
         module.check_vision(read_header(path))
         saved = shapes(path)
         module.check_shapes(saved)
+        load = super().load_checkpoint if path.is_dir() else self._load_file
         if module.averaged is None or has_average(saved):
-            return super().load_checkpoint(path, weights_only=False)
+            return load(path, weights_only=False)
         average, module.averaged = module.averaged, None
-        checkpoint = super().load_checkpoint(path, weights_only=False)
+        checkpoint = load(path, weights_only=False)
         module.averaged = average
         module.restart_average()
         return checkpoint
+
+    def _load_file(self, path: Path, weights_only: bool) -> dict[str, Any]:
+        # Lightning would number parameters as the model has them; optimizers number them group by group.
+        assert self.model is not None
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        _load_raw_module_state(checkpoint.pop("state_dict"), self.model, strict=False)
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        for optimizer, state in zip(self.optimizers, checkpoint.pop("optimizer_states"), strict=False):
+            ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
+            options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+            set_optimizer_state_dict(self.model, optimizer, by_name(state, ordered), options=options)
+        return checkpoint
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Shards by name; or, gathered by the first process, all of it by number as on one device."""
+        if self._save_distributed_checkpoint:
+            return super().optimizer_state(optimizer)
+        assert self.model is not None
+        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        state = get_optimizer_state_dict(self.model, plain, options=options)
+        return by_number(state) if self.is_global_zero else {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Write beside the old checkpoint, and put it in its place only when all processes are done."""

@@ -87,3 +87,56 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
     assert any(name.startswith("averaged.") for name in ours)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.fixture(scope="module")
+def resumed(runs: Path) -> Path:
+    """Runs of the mixture of experts that go on from, or validate, what another number of processes wrote."""
+
+    def on(name: str, checkpoint: Path, *more: str, command: str = "fit") -> list[str]:
+        return arguments(runs / name, "experts", f"--ckpt_path={checkpoint}", *more, command=command)
+
+    saved = f"step={SAVED}.ckpt"
+    one_file = [
+        "--trainer.strategy=lit_mm.parallel.Fsdp2Strategy",
+        "--trainer.strategy.save_distributed_checkpoint=false",
+    ]
+    two = [
+        on("one_to_two", runs / "experts_1" / saved, *SHARDED),
+        arguments(runs / "gathered", "experts", *SHARDED, *one_file, f"--trainer.max_steps={SAVED}"),
+        on("gathered_to_two", runs / "gathered" / saved, *SHARDED),
+        on("checked_on_two", runs / "experts_2" / saved, *SHARDED, command="validate"),
+    ]
+    one = [
+        on("two_to_one", runs / "experts_2" / saved, *WHOLE),
+        on("gathered_to_one", runs / "gathered" / saved, *WHOLE),
+        on("checked_on_one", runs / "experts_2" / saved, command="validate"),
+    ]
+    run_all(runs, two, ranks=2)
+    run_all(runs, one)
+    return runs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["one_to_two", "two_to_one", "gathered_to_one", "gathered_to_two"])
+def test_what_some_processes_wrote_others_go_on_from(resumed: Path, name: str) -> None:
+    unbroken = resumed / "experts_1"
+    for value in ("loss", "gradient_norm"):
+        assert numbers(resumed / name, value) == pytest.approx(numbers(unbroken, value)[SAVED:], rel=1e-4)
+    assert validation(resumed / name) == pytest.approx(validation(unbroken), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_shards_are_validated_on_any_number_of_processes(resumed: Path) -> None:
+    one, two = validation(resumed / "checked_on_one"), validation(resumed / "checked_on_two")
+    assert one["step"] == SAVED
+    assert one == pytest.approx(two, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_gathered_checkpoint_is_one_file_with_the_same_weights(resumed: Path) -> None:
+    saved = f"step={SAVED}.ckpt"
+    assert (resumed / "gathered" / saved).is_file()
+    gathered, sharded = weights(resumed / "gathered" / saved), weights(resumed / "experts_2" / saved)
+    assert gathered.keys() == sharded.keys()
+    assert all(torch.equal(gathered[name], value) for name, value in sharded.items())
