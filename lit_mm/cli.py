@@ -174,6 +174,7 @@ def _quieten() -> None:
         ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen visual tokenizer
         ".*The dirpath has changed from.*",
         ".*Consider setting `persistent_workers.*",
+        ".*returned a view tensor.*",  # FSDP's; nothing is changed in place
         ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -1,9 +1,15 @@
 """What several test files share."""
 
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from lit_mm.backbone import SequenceLayout
 from lit_mm.cli import main
 from tests.helpers.program import ROOT, SMALL
 
@@ -28,3 +34,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (checkpoint,) = folder.glob("*.ckpt")
     return checkpoint
+
+
+@pytest.fixture
+def random_layout() -> Callable[..., SequenceLayout]:
+    """Makes rows of random documents of text and frames of 4 tokens, with padding behind them."""
+
+    def make(seed: int, rows: int = 3, length: int = 48, frames: bool = True) -> SequenceLayout:
+        rng = random.Random(seed)
+        document, frame, position = ([[0] * length for _ in range(rows)] for _ in range(3))
+        for r in range(rows):
+            end = length - rng.randrange(1, 9)
+            at = documents = pictures = 0
+            while at < end:
+                stop = min(end, at + rng.randrange(6, 25))
+                start, ids = at, []
+                while at < stop:
+                    if frames and stop - at >= 4 and rng.random() < 0.3:
+                        ids += [pictures] * 4
+                        pictures += 1
+                        at += 4
+                    else:
+                        ids.append(-1)
+                        at += 1
+                document[r][start:stop] = [documents] * (stop - start)
+                frame[r][start:stop] = ids
+                position[r][start:stop] = list(range(stop - start))
+                documents += 1
+            document[r][end:] = frame[r][end:] = [-1] * (length - end)
+        return SequenceLayout(
+            torch.tensor(document, dtype=torch.int32), torch.tensor(frame, dtype=torch.int32), torch.tensor(position)
+        )
+
+    return make

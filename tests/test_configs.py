@@ -17,6 +17,7 @@ PARTS = {
     "vision": "--model.vision",
     "model": "--model",
     "data": "--data",
+    "strategy": "--trainer.strategy",
     "trainer": "--trainer",
     "callbacks": "--trainer.callbacks",
     "prompts": "--data.prompts",

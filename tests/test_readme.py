@@ -31,7 +31,7 @@ def test_lines_with_a_configuration_parse(command: list[str], monkeypatch: pytes
 def run_on(checkpoint: Path, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's line for this subcommand, with this checkpoint and a log folder of its own."""
     monkeypatch.chdir(ROOT)
-    (line,) = [c for c in COMMANDS if c[1] == command and "--ckpt_path" in c]
+    line = next(c for c in COMMANDS if c[1] == command and "--ckpt_path" in c)
     args = [str(checkpoint) if arg.endswith(".ckpt") else arg for arg in line[1:]]
     main([*args, f"--trainer.logger.save_dir={folder}", f"--trainer.callbacks+={WRITERS[command]}"])
 

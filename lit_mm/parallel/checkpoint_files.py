@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.load import _METADATA_FILENAME, _load_distributed_checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 AVERAGED = "averaged."  # what names of averaged weights start with
@@ -22,11 +23,31 @@ def is_sharded(path: Path) -> bool:
     return (path / _METADATA_FILENAME).is_file() and (path / ".metadata").is_file()
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong within is said to be this checkpoint's fault, in one sentence.
+
+    Raises:
+        ValueError: the folder is no complete checkpoint, or a file cannot be read.
+    """
+    if path.is_dir() and not is_sharded(path):
+        raise ValueError(
+            f"'{path}' is no complete checkpoint: a folder of shards has a '.metadata' and a '{_METADATA_FILENAME}'; "
+            "give another checkpoint"
+        )
+    try:
+        yield
+    except (Exception, CheckpointException) as error:  # torch's own is no Exception
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"the checkpoint '{path}' cannot be read ({lines[-1]}); give another one") from error
+
+
 def read_header(path: Path) -> dict[str, Any]:
     """All that a checkpoint holds beside weights, which of a single file are only mapped."""
-    if path.is_dir():
-        return torch.load(path / _METADATA_FILENAME, map_location="cpu", weights_only=False)
-    return torch.load(path, map_location="cpu", mmap=True, weights_only=False)
+    with reading(path):
+        if path.is_dir():
+            return torch.load(path / _METADATA_FILENAME, map_location="cpu", weights_only=False)
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=False)
 
 
 def shapes(path: Path) -> dict[str, torch.Size]:
@@ -88,32 +109,11 @@ class CheckpointFiles(TorchCheckpointIO):
         folder = Path(path)
         if not folder.is_dir():
             return super().load_checkpoint(path, map_location, weights_only)
-        checkpoint = read_shards(folder)
+        with reading(folder):
+            checkpoint = _load_distributed_checkpoint(folder)
         optimizers = [key for key in checkpoint if key.startswith("optimizer_")]
         checkpoint["optimizer_states"] = [by_number(checkpoint.pop(key)) for key in sorted(optimizers)]
         return checkpoint
-
-
-def read_shards(folder: Path) -> dict[str, Any]:
-    """A folder of shards as one dictionary.
-
-    Raises:
-        ValueError: the folder is no checkpoint, or a shard cannot be read.
-    """
-    if not is_sharded(folder):
-        raise ValueError(
-            f"'{folder}' is no complete checkpoint: a folder of shards has a '.metadata' and a '{_METADATA_FILENAME}'; "
-            "give another checkpoint"
-        )
-    try:
-        return _load_distributed_checkpoint(folder)
-    except Exception as error:
-        raise ValueError(f"a shard in '{folder}' cannot be read ({_reason(error)}); give another checkpoint") from error
-
-
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
 
 
 def by_number(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,16 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
 
-from lit_mm.parallel.checkpoint_files import by_name, by_number, has_average, read_header, replace, reserve, shapes
+from lit_mm.parallel.checkpoint_files import (
+    by_name,
+    by_number,
+    has_average,
+    read_header,
+    reading,
+    replace,
+    reserve,
+    shapes,
+)
 
 Copies = int | Literal["nodes"]
 
@@ -111,19 +120,22 @@ class Fsdp2Strategy(ModelParallelStrategy):
         module.check_vision(read_header(path))
         saved = shapes(path)
         module.check_shapes(saved)
-        load = super().load_checkpoint if path.is_dir() else self._load_file
         if module.averaged is None or has_average(saved):
-            return load(path, weights_only=False)
+            return self._load(path)
         average, module.averaged = module.averaged, None
-        checkpoint = load(path, weights_only=False)
+        checkpoint = self._load(path)
         module.averaged = average
         module.restart_average()
         return checkpoint
 
-    def _load_file(self, path: Path, weights_only: bool) -> dict[str, Any]:
+    def _load(self, path: Path) -> dict[str, Any]:
+        with reading(path):
+            return super().load_checkpoint(path, weights_only=False) if path.is_dir() else self._load_file(path)
+
+    def _load_file(self, path: Path) -> dict[str, Any]:
         # Lightning would number parameters as the model has them; optimizers number them group by group.
         assert self.model is not None
-        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=weights_only)
+        checkpoint = read_header(path)
         _load_raw_module_state(checkpoint.pop("state_dict"), self.model, strict=False)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for optimizer, state in zip(self.optimizers, checkpoint.pop("optimizer_states"), strict=False):

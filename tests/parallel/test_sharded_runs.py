@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from lit_mm.cli import main
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded
-from tests.helpers.program import SMALL
+from tests.helpers.program import ROOT, SMALL
 from tests.helpers.recorder import read
 from tests.helpers.runs import run_all
 
@@ -17,7 +19,8 @@ BACKBONES = ("dense", "modality", "experts")
 STEPS, SAVED = 4, 2
 SIZES = [a for a in SMALL if "hidden_dim" not in a and "rows" not in a and "val_check" not in a]
 SHARDED = ["--trainer.devices=2", "--trainer.strategy=fsdp2", "--data.loader.rows=2"]
-WHOLE = ["--data.loader.rows=4"]
+OWN = ["--trainer.strategy=configs/strategy/fsdp2.yaml"]  # whose arguments may follow
+WHOLE = ["--trainer.strategy=auto", "--data.loader.rows=4"]
 
 
 def arguments(folder: Path, backbone: str, *more: str, command: str = "fit") -> list[str]:
@@ -53,7 +56,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each backbone on one process and on two."""
     folder = tmp_path_factory.mktemp("runs")
     run_all(folder, [arguments(folder / f"{name}_1", name, *WHOLE) for name in BACKBONES])
-    run_all(folder, [arguments(folder / f"{name}_2", name, *SHARDED) for name in BACKBONES], ranks=2)
+    two = [arguments(folder / f"{name}_2", name, *SHARDED) for name in BACKBONES]
+    two.append(arguments(folder / "copies", "dense", *SHARDED, *OWN, "--trainer.strategy.copies=2"))
+    run_all(folder, two, ranks=2)
     return folder
 
 
@@ -89,6 +94,42 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
+def test_copies_of_the_model_do_what_one_does(runs: Path) -> None:
+    for value in ("loss", "gradient_norm"):
+        assert numbers(runs / "copies", value) == pytest.approx(numbers(runs / "dense_1", value), rel=1e-4)
+    assert validation(runs / "copies") == pytest.approx(validation(runs / "dense_1"), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_copies_that_do_not_divide_the_processes_are_refused(tmp_path: Path) -> None:
+    refused = arguments(tmp_path, "dense", *SHARDED, *OWN, "--trainer.strategy.copies=3")
+    output = run_all(tmp_path, [refused], ranks=2, expect=1)
+    assert "trainer.strategy.copies is 3, which does not divide the 2 processes" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["auto", "fsdp2"])
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_damaged_checkpoint_is_named(
+    runs: Path, damage: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "damaged.ckpt"
+    shutil.copytree(runs / "dense_2" / f"step={SAVED}.ckpt", folder)
+    shard = max(folder.glob("*.distcp"), key=lambda file: file.stat().st_size)
+    if damage == "cut":
+        shard.write_bytes(shard.read_bytes()[:1000])
+    else:
+        shard.unlink()
+    monkeypatch.chdir(ROOT)
+    args = [f"--ckpt_path={folder}", *WHOLE, f"--trainer.strategy={strategy}"]
+    with pytest.raises(SystemExit, match="error: the checkpoint '.*damaged.ckpt' cannot be read .*another one"):
+        main(arguments(tmp_path / "run", "dense", *args))
+    (folder / ".metadata").unlink()
+    with pytest.raises(SystemExit, match="no complete checkpoint"):
+        main(arguments(tmp_path / "run", "dense", *args))
+
+
 @pytest.fixture(scope="module")
 def resumed(runs: Path) -> Path:
     """Runs of the mixture of experts that go on from, or validate, what another number of processes wrote."""
@@ -110,7 +151,7 @@ def resumed(runs: Path) -> Path:
     one = [
         on("two_to_one", runs / "experts_2" / saved, *WHOLE),
         on("gathered_to_one", runs / "gathered" / saved, *WHOLE),
-        on("checked_on_one", runs / "experts_2" / saved, command="validate"),
+        on("checked_on_one", runs / "experts_2" / saved, *WHOLE, command="validate"),
     ]
     run_all(runs, two, ranks=2)
     run_all(runs, one)
