@@ -1,5 +1,6 @@
 """Running `python -m lit_mm` as its own process, on a model small enough for tests."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -26,8 +27,18 @@ SMALL = [
 ]
 
 
+_RUNS = itertools.count()
+
+
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    """With a port of its own for every run: one that Lightning finds free may be taken by a test beside this one.
+
+    They lie below those that the system hands out.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    port = 20_000 + 500 * worker + next(_RUNS)
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "MASTER_PORT": str(port)}
+    return {**os.environ, **settings}
 
 
 def start(*args: str) -> subprocess.Popen:
