@@ -38,7 +38,9 @@ def environment() -> dict[str, str]:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     port = 20_000 + 500 * worker + next(_RUNS)
     settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "MASTER_PORT": str(port)}
-    return {**os.environ, **settings}
+    # Where a test ran the program with a process group within its own process, Lightning has left these behind.
+    left = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR")
+    return {**{name: value for name, value in os.environ.items() if name not in left}, **settings}
 
 
 def start(*args: str) -> subprocess.Popen:

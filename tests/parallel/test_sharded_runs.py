@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from lit_mm.cli import main
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded
-from tests.helpers.program import ROOT, SMALL
+from tests.helpers.program import ROOT, SMALL, run
 from tests.helpers.recorder import read
 from tests.helpers.runs import run_all
 
@@ -109,11 +110,8 @@ def test_copies_that_do_not_divide_the_processes_are_refused(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["auto", "fsdp2"])
-@pytest.mark.parametrize("damage", ["cut", "missing"])
-def test_a_damaged_checkpoint_is_named(
-    runs: Path, damage: str, strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("strategy", "damage"), [("auto", "missing"), ("fsdp2", "cut")])
+def test_a_damaged_checkpoint_is_named(runs: Path, damage: str, strategy: str, tmp_path: Path) -> None:
     folder = tmp_path / "damaged.ckpt"
     shutil.copytree(runs / "dense_2" / f"step={SAVED}.ckpt", folder)
     shard = max(folder.glob("*.distcp"), key=lambda file: file.stat().st_size)
@@ -121,13 +119,19 @@ def test_a_damaged_checkpoint_is_named(
         shard.write_bytes(shard.read_bytes()[:1000])
     else:
         shard.unlink()
-    monkeypatch.chdir(ROOT)
-    args = [f"--ckpt_path={folder}", *WHOLE, f"--trainer.strategy={strategy}"]
-    with pytest.raises(SystemExit, match="error: the checkpoint '.*damaged.ckpt' cannot be read .*another one"):
-        main(arguments(tmp_path / "run", "dense", *args))
+    args = arguments(tmp_path / "run", "dense", f"--ckpt_path={folder}", *WHOLE, f"--trainer.strategy={strategy}")
+    output = run(*args, expect=1)
+    assert re.search("error: the checkpoint '.*damaged.ckpt' cannot be read .*another one", output)
+
+
+@pytest.mark.slow
+def test_an_incomplete_checkpoint_is_named(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "incomplete.ckpt"
+    shutil.copytree(runs / "dense_2" / f"step={SAVED}.ckpt", folder)
     (folder / ".metadata").unlink()
-    with pytest.raises(SystemExit, match="no complete checkpoint"):
-        main(arguments(tmp_path / "run", "dense", *args))
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match="incomplete.ckpt' is no complete checkpoint"):
+        main(arguments(tmp_path / "run", "dense", f"--ckpt_path={folder}", *WHOLE))
 
 
 @pytest.fixture(scope="module")
