@@ -48,6 +48,21 @@ class LitCLI(LightningCLI):
     the first `--config`, so any later file or command-line value wins over it.
     """
 
+    def __init__(self, args: list[str] | None = None, run: bool = True) -> None:
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf"},
+            args=args,
+            run=run,
+        )
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's, without `test`: no data set here has a third split."""
@@ -138,18 +153,7 @@ def main(args: list[str] | None = None) -> None:
     """
     _quieten()
     try:
-        LitCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True},
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf"},
-            args=args,
-        )
+        LitCLI(args=args)
     except _MISTAKES as error:
         if os.environ.get("LIT_MM_TRACEBACK"):
             raise

@@ -10,6 +10,9 @@ from PIL import Image
 from lit_mm.cli import main
 from tests.helpers.program import ROOT, SMALL
 
+EXPERTS = ["--model.backbone=configs/backbone/experts.yaml", *(a for a in SMALL if a.startswith("--model.backbone"))]
+EXPERTS.remove("--model.backbone.feed_forward.hidden_dim=128")
+
 
 def complaint(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *args: str, first: str = "fit"
@@ -44,8 +47,17 @@ def complaint(
         (["--data.tokenizer=nowhere.json"], ["nowhere.json"]),
         (["--model.backbone.depht=3"], ["depht"]),
         (["--model.backbone.heads=3"], ["heads"]),
+        (
+            [*EXPERTS, "--model.backbone.feed_forward.active=40"],
+            ["feed_forward.active is 40", "experts: 32 only 30", "41 or more"],
+        ),
+        (
+            [*EXPERTS, "--model.backbone.feed_forward.granularity=64"],
+            ["granularity is 64", "width is 4", "multiple of 8"],
+        ),
+        ([*EXPERTS, "--model.backbone.feed_forward.shared=all"], ["shared", "all", "modality"]),
     ],
-    ids=lambda value: value[0].lstrip("-") if value[0].startswith("--") else None,
+    ids=lambda value: value[-1].lstrip("-") if value[-1].startswith("--") else None,
 )
 def test_one_sentence_names_the_mistake(
     args: list[str],
@@ -60,82 +72,41 @@ def test_one_sentence_names_the_mistake(
     assert "Traceback" not in said
 
 
-def test_a_checkpoint_of_another_shape_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(ROOT)
-    logs = f"--trainer.logger.save_dir={tmp_path}"
-    saving = [
-        "--trainer.callbacks+=ModelCheckpoint",
-        f"--trainer.callbacks.dirpath={tmp_path}",
-        "--trainer.callbacks.every_n_train_steps=1",
-    ]
-    main(["fit", "--config=configs/tiny.yaml", *SMALL, logs, *saving, "--trainer.max_steps=1"])
-    (checkpoint,) = tmp_path.glob("*.ckpt")
-    said = complaint(
-        capsys, monkeypatch, tmp_path, f"--ckpt_path={checkpoint}", "--model.backbone.dim=32", first="validate"
-    )
-    assert "64" in said
-    assert "32" in said
-    assert "checkpoint" in said
-
-
-WITH_EXPERTS = [a for a in SMALL if "hidden_dim" not in a]
-WITH_EXPERTS.insert(0, "--model.backbone=configs/backbone/experts.yaml")
-
-
-def experts(capsys: pytest.CaptureFixture[str], *args: str, first: str = "fit") -> str:
-    """What the program says last when it refuses a mixture of experts."""
-    with pytest.raises(SystemExit) as exit_:
-        main([first, "--config=configs/tiny.yaml", *WITH_EXPERTS, "--trainer.max_steps=1", *args])
-    assert exit_.value.code not in (0, None)
-    return exit_.value.code if isinstance(exit_.value.code, str) else capsys.readouterr().err
-
-
+@pytest.mark.parametrize("first", ["fit", "validate"])
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("model", "other", "words"),
     [
-        (
-            ["--model.backbone.feed_forward.active=40"],
-            ["feed_forward.active is 40", "experts: 32 only 30", "41 or more"],
+        ([], "--model.backbone.dim=32", ["64", "32"]),
+        (  # of 32 and of 40 experts, two are shared
+            EXPERTS,
+            "--model.backbone.feed_forward.experts=40",
+            ["'model.backbone.layers.0.feed_forward.router.weight' is (30, 64)", "model's is (38, 64)"],
         ),
-        (["--model.backbone.feed_forward.granularity=64"], ["granularity is 64", "width is 4", "multiple of 8"]),
-        (["--model.backbone.feed_forward.shared=all"], ["shared", "all", "modality"]),
     ],
+    ids=["width", "experts"],
 )
-def test_experts_that_cannot_hold_are_refused(
-    args: list[str],
+def test_a_checkpoint_of_another_shape_is_refused(
+    model: list[str],
+    other: str,
     words: list[str],
+    first: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    said = experts(capsys, *args, f"--trainer.logger.save_dir={tmp_path}")
-    for word in words:
-        assert word in said
-    assert "Traceback" not in said
-
-
-def test_a_checkpoint_with_another_number_of_experts_is_refused(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(ROOT)
-    logs = f"--trainer.logger.save_dir={tmp_path}"
     saving = [
+        f"--trainer.logger.save_dir={tmp_path}",
         "--trainer.callbacks+=ModelCheckpoint",
         f"--trainer.callbacks.dirpath={tmp_path}",
         "--trainer.callbacks.every_n_train_steps=1",
     ]
-    main(["fit", "--config=configs/tiny.yaml", *WITH_EXPERTS, logs, *saving, "--trainer.max_steps=1"])
+    main(["fit", "--config=configs/tiny.yaml", *SMALL, *model, *saving, "--trainer.max_steps=1"])
     (checkpoint,) = tmp_path.glob("*.ckpt")
-    more = "--model.backbone.feed_forward.experts=40"
-    for first in ("fit", "validate"):
-        said = experts(capsys, logs, f"--ckpt_path={checkpoint}", more, first=first)
-        # of 32 and of 40 experts, two are shared
-        assert "the checkpoint's 'model.backbone.layers.0.feed_forward.router.weight' is (30, 64)" in said
-        assert "the configured model's is (38, 64)" in said
-        assert "Traceback" not in said
+    said = complaint(capsys, monkeypatch, tmp_path, *model, f"--ckpt_path={checkpoint}", other, first=first)
+    assert "Traceback" not in said
+    for word in ["the checkpoint's", *words]:
+        assert word in said
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lightning.pytorch import LightningDataModule, LightningModule
 
 from lit_mm.cli import LitCLI
 from tests.helpers.program import ROOT
@@ -30,15 +29,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> Any:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(LitCLI, "before_instantiate_classes", lambda self: (_ for _ in ()).throw(Parsed(self.config)))
     with pytest.raises(Parsed) as parsed:
-        LitCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf"},
-            args=args,
-        )
+        LitCLI(args=args)
     return parsed.value.config[args[0]]
 
 

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -57,16 +56,7 @@ class LoopedSwiGLU(GroupedSwiGLU):
 
 def batches(count: int) -> list[PackedBatch]:
     """The first packed batches of configs/tiny.yaml."""
-    cli = LitCLI(
-        LightningModule,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        parser_kwargs={"parser_mode": "omegaconf"},
-        args=["--config=configs/tiny.yaml"],
-        run=False,
-    )
+    cli = LitCLI(args=["--config=configs/tiny.yaml"], run=False)
     cli.datamodule.setup("fit")
     rows = iter(cli.datamodule.training_rows())
     return [next(rows) for _ in range(count)]
