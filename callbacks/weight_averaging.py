@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lit_mm.module import tensors
+from lit_mm.parallel import tensors
 
 
 class WeightAveraging(Callback):

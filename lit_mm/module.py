@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +21,8 @@ from lit_mm.generation.answers import answer
 from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
-from lit_mm.parallel import Fsdp2Strategy, Parallelize
-from lit_mm.parallel.checkpoint_files import AVERAGED, has_average
+from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
+from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, fit_average, shapes_of
 from lit_mm.prompt import Answer, Prompt
 from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
@@ -300,56 +300,16 @@ class LitMultimodal(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse other visual tokens and other shapes."""
-        self.check_vision(checkpoint)
+        check_vision(checkpoint["vision"], self.vision.fingerprint())
         if self.trainer.validating:  # Lightning restores the number of steps for a fit only; results are named by it
             self.trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         weights = checkpoint.get("state_dict")
         if weights is None:  # the strategy has loaded them
             return
-        self.check_shapes({name: value.shape for name, value in weights.items()})
-        if not has_average(weights):
-            weights |= {AVERAGED + name.removeprefix(_MODEL): value for name, value in weights.items()}
-        if self.averaged is None:
-            for name in [name for name in weights if name.startswith(AVERAGED)]:
-                del weights[name]
-
-    def check_vision(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint that was trained on other visual tokens."""
-        if checkpoint["vision"] != self.vision.fingerprint():
-            raise ValueError(
-                f"the checkpoint was trained on the visual tokens of '{checkpoint['vision']}', but model.vision is "
-                f"'{self.vision.fingerprint()}': {_ADVICE}"
-            )
-
-    def check_shapes(self, saved: Mapping[str, torch.Size]) -> None:
-        """Refuse a checkpoint whose parameters are others, or of other shapes, than the model's."""
-        own = {name: value.shape for name, value in self.state_dict().items() if not name.startswith(AVERAGED)}
-        saved = {name: shape for name, shape in saved.items() if not name.startswith(AVERAGED)}
-        for name, shape in saved.items():
-            if name not in own:
-                raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {_ADVICE}")
-            if own[name] != shape:
-                raise ValueError(
-                    f"the checkpoint's '{name}' is {tuple(shape)}, the configured model's is {tuple(own[name])}: "
-                    f"{_ADVICE}"
-                )
-        missing = [name for name in own if name not in saved]
-        if missing:
-            raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {_ADVICE}")
-
-
-_VISION, _MODEL = "vision.", "model."
-
-
-def tensors(model: nn.Module) -> list[Tensor]:
-    """Parameters and buffers, of which a sharded model has its own shards."""
-    found = [*model.parameters(), *model.buffers()]
-    return [t.data.to_local() if isinstance(t.data, DTensor) else t.data for t in found]
+        check_shapes(shapes_of(weights), shapes_of(self.state_dict()))
+        fit_average(weights, wanted=self.averaged is not None)
 
 
 def _leave_vision_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
-    for name in [name for name in state if name.startswith(prefix + _VISION)]:
+    for name in [name for name in state if name.startswith(prefix + "vision.")]:
         del state[name]
-
-
-_ADVICE = "use the configuration it was trained with (it is inside: give --ckpt_path without --config)"

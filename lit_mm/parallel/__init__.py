@@ -1,6 +1,6 @@
 """From one device to many: how the model is built, sharded, checkpointed and compiled."""
 
-from lit_mm.parallel.parallelize import Parallelize
+from lit_mm.parallel.parallelize import Parallelize, tensors
 from lit_mm.parallel.strategy import Fsdp2Strategy
 
-__all__ = ["Fsdp2Strategy", "Parallelize"]
+__all__ = ["Fsdp2Strategy", "Parallelize", "tensors"]

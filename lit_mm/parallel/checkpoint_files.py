@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-AVERAGED = "averaged."  # what names of averaged weights start with
 _WEIGHTS = "state_dict."  # what names of weights start with in a folder of shards
 
 
@@ -60,11 +59,6 @@ def shapes(path: Path) -> dict[str, torch.Size]:
         for name, value in stored.items()
         if name.startswith(_WEIGHTS) and isinstance(value, TensorStorageMetadata)
     }
-
-
-def has_average(names: Iterable[str]) -> bool:
-    """Whether there are averaged weights among those of a checkpoint."""
-    return any(name.startswith(AVERAGED) for name in names)
 
 
 def reserve(path: Path) -> Path:

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from lit_mm.model import MultimodalTransformer
@@ -92,3 +93,9 @@ def _parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[
     yield model.visual_input, model.visual_input.reset_parameters, False
     yield model.velocity_head, model.velocity_head.reset_parameters, False
     yield model.text_head, model.text_head.reset_parameters, True
+
+
+def tensors(model: nn.Module) -> list[Tensor]:
+    """Parameters and buffers; of a sharded model, this process's shards."""
+    found = [*model.parameters(), *model.buffers()]
+    return [t.data.to_local() if isinstance(t.data, DTensor) else t.data for t in found]

@@ -20,10 +20,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
 
+from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, has_average, shapes_of
 from lit_mm.parallel.checkpoint_files import (
     by_name,
     by_number,
-    has_average,
     read_header,
     reading,
     replace,
@@ -117,9 +117,9 @@ class Fsdp2Strategy(ModelParallelStrategy):
         """
         path = Path(self.broadcast(str(checkpoint_path)))
         module: Any = self.lightning_module
-        module.check_vision(read_header(path))
+        check_vision(read_header(path)["vision"], module.vision.fingerprint())
         saved = shapes(path)
-        module.check_shapes(saved)
+        check_shapes(saved, shapes_of(module.state_dict()))
         if module.averaged is None or has_average(saved):
             return self._load(path)
         average, module.averaged = module.averaged, None

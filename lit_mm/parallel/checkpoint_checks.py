@@ -1,0 +1,67 @@
+"""Whether a checkpoint is the configured model's, and whether averaged weights are among its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MODEL, _AVERAGED = "model.", "averaged."  # what names of weights, and of averaged weights, start with
+_ADVICE = "use the configuration it was trained with (it is inside: give --ckpt_path without --config)"
+Shapes = Mapping[str, torch.Size]
+
+
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """Shapes by name."""
+    return {name: value.shape for name, value in weights.items()}
+
+
+def check_vision(saved: str, own: str) -> None:
+    """Refuse a checkpoint that was trained on the visual tokens of another tokenizer, both given by fingerprint.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if saved != own:
+        raise ValueError(
+            f"the checkpoint was trained on the visual tokens of '{saved}', but model.vision is '{own}': {_ADVICE}"
+        )
+
+
+def check_shapes(saved: Shapes, own: Shapes) -> None:
+    """Refuse a checkpoint whose weights are others, or of other shapes, than the model's. Averages may be missing.
+
+    Raises:
+        ValueError: naming the first that differs.
+    """
+    saved, own = _without_average(saved), _without_average(own)
+    for name, shape in saved.items():
+        if name not in own:
+            raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {_ADVICE}")
+        if own[name] != shape:
+            raise ValueError(
+                f"the checkpoint's '{name}' is {tuple(shape)}, the configured model's is {tuple(own[name])}: {_ADVICE}"
+            )
+    missing = [name for name in own if name not in saved]
+    if missing:
+        raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {_ADVICE}")
+
+
+def has_average(names: Iterable[str]) -> bool:
+    """Whether there are averaged weights among those of a checkpoint."""
+    return any(name.startswith(_AVERAGED) for name in names)
+
+
+def fit_average(weights: dict[str, Any], wanted: bool) -> None:
+    """Leave averaged weights out where they are not wanted; where they are missing, let them begin at the weights."""
+    if not wanted:
+        for name in [name for name in weights if name.startswith(_AVERAGED)]:
+            del weights[name]
+    elif not has_average(weights):
+        weights |= {_AVERAGED + name.removeprefix(_MODEL): value for name, value in weights.items()}
+
+
+def _without_average(shapes: Shapes) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(_AVERAGED)}
