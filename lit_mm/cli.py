@@ -25,6 +25,7 @@ from lit_mm.sequence import show_row
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
 _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
 _FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
+_DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
 _SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
 
 
@@ -58,7 +59,7 @@ class LitCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf"},
+            parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
             args=args,
             run=run,
         )
