@@ -20,6 +20,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
+from lit_mm.run_folder import claim
 from lit_mm.sequence import show_row
 
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
@@ -35,7 +36,20 @@ class SaveConfig(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Only a fit writes config.yaml: validating or predicting in its run folder leaves it alone."""
         self.config_filename = "config.yaml" if stage == "fit" else f"config_{TrainerFn(stage).value}.yaml"
+        if stage == "fit" and trainer.loggers:
+            self._claim_folder(trainer)
         super().setup(trainer, pl_module, stage)
+
+    def _claim_folder(self, trainer: Trainer) -> None:
+        folder, problem = trainer.log_dir, None
+        if trainer.is_global_zero and folder is not None:
+            try:
+                claim(Path(folder), fresh=self.config.ckpt_path is None)
+            except ValueError as error:
+                problem = str(error)
+        problem = trainer.strategy.broadcast(problem)
+        if problem:  # on all processes, or the others would wait for the first
+            raise ValueError(problem)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the configuration beside the weights."""

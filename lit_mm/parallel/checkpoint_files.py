@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.load import _METADATA_FILENAME, _load_distributed_checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+from lit_mm.parallel.background import Background
 
 _WEIGHTS = "state_dict."  # what names of weights start with in a folder of shards
 
@@ -61,36 +68,121 @@ def shapes(path: Path) -> dict[str, torch.Size]:
     }
 
 
-def reserve(path: Path) -> Path:
-    """A name beside `path` to write to."""
-    part = path.with_name(f".{path.name}.part")
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; at the end what was written there gets its name.
+
+    Whatever happens in between, there is a complete checkpoint under the old name, or, for the moment between two
+    renames of a folder, under `.<name>.old`, which `--ckpt_path last` finds.
+
+    Raises:
+        ValueError: it could not be written, for want of space, say. What was written of it is removed.
+    """
+    part = part_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     remove(part)
-    return part
+    try:
+        with refusing_to_write(path):
+            yield part
+            put_in_place(part, path)
+    finally:
+        remove(part)
 
 
-def replace(part: Path, path: Path) -> None:
+@contextmanager
+def refusing_to_write(path: Path) -> Iterator[None]:
+    """Whatever goes wrong within is said to be in the way of writing this checkpoint, in one sentence.
+
+    Raises:
+        ValueError: with the reason and the space that is left.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, CheckpointException) as error:  # torch's writer raises RuntimeError
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise ValueError(
+            f"the checkpoint '{path}' could not be written ({lines[-1]}), with {free:,.1f} MiB left on its disk: make "
+            "room there or choose another folder; earlier checkpoints are as they were"
+        ) from error
+
+
+def part_of(path: Path) -> Path:
+    """What a checkpoint is called while it is being written."""
+    return path.with_name(f".{path.name}.part")
+
+
+def to_bytes(value: Any) -> bytes:
+    """As `torch.save` writes it."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def put_in_place(part: Path, path: Path) -> None:
     """Give what was written its name; what had it before is removed afterwards."""
-    old = path.with_name(f".{path.name}.old")
+    if not path.is_dir() and not path.is_symlink() and not part.is_dir():
+        part.replace(path)
+        return
+    old = path.with_name(f".{path.name}.old")  # a folder, or a link, cannot be replaced at one stroke
     remove(old)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         path.rename(old)
     part.rename(path)
     remove(old)
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder, if there is one."""
-    if path.is_dir():
+    """Remove a file, folder or link, if there is one."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """Those in a folder that can be gone on from; half-written ones are not among them."""
+    found = sorted([*folder.glob("[!.]*.ckpt"), *folder.glob(".*.ckpt.old")])
+    return [path for path in found if is_sharded(path) or (path.is_file() and zipfile.is_zipfile(path))]
 
 
 class CheckpointFiles(TorchCheckpointIO):
     """Reads single files and folders of shards alike; writes single files.
 
     With it a run on one device goes on from, validates or predicts with what any number of processes wrote.
+
+    Args:
+        in_background: whether training goes on while a copy of the checkpoint is written.
     """
+
+    def __init__(self, in_background: bool = False) -> None:
+        self.background = Background(in_background)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside the old checkpoint, and put it in its place when it is complete.
+
+        Raises:
+            ValueError: it could not be written.
+        """
+        if self.background.enabled:
+            self.background.finish()  # no more than one copy in memory
+            checkpoint = apply_to_collection(checkpoint, torch.Tensor, _copy_to_cpu)
+        self.background.run(partial(self._write, checkpoint, Path(path)))
+
+    @staticmethod
+    def _write(checkpoint: dict[str, Any], path: Path) -> None:
+        with writing(path) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Remove one, when those that were to be written before are complete."""
+        self.background.run(partial(remove, Path(path)))
+
+    def teardown(self) -> None:
+        """Wait until all is written."""
+        self.background.teardown()
 
     def load_checkpoint(
         self, path: Any, map_location: Callable | None = lambda storage, loc: storage, weights_only: bool | None = None
@@ -108,6 +200,10 @@ class CheckpointFiles(TorchCheckpointIO):
         optimizers = [key for key in checkpoint if key.startswith("optimizer_")]
         checkpoint["optimizer_states"] = [by_number(checkpoint.pop(key)) for key in sorted(optimizers)]
         return checkpoint
+
+
+def _copy_to_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def by_number(state: Mapping[str, Any]) -> dict[str, Any]:

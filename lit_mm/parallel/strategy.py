@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.strategies.model_parallel import _load_raw_module_state
+from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import nn
+from torch.distributed.checkpoint import async_save, save
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
@@ -20,15 +25,20 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
 
+from lit_mm.parallel.background import Background
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, has_average, shapes_of
 from lit_mm.parallel.checkpoint_files import (
+    CheckpointFiles,
     by_name,
     by_number,
+    part_of,
+    put_in_place,
     read_header,
     reading,
-    replace,
-    reserve,
+    refusing_to_write,
+    remove,
     shapes,
+    to_bytes,
 )
 
 Copies = int | Literal["nodes"]
@@ -61,6 +71,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
     ) -> None:
         super().__init__(save_distributed_checkpoint=save_distributed_checkpoint, timeout=timeout)
         self.copies, self.reshard_after_forward, self.cpu_offload = copies, reshard_after_forward, cpu_offload
+        self._save_group: Any = None  # of its own: collectives of two threads must not mix
 
     def setup_environment(self) -> None:
         """Start the process group and lay out the mesh: shards, or copies x shards."""
@@ -155,15 +166,49 @@ class Fsdp2Strategy(ModelParallelStrategy):
         return by_number(state) if self.is_global_zero else {}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
-        """Write beside the old checkpoint, and put it in its place only when all processes are done."""
+        """Write beside the old checkpoint, and put it in its place only when all processes are done.
+
+        Raises:
+            ValueError: it could not be written; what was there before is as it was.
+        """
         path = Path(self.broadcast(str(filepath)))
-        part = reserve(path) if self.is_global_zero else None
-        part = Path(self.broadcast(str(part)))
-        super().save_checkpoint(checkpoint, part, storage_options)
-        self.barrier()
+        if not self._save_distributed_checkpoint:
+            if self.is_global_zero:
+                self.checkpoint_io.save_checkpoint(checkpoint, path)
+            return
+        state = {"state_dict": checkpoint.pop("state_dict")}
+        state |= {f"optimizer_{i}": value for i, value in enumerate(checkpoint.pop("optimizer_states", []))}
+        io = self.checkpoint_io
+        background = io.background if isinstance(io, CheckpointFiles) else Background(False)
+        background.finish()  # no more than one copy in memory
+        part = part_of(path)
         if self.is_global_zero:
-            replace(part, path)
+            remove(part)
         self.barrier()
+        write: Any = partial(save, state, checkpoint_id=part)
+        if background.enabled:
+            write = self._save_later(state, part)
+        background.run(partial(self._complete, path, to_bytes(checkpoint), write))
+        if not background.enabled:
+            self.barrier()
+
+    def _save_later(self, state: dict[str, Any], part: Path) -> Callable[[], Any]:
+        if self._save_group is None:
+            self._save_group = dist.new_group(backend="gloo")
+        future: Any = async_save(state, checkpoint_id=part, process_group=self._save_group)
+        return future.result
+
+    def _complete(self, path: Path, header: bytes, write: Callable[[], Any]) -> None:
+        part = part_of(path)
+        try:
+            with refusing_to_write(path):
+                write()
+                if self.is_global_zero:
+                    (part / _METADATA_FILENAME).write_bytes(header)
+                    put_in_place(part, path)
+        finally:
+            if self.is_global_zero:
+                remove(part)
 
 
 StrategyRegistry.register("fsdp2", Fsdp2Strategy, description="FSDP2 over all processes, on GPUs or CPUs")

@@ -21,6 +21,7 @@ STEPS, SAVED = 4, 2
 SIZES = [a for a in SMALL if "hidden_dim" not in a and "rows" not in a and "val_check" not in a]
 SHARDED = ["--trainer.devices=2", "--trainer.strategy=fsdp2", "--data.loader.rows=2"]
 OWN = ["--trainer.strategy=configs/strategy/fsdp2.yaml"]  # whose arguments may follow
+BACKGROUND = ["--trainer.plugins+=lit_mm.parallel.CheckpointFiles", "--trainer.plugins.in_background=true"]
 WHOLE = ["--trainer.strategy=auto", "--data.loader.rows=4"]
 
 
@@ -59,6 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_all(folder, [arguments(folder / f"{name}_1", name, *WHOLE) for name in BACKBONES])
     two = [arguments(folder / f"{name}_2", name, *SHARDED) for name in BACKBONES]
     two.append(arguments(folder / "copies", "dense", *SHARDED, *OWN, "--trainer.strategy.copies=2"))
+    two.append(arguments(folder / "background", "dense", *SHARDED, *BACKGROUND))
     run_all(folder, two, ranks=2)
     return folder
 
@@ -100,6 +102,21 @@ def test_copies_of_the_model_do_what_one_does(runs: Path) -> None:
     for value in ("loss", "gradient_norm"):
         assert numbers(runs / "copies", value) == pytest.approx(numbers(runs / "dense_1", value), rel=1e-4)
     assert validation(runs / "copies") == pytest.approx(validation(runs / "dense_1"), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [SAVED, STEPS])
+def test_shards_written_in_the_background_are_those_of_their_step(runs: Path, step: int) -> None:
+    later, at_once = (weights(runs / name / f"step={step}.ckpt") for name in ("background", "dense_2"))
+    assert later.keys() == at_once.keys()
+    assert all(torch.equal(later[name], value) for name, value in at_once.items())
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_is_said_by_all_processes(tmp_path: Path, small_disk: Path) -> None:
+    output = run_all(tmp_path, [arguments(small_disk, "dense", *SHARDED)], ranks=2, expect=1)
+    assert re.search("step=2.ckpt' could not be written .*, with 0.. MiB left on its disk: make room", output)
+    assert not list(small_disk.glob("*.ckpt")), "nothing that looks like a checkpoint is left"
 
 
 @pytest.mark.slow

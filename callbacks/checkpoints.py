@@ -1,0 +1,38 @@
+"""Checkpoints of a run, the newest of which can always be gone on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_mm.parallel.checkpoint_files import complete_checkpoints
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, for runs that may be killed at any moment.
+
+    `--ckpt_path last` means the newest complete checkpoint of the folder, whatever its name, so that a run which was
+    killed while `last.ckpt` was being written goes on from the one before; without any it starts at the beginning.
+    The last step of a run is saved, whatever its number.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was gone on from needs no second checkpoint."""
+        super().on_train_start(trainer, pl_module)
+        if trainer.ckpt_path is not None:
+            self._last_global_step_saved = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last step, if it is not saved yet."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            candidates = self._monitor_candidates(trainer)
+            self._save_topk_checkpoint(trainer, candidates)
+            self._save_last_checkpoint(trainer, candidates)
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        # Lightning takes the newest of these. Its own method looks for the name alone. The folder is not settled yet
+        # when it is called, and what settles it has a private name.
+        folder: Path | str = self._ModelCheckpoint__resolve_ckpt_dir(trainer)  # type: ignore[attr-defined]
+        return {str(path) for path in complete_checkpoints(Path(folder))}
