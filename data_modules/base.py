@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -44,6 +45,27 @@ class LoaderConfig:
     seed: int = 0
     on_error: Literal["raise", "skip"] = "raise"
     val_documents: int | None = None
+
+
+class TimedLoader(DataLoader):
+    """A DataLoader that adds up how long it was waited for.
+
+    Attributes:
+        waited: seconds.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - start
+            yield batch
 
 
 class DocumentDataModule(LightningDataModule, ABC):
@@ -180,10 +202,10 @@ class DocumentDataModule(LightningDataModule, ABC):
             raise ValueError("data.prompts is missing: predict needs a YAML file of prompts")
         return DataLoader(PromptFile(self.prompts, self.image_size), batch_size=None)
 
-    def _loader(self, rows: TrainingRows | ValidationRows) -> DataLoader:
+    def _loader(self, rows: TrainingRows | ValidationRows) -> TimedLoader:
         # Validation reads briefly and often: one worker is enough and starts faster.
         workers = self.loader.workers if isinstance(rows, TrainingRows) else min(1, self.loader.workers)
-        return DataLoader(
+        return TimedLoader(
             rows,
             batch_size=None,
             num_workers=workers,

@@ -90,6 +90,9 @@ class LitCLI(LightningCLI):
         parser.add_argument(
             "--print_rows", type=int, default=0, metavar="ROWS", help="show so many packed rows as text, then stop"
         )
+        parser.add_argument(
+            "--first_row", type=int, default=None, help="number of the first of them; that of --ckpt_path's next, or 0"
+        )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -116,9 +119,9 @@ class LitCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
-        rows = self.config[subcommand].pop("print_rows")
+        rows, first = self.config[subcommand].pop("print_rows"), self.config[subcommand].pop("first_row")
         if rows:
-            print_rows(self.datamodule, rows)
+            print_rows(self.datamodule, rows, first, self.config[subcommand].get("ckpt_path"))
         else:
             super()._run_subcommand(subcommand)
 
@@ -126,12 +129,33 @@ class LitCLI(LightningCLI):
         """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""
 
 
-def print_rows(data: DocumentDataModule, count: int) -> None:
-    """Show the first `count` packed training rows to a person."""
+def print_rows(data: DocumentDataModule, count: int, first: int | None = None, checkpoint: str | None = None) -> None:
+    """Show packed training rows to a person.
+
+    Args:
+        data: the data module.
+        count: how many.
+        first: number of the first; by default that which a run would begin with.
+        checkpoint: what the run would go on from; later rows are sooner found from there.
+
+    Raises:
+        ValueError: the checkpoint is past the first row.
+    """
     data.setup("fit")
+    if checkpoint is not None:
+        data.load_state_dict(read_header(Path(checkpoint))[type(data).__qualname__])
     assert data.format is not None
+    rows = data.training_rows()
+    planner = rows.planner()
+    if first is not None and planner.rows > first:
+        raise ValueError(
+            f"--first_row is {first}, but '{checkpoint}' goes on with row {planner.rows}; give an earlier one"
+        )
+    while first is not None and planner.rows < first:
+        planner.next_row()
+    rows.state = planner.state()
     shown = 0
-    for batch in data.training_rows():
+    for batch in rows:
         for row in range(len(batch.seeds)):
             print(show_row(batch, row, data.format.tokenizer.decode))
             shown += 1

@@ -26,6 +26,7 @@ from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, fit_av
 from lit_mm.prompt import Answer, Prompt
 from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
+from lit_mm.spikes import SpikeDetector
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
@@ -95,6 +96,9 @@ class LitMultimodal(LightningModule):
         self.averaged: MultimodalTransformer | None = None
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
         self.gradient_norm = torch.tensor(0.0)
+        self.spike_detector: SpikeDetector | None = None  # set by callbacks.spike_guard
+        self.latents: Tensor | None = None  # of the last batch, for callbacks.latent_monitor
+        self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
         self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
         self.validation_results: dict[str, float] = {}
         self.register_state_dict_post_hook(_leave_vision_out)
@@ -188,6 +192,12 @@ class LitMultimodal(LightningModule):
         trained = [p for p in self.parameters() if p.requires_grad]
         norm = nn.utils.clip_grad_norm_(trained, gradient_clip_val or math.inf)
         self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if self.spike_detector is not None:
+            loss = self._step_loss / self.trainer.accumulate_grad_batches
+            if self.trainer.world_size > 1:
+                dist.all_reduce(loss)
+            # What gradient scalers tell fused optimizers: at 1 the step changes nothing.
+            optimizer.found_inf = self.spike_detector(loss / self.trainer.world_size, self.gradient_norm)  # type: ignore[attr-defined]
 
     # ---- the two losses
 
@@ -208,6 +218,7 @@ class LitMultimodal(LightningModule):
             timesteps: (F,) of every frame; those of clean frames are not used.
         """
         latents, read = self.visual_tokens(batch)
+        self.latents = latents
         noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
         timesteps = timesteps.masked_fill(batch.frame_clean, 1.0)
         noised = self.flow.noised(latents, noise, timesteps)
@@ -232,11 +243,14 @@ class LitMultimodal(LightningModule):
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         text, flow = self._global_means(losses.text, losses.flow)
-        return self.text_weight * text + self.flow_weight * flow + losses.expert
+        loss = self.text_weight * text + self.flow_weight * flow + losses.expert
+        self._step_loss = self._step_loss + loss.detach()
+        return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step, then balance the experts by the load of all ranks and micro-batches of the step."""
         super().optimizer_step(*args, **kwargs)
+        self._step_loss = torch.zeros_like(self._step_loss)
         self.expert_load = self.model.backbone.balance_experts()
 
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -77,6 +77,7 @@ class ExpertFeedForward(FeedForward):
             dim, self.expert_dim, width=f"feed_forward.granularity is {granularity}: an expert's width"
         )
         self.shared: Shared = shared
+        self.total, self.active = experts, active
         self.routed = experts - SHARED[shared]
         chosen = active - (shared != "none")
         check_counts(experts, active, shared, self.routed, chosen)
@@ -89,6 +90,11 @@ class ExpertFeedForward(FeedForward):
         """See `FeedForward.reset_parameters`."""
         self.router.reset_parameters()
         self.experts.reset_parameters(out_std)
+
+    def active_parameters(self) -> int:
+        """See `FeedForward.active_parameters`: the router, and the active experts."""
+        experts = sum(parameter.numel() for parameter in self.experts.parameters())
+        return super().active_parameters() - experts + experts * self.active // self.total
 
     def plan(self, layout: SequenceLayout) -> TokenKinds:
         """Which tokens are visual, and which are padding."""

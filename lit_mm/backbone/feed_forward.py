@@ -40,6 +40,10 @@ class FeedForward(nn.Module, ABC):
         """Even out the use of experts, `load` (E,) being the tokens of each in the last step. Nothing by default."""
         return None
 
+    def active_parameters(self) -> int:
+        """How many of the parameters a token passes; all of them by default."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     @abstractmethod
     def reset_parameters(self, out_std: float | None = None) -> None:
         """Fresh weights; those that write to the residual stream get the standard deviation `out_std`."""
@@ -101,6 +105,10 @@ class ModalityFeedForward(FeedForward):
         init_linear(self.gate)
         init_linear(self.up)
         init_linear(self.down, out_std)
+
+    def active_parameters(self) -> int:
+        """See `FeedForward.active_parameters`: one of the two."""
+        return super().active_parameters() // 2
 
     def plan(self, layout: SequenceLayout) -> ModalityRouting:
         """Text tokens and padding first, visual tokens behind them."""
