@@ -60,18 +60,23 @@ class Parallelize:
             device: where its parameters go.
             shard: shards one module over the processes.
         """
-        for number, block in enumerate(model.backbone.layers):
-            if self.recompute != "none" and number % self.every == 0:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, **self._context())
-            if self.compile:
+        self.checkpoint_activations(model)
+        if self.compile:
+            for block in model.backbone.layers:
                 block.compile()
-        for part, reset, apart in _parts(model):
+        for part, reset, apart in parts(model):
             part.to_empty(device=device)
             reset()
             if shard is not None and apart:
                 shard(part)
         if shard is not None:
             shard(model)
+
+    def checkpoint_activations(self, model: MultimodalTransformer) -> None:
+        """Let blocks compute again what they do not keep."""
+        for number, block in enumerate(model.backbone.layers):
+            if self.recompute != "none" and number % self.every == 0:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False, **self._context())
 
     def _context(self) -> dict[str, Any]:
         if self.recompute == "all":
@@ -83,7 +88,7 @@ def _keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> Ch
     return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None], bool]]:
+def parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None], bool]]:
     """Every part of the model, what gives it fresh weights, and whether it is a unit of sharding of its own."""
     backbone = model.backbone
     yield backbone.embedding, backbone.reset_embedding, True

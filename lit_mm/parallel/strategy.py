@@ -22,7 +22,6 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.optim import Optimizer
 
 from lit_mm.parallel.background import Background
@@ -40,6 +39,7 @@ from lit_mm.parallel.checkpoint_files import (
     shapes,
     to_bytes,
 )
+from lit_mm.parallel.sharding import Sharding
 
 Copies = int | Literal["nodes"]
 
@@ -103,17 +103,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
     def shard(self, module: nn.Module) -> None:
         """Shard what of a module's parameters is not sharded yet."""
         half = self.precision_plugin.precision == "bf16-mixed"
-        fully_shard(
-            module,
-            mesh=self.device_mesh,
-            reshard_after_forward=self.reshard_after_forward,
-            mp_policy=MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16 if half else None,
-                reduce_dtype=torch.float32 if half else None,
-                cast_forward_inputs=False,
-            ),
-            offload_policy=CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
-        )
+        Sharding(self.device_mesh, half, self.reshard_after_forward, self.cpu_offload)(module)
 
     def model_to_device(self) -> None:
         """Parameters are where they belong already; the frozen tokenizer is not."""

@@ -15,6 +15,7 @@ from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded
 from tests.helpers.program import ROOT, SMALL, run
 from tests.helpers.recorder import read
 from tests.helpers.runs import run_all
+from tests.helpers.weigher import weights_held
 
 BACKBONES = ("dense", "modality", "experts")
 STEPS, SAVED = 4, 2
@@ -41,6 +42,8 @@ def arguments(folder: Path, backbone: str, *more: str, command: str = "fit") -> 
         f"--trainer.logger.save_dir={folder}",
         "--trainer.callbacks+=tests.helpers.recorder.Recorder",
         f"--trainer.callbacks.folder={folder}",
+        "--trainer.callbacks+=tests.helpers.weigher.Weigher",
+        f"--trainer.callbacks.folder={folder}",
         "--trainer.callbacks+=callbacks.results_table.ResultsTable",
         "--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging",
         "--trainer.callbacks.decay=0.7",
@@ -62,6 +65,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     two.append(arguments(folder / "copies", "dense", *SHARDED, *OWN, "--trainer.strategy.copies=2"))
     two.append(arguments(folder / "background", "dense", *SHARDED, *BACKGROUND))
     run_all(folder, two, ranks=2)
+    four = ["--trainer.devices=4", "--trainer.strategy=fsdp2", "--data.loader.rows=1"]
+    run_all(folder, [arguments(folder / f"{name}_4", name, *four) for name in ("modality", "experts")], ranks=4)
     return folder
 
 
@@ -95,6 +100,27 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
     assert any(name.startswith("averaged.") for name in ours)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["modality", "experts"])
+def test_four_processes_do_what_one_does(runs: Path, backbone: str) -> None:
+    """Two modalities, and thirty experts to choose from, cannot be shared out over four along the first dimension."""
+    one, four = runs / f"{backbone}_1", runs / f"{backbone}_4"
+    assert numbers(four, "loss") == pytest.approx(numbers(one, "loss"), rel=1e-5)
+    assert numbers(four, "gradient_norm") == pytest.approx(numbers(one, "gradient_norm"), rel=1e-4)
+    assert validation(four) == pytest.approx(validation(one), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("held", ["parameters", "optimizer"])
+@pytest.mark.parametrize("backbone", ["modality", "experts"])
+def test_what_a_process_holds_falls_as_the_number_of_processes(runs: Path, backbone: str, held: str) -> None:
+    (whole,) = weights_held(runs / f"{backbone}_1")
+    for ranks in (2, 4):
+        shares = [shard[held] for shard in weights_held(runs / f"{backbone}_{ranks}")]
+        assert len(shares) == ranks
+        assert max(shares) <= 1.02 * whole[held] / ranks  # biases of a router are held by all
 
 
 @pytest.mark.slow
