@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import Any
 
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lit_mm.flops import TrainingFlops, attended_pairs, peak
+from lit_mm.parallel.memory import peak_memory
 from lit_mm.sequence import PackedBatch
 
 
@@ -87,10 +87,3 @@ class TrainingMonitor(Callback):
         self._pairs = None
         self._waited = trainer.train_dataloader.waited
         self._since = time.perf_counter()
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that was allocated on a GPU, or that this process has held."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

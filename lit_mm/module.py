@@ -127,11 +127,15 @@ class LitMultimodal(LightningModule):
             self.averaged = self._build().requires_grad_(False)
             self.restart_average()
 
-    def _build(self) -> MultimodalTransformer:
+    def new_model(self) -> MultimodalTransformer:
+        """The configured model, on whatever device is the default."""
         read_channels = self.vision.read_channels if self.vision.reads_apart else None
+        backbone = self.make_backbone(self.vocab_size)
+        return MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels)
+
+    def _build(self) -> MultimodalTransformer:
         with torch.device("meta"):
-            backbone = self.make_backbone(self.vocab_size)
-            model = MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels)
+            model = self.new_model()
         strategy = self.trainer.strategy if self._trainer is not None else None
         if isinstance(strategy, Fsdp2Strategy):
             self.parallelize(model, strategy.parameter_device, strategy.shard)

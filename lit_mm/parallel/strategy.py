@@ -91,6 +91,11 @@ class Fsdp2Strategy(ModelParallelStrategy):
         self.lightning_module._device_mesh = self._device_mesh
 
     @property
+    def shards(self) -> int:
+        """Processes that a copy of the model is sharded over."""
+        return self.device_mesh.size(self.device_mesh.ndim - 1)
+
+    @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
         """Every process is a data-parallel one."""
         return {"num_replicas": self.world_size, "rank": self.global_rank}

@@ -1,0 +1,176 @@
+"""How much memory a training step will need, found without computing anything."""
+
+from __future__ import annotations
+
+import resource
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+
+from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.model import MultimodalTransformer
+from lit_mm.parallel.parallelize import Parallelize, parts
+
+
+@dataclass(frozen=True)
+class BatchShape:
+    """The shapes that a step's memory depends on.
+
+    Args:
+        rows: of the batch of one process.
+        row_length: positions in a row.
+        frames: pictures in the batch.
+        tokens_per_frame: visual tokens of a picture.
+        channels: of a token that is drawn.
+        read_channels: of a token that is read, where it is of another kind.
+    """
+
+    rows: int
+    row_length: int
+    frames: int
+    tokens_per_frame: int
+    channels: int
+    read_channels: int | None = None
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one process.
+
+    Attributes:
+        parameters: this process's share.
+        gradients: likewise.
+        optimizer: two moments for each parameter.
+        averaged: averaged weights, if there are any.
+        tokenizer: the frozen visual tokenizer, whole.
+        gathered: parameters and gradients of the blocks that are whole at one time; or, without sharding, copies of
+            the parameters in half precision.
+        activations: the most that is kept for, and made in, the backward pass.
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    averaged: int
+    tokenizer: int
+    gathered: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Of all."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def estimate(
+    build: Callable[[], MultimodalTransformer],
+    shape: BatchShape,
+    parallelize: Parallelize,
+    shards: int | None,
+    precision: str,
+    averaged: bool,
+    tokenizer: nn.Module,
+) -> MemoryEstimate:
+    """Estimate for one process.
+
+    Args:
+        build: makes the model.
+        shape: of the batch of one process.
+        parallelize: activation checkpointing.
+        shards: processes that parameters are shared out over; None without sharding.
+        precision: of the trainer: `bf16-mixed`, `bf16-true`, or anything else, which stands for float32.
+        averaged: whether averaged weights are kept.
+        tokenizer: the frozen visual tokenizer.
+    """
+    with torch.device("meta"):
+        model = build()
+    sizes = [p.numel() for p in model.parameters()]
+    units = [sum(p.numel() for p in part.parameters()) for part, _, apart in parts(model) if apart]
+    own = sum(-(-n // (shards or 1)) for n in sizes)
+    kept, used = (2 if precision == "bf16-true" else 4), (2 if precision.startswith("bf16") else 4)
+    # Sharded, two units are gathered while the second is waited for, and gradients of one are whole before they are
+    # shared out. Otherwise, mixed precision keeps copies of all parameters.
+    whole = (2 * used + 4) * max(units) if shards is not None else used * sum(sizes) * (used < kept)
+    return MemoryEstimate(
+        parameters=kept * own,
+        gradients=kept * own,
+        optimizer=2 * kept * own,
+        averaged=kept * own if averaged else 0,
+        tokenizer=sum(t.numel() * t.element_size() for t in [*tokenizer.parameters(), *tokenizer.buffers()]),
+        gathered=whole,
+        activations=activations(build, shape, parallelize, half=precision.startswith("bf16")),
+    )
+
+
+def activations(
+    build: Callable[[], MultimodalTransformer], shape: BatchShape, parallelize: Parallelize, half: bool
+) -> int:
+    """Bytes of the most that one forward and backward pass keeps and makes beside parameters and their gradients.
+
+    The passes are made with tensors that have no contents. A float32 run is counted in bfloat16 and doubled, since
+    PyTorch's rule for the shapes of grouped products knows that type alone.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = fake_model(build)
+        parallelize.checkpoint_activations(model)
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(_drop_gradient)
+        tracker = MemTracker()
+        tracker.track_external(model)
+        warnings.filterwarnings("ignore", message="Expected a tensor or a traceable")  # the tracker's, at its end
+        with tracker, torch.autocast("cpu", torch.bfloat16):
+            fake_step(model, shape)
+        (peak,) = tracker.get_tracker_snapshot("peak").values()
+    kept = sum(peak[kind] for kind in peak if str(getattr(kind, "value", kind)) in ("Activation", "Temp", "Gradient"))
+    return kept if half else 2 * kept
+
+
+def fake_model(build: Callable[[], MultimodalTransformer]) -> MultimodalTransformer:
+    """A model without contents, in bfloat16; to be called, and used, within a FakeTensorMode."""
+    with torch.device("meta"):
+        model = build()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape, dtype=torch.bfloat16)))
+        for name, buffer in module.named_buffers(recurse=False):
+            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    model.backbone.attention_backend = "sdpa"  # keeps what FlexAttention keeps, and needs no GPU
+    return model
+
+
+def fake_step(model: Any, shape: BatchShape) -> None:
+    """Forward and backward pass of a batch of such a shape, half of its frames drawn."""
+    positions = shape.rows * shape.row_length
+    text = positions - shape.frames * shape.tokens_per_frame
+    index = torch.zeros(shape.rows, shape.row_length, dtype=torch.int64)
+    frame = torch.zeros(shape.frames, shape.tokens_per_frame, dtype=torch.int64)
+    read = None if shape.read_channels is None else torch.zeros(*frame.shape, shape.read_channels)
+    output = model(
+        index,
+        SequenceLayout(index.int(), index.int(), index),
+        torch.zeros(*frame.shape, shape.channels),
+        torch.zeros(shape.frames),
+        frame,
+        torch.zeros(text, dtype=torch.int64),
+        torch.zeros(-(-shape.frames // 2), dtype=torch.int64),
+        torch.zeros(text, dtype=torch.int64),
+        read,
+    )
+    (output.text.sum() + output.visual.sum() + output.expert_loss).backward()
+
+
+def _drop_gradient(parameter: torch.Tensor) -> None:
+    parameter.grad = None  # where parameters are shared out, whole gradients do not stay
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that was allocated on a GPU so far, or that this process has held."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
