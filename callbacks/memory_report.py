@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
-from rich.table import Table
 
 from lit_mm.parallel import Fsdp2Strategy
-from lit_mm.parallel.memory import BatchShape, MemoryEstimate, estimate, peak_memory
+from lit_mm.parallel.memory import GIB, BatchShape, MemoryEstimate, estimate, peak_memory
 from lit_mm.sequence import PackedBatch
-
-GIB = 2**30
 
 
 class MemoryReport(Callback):
@@ -58,7 +54,7 @@ class MemoryReport(Callback):
             tokenizer=module.vision,
         )
         self._before += peak_memory(strategy.root_device) - before  # what estimating took
-        Console().print(table(self._estimate))
+        Console().print(self._estimate.table())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare."""
@@ -68,13 +64,3 @@ class MemoryReport(Callback):
         Console().print(
             f"memory of a process: estimated {self._estimate.total / GIB:.3f} GiB, measured {peak / GIB:.3f} GiB"
         )
-
-
-def table(found: MemoryEstimate) -> Table:
-    """An estimate as a table."""
-    shown = Table("memory of a process, estimated", "GiB")
-    shown.columns[1].justify = "right"
-    for field in fields(found):
-        shown.add_row(field.name, f"{getattr(found, field.name) / GIB:.3f}")
-    shown.add_row("all", f"{found.total / GIB:.3f}", style="bold")
-    return shown

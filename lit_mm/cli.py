@@ -17,9 +17,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from callbacks.weight_averaging import WeightAveraging
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
+from lit_mm.parallel.dry_run import Run, report
 from lit_mm.run_folder import claim
 from lit_mm.sequence import show_row
 
@@ -94,6 +96,10 @@ class LitCLI(LightningCLI):
             "--first_row", type=int, default=None, help="number of the first of them; that of --ckpt_path's next, or 0"
         )
 
+        parser.add_argument(
+            "--dry_run", type=bool, default=False, help="say what the run would take on all its devices, then stop"
+        )
+
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "validate":
@@ -110,7 +116,12 @@ class LitCLI(LightningCLI):
             super().parse_arguments(parser, given)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them."""
+        """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them.
+
+        A dry run has no use for one, whose devices need not be there.
+        """
+        if self._get(self.config, "dry_run"):
+            return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
         plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -119,11 +130,29 @@ class LitCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
-        rows, first = self.config[subcommand].pop("print_rows"), self.config[subcommand].pop("first_row")
-        if rows:
-            print_rows(self.datamodule, rows, first, self.config[subcommand].get("ckpt_path"))
+        options = self.config[subcommand]
+        rows, first, dry = (options.pop(name) for name in ("print_rows", "first_row", "dry_run"))
+        if dry:
+            self._dry_run()
+        elif rows:
+            print_rows(self.datamodule, rows, first, options.get("ckpt_path"))
         else:
             super()._run_subcommand(subcommand)
+
+    def _dry_run(self) -> None:
+        trainer, loader = self._get(self.config_init, "trainer"), self.datamodule.loader
+        devices = trainer.devices
+        run = Run(
+            rows=loader.rows,
+            row_length=loader.row_length,
+            devices=int(devices) if str(devices).isdecimal() else 1,
+            nodes=trainer.num_nodes,
+            precision=str(trainer.precision),
+            strategy=trainer.strategy,
+            averaged=any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks or ()),
+            steps=trainer.max_steps,
+        )
+        report(self.model, run)
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""

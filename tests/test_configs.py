@@ -9,14 +9,13 @@ from lit_mm.cli import LitCLI
 from tests.helpers.program import ROOT
 
 CONFIGS = ROOT / "configs"
-RUNS = (".", "rae", "vae", "siglip", "experiment")  # folders whose files are whole runs
+RUNS = (".", "paper", "rae", "vae", "siglip", "experiment")  # folders whose files are whole runs
 COMPLETE = sorted(p for folder in RUNS for p in (CONFIGS / folder).glob("*.yaml"))
 PARTS = {
     "backbone": "--model.backbone",
     "vision": "--model.vision",
     "model": "--model",
     "data": "--data",
-    "strategy": "--trainer.strategy",
     "trainer": "--trainer",
     "callbacks": "--trainer.callbacks",
     "prompts": "--data.prompts",
@@ -40,7 +39,8 @@ class Parsed(Exception):
 
 def command(file: Path) -> list[str]:
     if file in COMPLETE:
-        first = [] if file.name == "tiny.yaml" else [f"--config={CONFIGS / 'tiny.yaml'}"]
+        alone = file.name == "tiny.yaml" or file.parent.name == "paper"
+        first = [] if alone else [f"--config={CONFIGS / 'tiny.yaml'}"]
         return [*first, f"--config={file}"]
     option = NOT_ALONE.get(file.name, PARTS[file.parent.name])
     return [f"--config={CONFIGS / 'tiny.yaml'}", f"{option}={file}"]

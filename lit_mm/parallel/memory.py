@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from rich.table import Table
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -16,6 +17,8 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.model import MultimodalTransformer
 from lit_mm.parallel.parallelize import Parallelize, parts
+
+GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,15 @@ class MemoryEstimate:
         """Of all."""
         return sum(getattr(self, field.name) for field in fields(self))
 
+    def table(self) -> Table:
+        """For a person."""
+        shown = Table("memory of a process, estimated", "GiB")
+        shown.columns[1].justify = "right"
+        for field in fields(self):
+            shown.add_row(field.name, f"{getattr(self, field.name) / GIB:.3f}")
+        shown.add_row("all", f"{self.total / GIB:.3f}", style="bold")
+        return shown
+
 
 def estimate(
     build: Callable[[], MultimodalTransformer],
@@ -117,7 +129,7 @@ def activations(
     PyTorch's rule for the shapes of grouped products knows that type alone.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
-        model = fake_model(build)
+        model = fake_model(build, torch.bfloat16)
         parallelize.checkpoint_activations(model)
         for parameter in model.parameters():
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
@@ -131,13 +143,13 @@ def activations(
     return kept if half else 2 * kept
 
 
-def fake_model(build: Callable[[], MultimodalTransformer]) -> MultimodalTransformer:
-    """A model without contents, in bfloat16; to be called, and used, within a FakeTensorMode."""
+def fake_model(build: Callable[[], MultimodalTransformer], dtype: torch.dtype) -> MultimodalTransformer:
+    """A model whose parameters have no contents; to be made, and used, within a FakeTensorMode."""
     with torch.device("meta"):
         model = build()
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape, dtype=torch.bfloat16)))
+            module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape, dtype=dtype)))
         for name, buffer in module.named_buffers(recurse=False):
             module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
     model.backbone.attention_backend = "sdpa"  # keeps what FlexAttention keeps, and needs no GPU

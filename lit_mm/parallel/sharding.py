@@ -6,9 +6,30 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import Shard
+
+
+def make_mesh(kind: str, processes: int, copies: int) -> DeviceMesh:
+    """Lay out processes as shards, or as copies x shards.
+
+    Args:
+        kind: of device.
+        processes: all of them.
+        copies: of the model.
+
+    Raises:
+        ValueError: the copies do not divide the processes.
+    """
+    if copies < 1 or processes % copies:
+        raise ValueError(
+            f"trainer.strategy.copies is {copies}, which does not divide the {processes} processes; "
+            "use a divisor, or 1 to shard over all of them"
+        )
+    if copies == 1:
+        return init_device_mesh(kind, (processes,), mesh_dim_names=("shard",))
+    return init_device_mesh(kind, (copies, processes // copies), mesh_dim_names=("copy", "shard"))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
-from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from lit_mm.parallel.background import Background
@@ -39,7 +38,7 @@ from lit_mm.parallel.checkpoint_files import (
     shapes,
     to_bytes,
 )
-from lit_mm.parallel.sharding import Sharding
+from lit_mm.parallel.sharding import Sharding, make_mesh
 
 Copies = int | Literal["nodes"]
 
@@ -77,18 +76,12 @@ class Fsdp2Strategy(ModelParallelStrategy):
         """Start the process group and lay out the mesh: shards, or copies x shards."""
         self._setup_distributed()
         assert self.lightning_module is not None
-        copies = self.num_nodes if self.copies == "nodes" else self.copies
-        if copies < 1 or self.world_size % copies:
-            raise ValueError(
-                f"trainer.strategy.copies is {copies}, which does not divide the {self.world_size} processes; "
-                "use a divisor, or 1 to shard over all of them"
-            )
-        kind, shards = self.root_device.type, self.world_size // copies
-        if copies == 1:
-            self._device_mesh = init_device_mesh(kind, (shards,), mesh_dim_names=("shard",))
-        else:
-            self._device_mesh = init_device_mesh(kind, (copies, shards), mesh_dim_names=("copy", "shard"))
+        self._device_mesh = make_mesh(self.root_device.type, self.world_size, self.copies_on(self.num_nodes))
         self.lightning_module._device_mesh = self._device_mesh
+
+    def copies_on(self, nodes: int) -> int:
+        """Copies of the model on so many nodes."""
+        return nodes if self.copies == "nodes" else self.copies
 
     @property
     def shards(self) -> int:

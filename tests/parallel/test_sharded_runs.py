@@ -21,7 +21,7 @@ BACKBONES = ("dense", "modality", "experts")
 STEPS, SAVED = 4, 2
 SIZES = [a for a in SMALL if "hidden_dim" not in a and "rows" not in a and "val_check" not in a]
 SHARDED = ["--trainer.devices=2", "--trainer.strategy=fsdp2", "--data.loader.rows=2"]
-OWN = ["--trainer.strategy=configs/strategy/fsdp2.yaml"]  # whose arguments may follow
+OWN = ["--trainer.strategy=lit_mm.parallel.Fsdp2Strategy"]  # whose arguments may follow
 BACKGROUND = ["--trainer.plugins+=lit_mm.parallel.CheckpointFiles", "--trainer.plugins.in_background=true"]
 WHOLE = ["--trainer.strategy=auto", "--data.loader.rows=4"]
 
