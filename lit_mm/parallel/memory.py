@@ -126,7 +126,8 @@ def activations(
     """Bytes of the most that one forward and backward pass keeps and makes beside parameters and their gradients.
 
     The passes are made with tensors that have no contents. A float32 run is counted in bfloat16 and doubled, since
-    PyTorch's rule for the shapes of grouped products knows that type alone.
+    PyTorch's rule for the shapes of grouped products knows that type alone; that is up to 1.4 times too much, as what
+    is float32 in both is doubled too.
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = fake_model(build, torch.bfloat16)
