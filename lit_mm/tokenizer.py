@@ -29,7 +29,7 @@ class Tokenizer:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        file = self.path / "tokenizer.json" if self.path.is_dir() else self.path
+        self.file = file = self.path / "tokenizer.json" if self.path.is_dir() else self.path
         if not file.is_file():
             raise FileNotFoundError(f"tokenizer: no file '{file}'; give the path of a Hugging Face tokenizer.json")
         try:

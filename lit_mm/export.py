@@ -1,0 +1,107 @@
+"""A trained model as a folder that plain Python loads, without a Trainer or data.
+
+`python -m lit_mm.export CHECKPOINT FOLDER`, and then
+
+    from lit_mm.export import load
+    from lit_mm.generation.answers import answer
+    from lit_mm.prompt import Prompt
+
+    decoder = load("FOLDER")
+    answer(decoder, Prompt("fox", "image", text="fox")).frames   # (1, 3, height, width) uint8
+    decoder.model                                                # the transformer, a plain nn.Module
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, auto_cli
+from lightning.pytorch import LightningModule
+from safetensors.torch import load_file, save_file
+
+from lit_mm.cli import CONFIG_KEY
+from lit_mm.generation.decoding import Decoder
+from lit_mm.module import LitMultimodal
+from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, shapes_of
+from lit_mm.parallel.checkpoint_files import CheckpointFiles
+from lit_mm.tokenizer import Tokenizer
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
+
+
+def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    """Write `model.safetensors`, `config.yaml` and `tokenizer.json`.
+
+    The visual tokenizer is named in the configuration, not copied; its fingerprint is checked when the folder is
+    loaded.
+
+    Args:
+        checkpoint: a file, or a folder of shards; its averaged weights are taken if it has any.
+        folder: to write to; must be new or empty.
+        dtype: of the stored weights.
+
+    Raises:
+        ValueError: the folder is not empty, or the checkpoint cannot be read or is of another kind of model.
+        FileNotFoundError: the checkpoint or the text tokenizer is not there.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"'{folder}' is not empty; name another folder")
+    saved = CheckpointFiles().load_checkpoint(checkpoint, weights_only=False)
+    if CONFIG_KEY not in saved or "vision" not in saved:
+        raise ValueError(
+            f"the checkpoint '{checkpoint}' is not of a multimodal model; give one that `lit-mm fit` wrote of one"
+        )
+    config = yaml.safe_load(saved[CONFIG_KEY])
+    weights = saved["state_dict"]
+    prefix = "averaged." if any(name.startswith("averaged.") for name in weights) else "model."
+    own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: _stored(value, getattr(torch, dtype)) for name, value in own.items()}, folder / WEIGHTS)
+    described = {"model": config["model"], "vision_fingerprint": saved["vision"]}
+    (folder / CONFIG).write_text(yaml.safe_dump(described, sort_keys=False))
+    shutil.copyfile(Tokenizer(config["data"]["init_args"]["tokenizer"]).file, folder / TOKENIZER)
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Decoder:
+    """The model of an exported folder, ready to write and draw.
+
+    Args:
+        folder: as `export` wrote it.
+        device: where to put it.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: the visual tokenizer is another, or the weights are not the configuration's.
+    """
+    folder = Path(folder)
+    config = yaml.safe_load((folder / CONFIG).read_text())
+    module = _module(config["model"])
+    check_vision(config["vision_fingerprint"], module.vision.fingerprint())
+    module.configure_model()
+    weights = load_file(folder / WEIGHTS)
+    check_shapes(shapes_of(weights), shapes_of(module.model.state_dict()))
+    module.model.load_state_dict(weights)
+    module.eval().to(device)
+    return Decoder(module.model, module.vision, module.flow, module.sampler, Tokenizer(folder / TOKENIZER))
+
+
+def _module(config: dict[str, Any]) -> LitMultimodal:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", required=True)
+    return parser.instantiate_classes(parser.parse_object({"model": config})).model
+
+
+def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
+
+
+if __name__ == "__main__":
+    try:
+        auto_cli(export)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")

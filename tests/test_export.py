@@ -1,0 +1,88 @@
+"""An exported folder answers as the checkpoint does, in plain Python."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torchvision.io import decode_image
+
+from lit_mm.export import CONFIG, WEIGHTS, export, load
+from tests.helpers.program import ROOT, environment, run
+
+SCRIPT = """
+import json, sys
+from lit_mm.export import load
+from lit_mm.generation.answers import answer
+from lit_mm.prompt import Prompt
+
+decoder = load(sys.argv[1])
+text = answer(decoder, Prompt("people", "text", text="The people", max_tokens=12)).text
+frames = answer(decoder, Prompt("fox", "image", text="fox", seed=3)).frames
+print(json.dumps({"text": text, "frame": frames[0].tolist()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export(trained, folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_it_answers_as_predict_does(trained: Path, exported: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.yaml"
+    asked = [
+        {"continue": "The people", "name": "people", "max_tokens": 12},
+        {"draw": "fox", "name": "fox", "seed": 3},
+    ]
+    prompts.write_text(yaml.safe_dump(asked))
+    run(
+        "predict",
+        f"--ckpt_path={trained}",
+        f"--data.prompts={prompts}",
+        "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter",
+        f"--trainer.callbacks.folder={tmp_path / 'answers'}",
+    )
+    command = [sys.executable, "-c", SCRIPT, str(exported)]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True, timeout=120)
+    ours = json.loads(done.stdout.splitlines()[-1])
+    records = [json.loads(line) for line in (tmp_path / "answers/answers.jsonl").read_text().splitlines()]
+    assert ours["text"] == records[0]["answer"]
+    assert ours["frame"] == decode_image(str(tmp_path / "answers/fox.png")).tolist()
+
+
+def test_it_stores_the_checkpoint_s_weights(trained: Path, exported: Path, tmp_path: Path) -> None:
+    saved = torch.load(trained, weights_only=False)["state_dict"]
+    stored = load_file(exported / WEIGHTS)
+    assert {f"model.{name}" for name in stored} == set(saved)
+    assert all(torch.equal(saved[f"model.{name}"], value) for name, value in stored.items())
+    export(trained, tmp_path / "half", dtype="bfloat16")
+    half = load_file(tmp_path / "half" / WEIGHTS)
+    assert all(torch.equal(half[name], value.bfloat16()) for name, value in stored.items())
+    weight = load(tmp_path / "half").model.text_head.linear.weight
+    assert torch.equal(weight, stored["text_head.linear.weight"].bfloat16().float())
+
+
+def test_a_folder_in_use_is_refused(trained: Path, exported: Path) -> None:
+    before = {path: path.read_bytes() for path in exported.iterdir()}
+    with pytest.raises(ValueError, match="is not empty"):
+        export(trained, exported)
+    assert {path: path.read_bytes() for path in exported.iterdir()} == before
+
+
+def test_another_visual_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
+    export(trained, tmp_path / "model")
+    file = tmp_path / "model" / CONFIG
+    config = yaml.safe_load(file.read_text())
+    config["model"]["init_args"]["vision"]["init_args"]["patch_size"] = 8
+    file.write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match="trained on the visual tokens of 'pixels.*but model.vision is"):
+        load(tmp_path / "model")
