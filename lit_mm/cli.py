@@ -196,10 +196,10 @@ def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     path = _option(args, "--ckpt_path")
     if path is None or not (Path(path).is_file() or is_sharded(Path(path))):
         return args
-    text = read_header(Path(path)).get(CONFIG_KEY)
-    if text is None:
-        return args
-    config = {k: v for k, v in yaml.safe_load(text).items() if k in _SHARED_KEYS}
+    header = read_header(Path(path))
+    if not isinstance(header, dict) or CONFIG_KEY not in header:
+        raise ValueError(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
+    config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in _SHARED_KEYS}
     file = folder / "checkpoint.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     return [args[0], "--config", str(file), *args[1:]]

@@ -22,7 +22,7 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
-from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, fit_average, shapes_of
+from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
 from lit_mm.prompt import Answer, Prompt
 from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
@@ -312,13 +312,14 @@ class LitMultimodal(LightningModule):
     # ---- checkpoints: the frozen tokenizer is named in them, not stored
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record the visual tokenizer's fingerprint."""
+        """Record the fingerprints of both tokenizers."""
         self.check_finite.flush()  # what a picture without finite latents has spoilt is not saved
         checkpoint["vision"] = self.vision.fingerprint()
+        checkpoint["text_tokenizer"] = self.tokenizer.fingerprint()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse other visual tokens and other shapes."""
-        check_vision(checkpoint["vision"], self.vision.fingerprint())
+        """Refuse other visual tokens, other text ids and other shapes."""
+        check_tokenizers(checkpoint, self.vision.fingerprint(), self.tokenizer.fingerprint())
         if self.trainer.validating:  # Lightning restores the number of steps for a fit only; results are named by it
             self.trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         weights = checkpoint.get("state_dict")

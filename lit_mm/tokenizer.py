@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,10 @@ class Tokenizer:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._treat_delimiters_as_text()  # the one setting that the backend does not pickle
+
+    def fingerprint(self) -> str:
+        """Hash of all that ids depend on: equal fingerprints, equal ids for equal texts."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`, without delimiters."""

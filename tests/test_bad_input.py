@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lit_mm.cli import main
@@ -148,3 +149,27 @@ def test_broken_files_may_be_skipped_but_not_too_many(
     said = complaint(capsys, monkeypatch, tmp_path, *reading, "--trainer.max_steps=20")
     assert "image_text" in said
     assert "more than 1 %" in said
+
+
+@pytest.mark.parametrize("first", ["fit", "validate", "predict"])
+def test_ids_of_another_text_tokenizer_are_refused(
+    first: str, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the same size, with two words exchanged."""
+    tokenizer = json.loads((ROOT / "data/tiny/tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    one, other = list(vocabulary)[300:302]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(tokenizer))
+    said = complaint(capsys, monkeypatch, tmp_path, f"--ckpt_path={trained}", f"--data.tokenizer={file}", first=first)
+    assert "trained on the ids of another text tokenizer" in said
+
+
+def test_a_checkpoint_of_other_code_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "other.pt"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}, "epoch": 3}, file)
+    said = complaint(capsys, monkeypatch, tmp_path, f"--ckpt_path={file}")
+    assert "other.pt' was not written by lit-mm" in said

@@ -30,6 +30,27 @@ def check_vision(saved: str, own: str) -> None:
         )
 
 
+def check_tokenizers(header: Mapping[str, Any], vision: str, text: str) -> None:
+    """Refuse a checkpoint of another kind of model, or of other visual tokens or text ids.
+
+    Args:
+        header: what the checkpoint holds beside weights.
+        vision: fingerprint of the visual tokenizer.
+        text: of the text tokenizer.
+
+    Raises:
+        ValueError: naming which.
+    """
+    if "vision" not in header or "text_tokenizer" not in header:
+        raise ValueError(f"the checkpoint is of another kind of model (it names no tokenizers): {_ADVICE}")
+    check_vision(header["vision"], vision)
+    if header["text_tokenizer"] != text:
+        raise ValueError(
+            f"the checkpoint was trained on the ids of another text tokenizer ('{header['text_tokenizer']}') than "
+            f"data.tokenizer ('{text}'): {_ADVICE}"
+        )
+
+
 def check_shapes(saved: Shapes, own: Shapes) -> None:
     """Refuse a checkpoint whose weights are others, or of other shapes, than the model's. Averages may be missing.
 

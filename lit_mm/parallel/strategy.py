@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from lit_mm.parallel.background import Background
-from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, has_average, shapes_of
+from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, has_average, shapes_of
 from lit_mm.parallel.checkpoint_files import (
     CheckpointFiles,
     by_name,
@@ -116,7 +116,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
         """
         path = Path(self.broadcast(str(checkpoint_path)))
         module: Any = self.lightning_module
-        check_vision(read_header(path)["vision"], module.vision.fingerprint())
+        check_tokenizers(read_header(path), module.vision.fingerprint(), module.tokenizer.fingerprint())
         saved = shapes(path)
         check_shapes(saved, shapes_of(module.state_dict()))
         if module.averaged is None or has_average(saved):
