@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from data_modules.sampler import DrawStream, RowPlanner
-from tests.helpers.documents import FakeDataset, sources
+from tests.helpers.documents import FakeDataset, later, sources
 
 ROW_LENGTH, WINDOW = 512, 1000
+RANKS, ROWS, LATE_ROW = 512, 4, 10**8
 TARGET = 5000  # rows a second, of one process
 MIXTURES: list[dict[str, float]] = [
     {"text": 0.9, "pairs": 0.099, "video": 0.001},
@@ -61,6 +62,29 @@ def measure(weights: Mapping[str, float], datasets: Mapping[str, FakeDataset], r
     }
 
 
+def measure_late(weights: Mapping[str, float], datasets: Mapping[str, FakeDataset], row: int) -> dict[str, Any]:
+    """Seconds to go on, and to plan a step, at a late row of a run on many processes."""
+    early = planner(weights, datasets)
+    for _ in range(WINDOW):
+        early.next_row()
+    state = later(early.state(), row)
+    begin = time.perf_counter()
+    late = planner(weights, datasets)
+    late.load_state(json.loads(json.dumps(state)))
+    late.next_row()
+    resumed = time.perf_counter()
+    for _ in range(RANKS * ROWS):
+        late.next_row()
+    return {
+        "row": row,
+        "ranks": RANKS,
+        "rows_a_rank": ROWS,
+        "state_bytes": len(json.dumps(state)),
+        "seconds_to_resume": resumed - begin,
+        "seconds_to_plan_a_step": time.perf_counter() - resumed,
+    }
+
+
 def main() -> None:
     """Measure all mixtures, print a table and, if asked, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,11 +107,16 @@ def main() -> None:
         errors = (f"{one['worst_share_error']:.2%}", f"{one['worst_padding']:.2%}")
         table.add_row(f"{name} {one.get('note', '')}", *speeds, *errors)
     Console().print(table)
+    late = measure_late(MIXTURES[2], datasets, LATE_ROW)
+    Console().print(
+        f"row {LATE_ROW:,} of {RANKS} processes x {ROWS} rows: {late['seconds_to_resume']:.3f} s to go on, "
+        f"{late['seconds_to_plan_a_step']:.3f} s to plan a step, {late['state_bytes']:,} bytes of state"
+    )
     if args.out:
         machine = {"python": platform.python_version(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
         report = {"target_rows_per_second": TARGET, "row_length": ROW_LENGTH, "rows": args.rows, "machine": machine}
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report | {"mixtures": found}, indent=2) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(report | {"mixtures": found, "late": late}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

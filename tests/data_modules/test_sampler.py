@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_modules.sampler import DrawStream, Piece, RowPlan, RowPlanner
-from tests.helpers.documents import FakeDataset, sources
+from tests.helpers.documents import FakeDataset, later, sources
 
 LENGTH = 512
 HARD = [
@@ -245,3 +245,24 @@ def test_no_document_waits_for_long_behind_others_that_fit_better() -> None:
     for _ in range(3000):
         planner.next_row()
         assert stream.next - stream.waiting[0].number < 400
+
+
+def test_a_plan_at_row_a_hundred_million_keeps_shares_and_passes() -> None:
+    weights = HARD[4]
+    early = planner(weights)
+    plan(early, 1000)
+    late = planner(weights)
+    assert late.load_state(later(early.state(), 10**8)) == []
+    first = late.state()["sources"]["pairs"]
+    rows = plan(late, 2500)
+    assert rows[0].number == 10**8
+    placed = tokens(rows, list(weights))
+    stretches = windows(placed, 1000)
+    wanted = np.array(list(weights.values())) / sum(weights.values())
+    assert np.abs(stretches / stretches.sum(1, keepdims=True) - wanted).max() < 0.01
+    drawn = Counter(piece.draw.index for piece in pieces_of(rows, "pairs"))
+    size = len(sources(("pairs",))["pairs"])
+    passes = late.state()["sources"]["pairs"]["next"] // size - first["next"] // size - 1
+    assert passes >= 1, "some passes begin and end within"
+    assert min(drawn[index] for index in range(size)) >= passes
+    assert max(drawn.values()) <= passes + 3  # in the passes cut by both ends, and among those that waited

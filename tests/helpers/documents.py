@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,3 +56,20 @@ def sources(names: Sequence[str] = ("text", "pairs", "video")) -> dict[str, Fake
         "actions": FakeDataset("actions", rng.integers(120, 260, 500), frames=True),
     }
     return {name: made[name] for name in names}
+
+
+def later(state: dict[str, Any], row: int) -> dict[str, Any]:
+    """A plan's state as it would be at a later row, which nobody has the time to plan up to.
+
+    Every source has had as many draws a row as so far and its share of tokens, and waits for as many documents.
+    """
+    factor = row / state["rows"]
+    added = (factor - 1) * sum(source["tokens"] for source in state["sources"].values())
+    sources = {}
+    for name, source in state["sources"].items():
+        ahead = round(source["next"] * factor) - source["next"]
+        waiting = [number + ahead for number in source["waiting"]]
+        counts = {"next": source["next"] + ahead, "waiting": waiting}
+        counts["tokens"] = source["tokens"] + round(added * state["weights"][name])
+        sources[name] = {**source, **counts}
+    return {**state, "rows": row, "sources": sources}
