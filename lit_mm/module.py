@@ -11,6 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from lit_mm.backbone.layout import SequenceLayout
@@ -193,8 +194,11 @@ class LitMultimodal(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        norm = nn.utils.clip_grad_norm_(trained, gradient_clip_val or math.inf)
+        most = gradient_clip_val or math.inf
+        if isinstance(self.trainer.model, FullyShardedDataParallel):
+            norm = self.trainer.model.clip_grad_norm_(most)
+        else:
+            norm = nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], most)
         self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if self.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
