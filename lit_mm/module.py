@@ -11,7 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from lit_mm.backbone.layout import SequenceLayout
@@ -308,6 +308,13 @@ class LitMultimodal(LightningModule):
     def decoder(self) -> Decoder:
         """Writes text and draws frames with the present weights."""
         return Decoder(self.used_model, self.vision, self.flow, self.sampler, self.tokenizer)
+
+    def on_predict_start(self) -> None:
+        """Where the model is sharded, gather it whole: prompts take different numbers of passes on each process."""
+        for module in self.used_model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_reshard_after_forward(False, recurse=False)
+                module.unshard()
 
     def predict_step(self, prompt: Prompt, batch_idx: int) -> Answer:
         """Answer one prompt."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from torchvision.io import decode_image
 
 from lit_mm.cli import main
 from lit_mm.export import export, load
@@ -194,7 +196,15 @@ def resumed(runs: Path) -> Path:
     def on(name: str, checkpoint: Path, *more: str, command: str = "fit") -> list[str]:
         return arguments(runs / name, "experts", f"--ckpt_path={checkpoint}", *more, command=command)
 
+    def answering(name: str, *more: str) -> list[str]:
+        writer = "callbacks.prediction_writer.PredictionWriter"
+        own = [f"--trainer.callbacks+={writer}", f"--trainer.callbacks.folder={runs / name}"]
+        return on(name, runs / "experts_2" / saved, *own, f"--data.prompts={prompts}", *more, command="predict")
+
     saved = f"step={SAVED}.ckpt"
+    prompts = runs / "prompts.yaml"
+    asked = [{"continue": "The people", "name": f"text{i}", "max_tokens": 4 + i} for i in range(4)]
+    prompts.write_text(yaml.safe_dump([*asked, {"draw": "fox", "name": "fox"}, {"draw": "cat", "name": "cat"}]))
     one_file = [
         "--trainer.strategy=lit_mm.parallel.Fsdp2Strategy",
         "--trainer.strategy.save_distributed_checkpoint=false",
@@ -204,11 +214,13 @@ def resumed(runs: Path) -> Path:
         arguments(runs / "gathered", "experts", *SHARDED, *one_file, f"--trainer.max_steps={SAVED}"),
         on("gathered_to_two", runs / "gathered" / saved, *SHARDED),
         on("checked_on_two", runs / "experts_2" / saved, *SHARDED, command="validate"),
+        answering("answers_of_two", *SHARDED),
     ]
     one = [
         on("two_to_one", runs / "experts_2" / saved, *WHOLE),
         on("gathered_to_one", runs / "gathered" / saved, *WHOLE),
         on("checked_on_one", runs / "experts_2" / saved, *WHOLE, command="validate"),
+        answering("answers_of_one", *WHOLE),
     ]
     run_all(runs, two, ranks=2)
     run_all(runs, one)
@@ -229,6 +241,21 @@ def test_shards_are_validated_on_any_number_of_processes(resumed: Path) -> None:
     one, two = validation(resumed / "checked_on_one"), validation(resumed / "checked_on_two")
     assert one["step"] == SAVED
     assert one == pytest.approx(two, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_shards_answer_prompts_on_any_number_of_processes(resumed: Path) -> None:
+    def answers(folder: Path) -> dict[str, str]:
+        lines = [line for file in folder.glob("answers*.jsonl") for line in file.read_text().splitlines()]
+        return {record["name"]: record["answer"] for record in map(json.loads, lines)}
+
+    one, two = resumed / "answers_of_one", resumed / "answers_of_two"
+    assert len(list(two.glob("answers-rank*.jsonl"))) == 2, "prompts are shared out"
+    assert answers(one) == answers(two)
+    assert answers(one).keys() == {"text0", "text1", "text2", "text3", "fox", "cat"}
+    for name in ("fox.png", "cat.png"):
+        drawn = [decode_image(str(folder / name)).int() for folder in (one, two)]
+        assert (drawn[0] - drawn[1]).abs().max() <= 1
 
 
 @pytest.mark.slow
