@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,8 @@ def run_all(folder: Path, runs: list[list[str]], ranks: int = 1, expect: int = 0
     """Run them on so many processes; the output. Fails the test if the exit code is not the expected one."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"runs_{ranks}.json"
-    file.write_text(json.dumps(runs))
+    ports = [environment()["MASTER_PORT"] for _ in runs]
+    file.write_text(json.dumps(list(zip(ports, runs, strict=True))))
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *start, "-m", "tests.helpers.runs", str(file)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=150)
@@ -27,5 +29,7 @@ def run_all(folder: Path, runs: list[list[str]], ranks: int = 1, expect: int = 0
 if __name__ == "__main__":
     from lit_mm.cli import main
 
-    for arguments in json.loads(Path(sys.argv[1]).read_text()):
+    for port, arguments in json.loads(Path(sys.argv[1]).read_text()):
+        # A store of its own for every run: in torchrun's, a process may read where the last run's processes listened.
+        os.environ |= {"MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "False"}
         main(arguments)
