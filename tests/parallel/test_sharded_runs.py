@@ -66,6 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_all(folder, [arguments(folder / f"{name}_1", name, *WHOLE) for name in BACKBONES])
     two = [arguments(folder / f"{name}_2", name, *SHARDED) for name in BACKBONES]
     two.append(arguments(folder / "copies", "dense", *SHARDED, *OWN, "--trainer.strategy.copies=2"))
+    two.append(arguments(folder / "half", "modality", *SHARDED, "--trainer.precision=bf16-mixed"))
     two.append(arguments(folder / "background", "dense", *SHARDED, *BACKGROUND))
     run_all(folder, two, ranks=2)
     four = ["--trainer.devices=4", "--trainer.strategy=fsdp2", "--data.loader.rows=1"]
@@ -103,6 +104,17 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
     assert any(name.startswith("averaged.") for name in ours)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_half_precision_follows_full_precision(runs: Path) -> None:
+    half, full = runs / "half", runs / "modality_1"
+    assert numbers(half, "loss") == pytest.approx(numbers(full, "loss"), rel=1e-3)
+    assert numbers(half, "loss") != pytest.approx(numbers(full, "loss"), rel=1e-6), "it is another precision"
+    assert numbers(half, "gradient_norm") == pytest.approx(numbers(full, "gradient_norm"), rel=0.03)
+    assert validation(half) == pytest.approx(validation(full), rel=0.01)
+    saved = weights(half / f"step={STEPS}.ckpt")
+    assert {value.dtype for value in saved.values()} == {torch.float32}, "the optimizer works in float32"
 
 
 @pytest.mark.slow
