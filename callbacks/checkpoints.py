@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 
 from lit_mm.parallel.checkpoint_files import complete_checkpoints
 
@@ -19,10 +20,12 @@ class Checkpoints(ModelCheckpoint):
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What was gone on from needs no second checkpoint."""
+        """What was gone on from needs no second checkpoint, but the validation that was to follow it, if any."""
         super().on_train_start(trainer, pl_module)
         if trainer.ckpt_path is not None:
             self._last_global_step_saved = trainer.global_step
+            self._enable_version_counter = False  # or last.ckpt would stay behind, and last-v1.ckpt go on
+            _validate_first(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last step, if it is not saved yet."""
@@ -36,3 +39,16 @@ class Checkpoints(ModelCheckpoint):
         # when it is called, and what settles it has a private name.
         folder: Path | str = self._ModelCheckpoint__resolve_ckpt_dir(trainer)  # type: ignore[attr-defined]
         return {str(path) for path in complete_checkpoints(Path(folder))}
+
+
+def _validate_first(trainer: Trainer) -> None:
+    """Begin with the validation that was due after the step that was saved.
+
+    Lightning takes it for done, though the run may have been stopped before its end.
+    """
+    loop, data = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert data is not None
+    if loop.restarted_on_train_batch_end and loop._should_check_val_fx(data):
+        loop.val_loop._restart_stage = RestartStage.RESTARTED_MID_EVALUATION
+        loop.val_loop.restarting = False  # from its first batch
+        loop._batches_that_stepped -= 1  # or the step would be counted before and after validation

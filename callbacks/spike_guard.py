@@ -58,6 +58,7 @@ class SpikeGuard(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the optimizer can skip a step without asking."""
         self.detector.to(pl_module.device)
+        self._steps = [step._replace(verdict=step.verdict.to(pl_module.device)) for step in self._steps]
         optimizer = trainer.optimizers[0]
         if not getattr(optimizer, "_step_supports_amp_scaling", False):
             raise ValueError(
@@ -106,10 +107,15 @@ class SpikeGuard(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, and what is usual."""
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row, "detector": self.detector.state()}
+        """Counts, steps that are not counted yet, and what is usual."""
+        steps = [(*step[:-1], step.verdict.tolist()) for step in self._steps]
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row, "steps": steps, "detector": self.detector.state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.skipped, self.in_a_row = state_dict["skipped"], state_dict["in_a_row"]
+        self._steps = [
+            _Step(number, first_row, last_row, torch.tensor(verdict, dtype=torch.float64))
+            for number, first_row, last_row, verdict in state_dict["steps"]
+        ]
         self.detector.load_state(state_dict["detector"])

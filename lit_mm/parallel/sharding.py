@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
 
-def make_mesh(kind: str, processes: int, copies: int) -> DeviceMesh:
+def make_mesh(kind: str, processes: int, copies: int, timeout: timedelta | None = None) -> DeviceMesh:
     """Lay out processes as shards, or as copies x shards.
 
     Args:
         kind: of device.
         processes: all of them.
         copies: of the model.
+        timeout: of collective operations among copies and among shards.
 
     Raises:
         ValueError: the copies do not divide the processes.
@@ -29,7 +33,10 @@ def make_mesh(kind: str, processes: int, copies: int) -> DeviceMesh:
         )
     if copies == 1:
         return init_device_mesh(kind, (processes,), mesh_dim_names=("shard",))
-    return init_device_mesh(kind, (copies, processes // copies), mesh_dim_names=("copy", "shard"))
+    # `init_device_mesh` would give these groups PyTorch's own timeout of up to half an hour.
+    ranks = torch.arange(processes).view(copies, -1)
+    groups: list[Any] = [dist.new_subgroups_by_enumeration(x.tolist(), timeout=timeout)[0] for x in (ranks.T, ranks)]
+    return DeviceMesh.from_group(groups, kind, mesh=ranks, mesh_dim_names=("copy", "shard"))
 
 
 @dataclass(frozen=True)

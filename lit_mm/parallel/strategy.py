@@ -57,7 +57,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
         cpu_offload: whether parameters and optimizer states live in host memory.
         save_distributed_checkpoint: whether every process writes its own shard into a folder; otherwise the first
             gathers all and writes one file. Either is read by any number of processes.
-        timeout: of a collective operation.
+        timeout: of a collective operation, `h:m:s` in YAML: after so long the others notice that a host is gone.
     """
 
     def __init__(
@@ -76,7 +76,8 @@ class Fsdp2Strategy(ModelParallelStrategy):
         """Start the process group and lay out the mesh: shards, or copies x shards."""
         self._setup_distributed()
         assert self.lightning_module is not None
-        self._device_mesh = make_mesh(self.root_device.type, self.world_size, self.copies_on(self.num_nodes))
+        copies = self.copies_on(self.num_nodes)
+        self._device_mesh = make_mesh(self.root_device.type, self.world_size, copies, self._timeout)
         self.lightning_module._device_mesh = self._device_mesh
 
     def copies_on(self, nodes: int) -> int:

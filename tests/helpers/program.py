@@ -1,11 +1,13 @@
 """Running `python -m lit_mm` as its own process, on a model small enough for tests."""
 
+import contextlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +39,8 @@ def environment() -> dict[str, str]:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     port = 20_000 + 500 * worker + next(_RUNS)
-    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "MASTER_PORT": str(port)}
+    settings = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "PYTHONFAULTHANDLER": "1"}
+    settings["MASTER_PORT"] = str(port)
     # Where a test ran the program with a process group within its own process, Lightning has left these behind.
     left = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR")
     return {**{name: value for name, value in os.environ.items() if name not in left}, **settings}
@@ -59,12 +62,13 @@ def run(*args: str, expect: int = 0) -> str:
     return output
 
 
-def kill_when(process: subprocess.Popen, condition: object, timeout: float = 120.0) -> None:
-    """SIGKILL the process and its children once `condition()` holds."""
+def kill_when(process: subprocess.Popen, condition: Callable[[], bool], timeout: float = 120.0) -> None:
+    """SIGKILL the process and its children once `condition()` holds. Fails the test if they end before, or too late."""
     end = time.monotonic() + timeout
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, f"it ended before it was killed: {process.stdout.read()}"
-        assert time.monotonic() < end, "it never came as far as it was to be killed at"
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    while not (due := condition()) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.01)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"it ended before it was killed: {output}"
+    assert due, f"it never came as far as it was to be killed at: {output}"

@@ -1,4 +1,4 @@
-"""A callback that writes down, per rank and step, which documents were trained on and the exact loss."""
+"""A callback that writes down, per rank and batch, which documents were trained on and the exact loss."""
 
 import hashlib
 import json
@@ -23,10 +23,12 @@ class Recorder(Callback):
             digest = hashlib.sha256(batch.tokens[row].numpy().tobytes() + frames[row].numpy().tobytes())
             rows.append([number, digest.hexdigest()])
         group = trainer.optimizers[0].param_groups[0]
+        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         record = {
+            "batch": batch_idx,
             "step": trainer.global_step,
             "loss": float(outputs["loss"]).hex(),
-            "gradient_norm": float(pl_module.gradient_norm).hex(),
+            "gradient_norm": float(pl_module.gradient_norm).hex() if step_ended else None,
             "rows": rows,
             "learning_rate": float(group["lr"]).hex(),
             "weight_decay": group["weight_decay"],
@@ -36,12 +38,12 @@ class Recorder(Callback):
 
 
 def read(folder: Path) -> list[list[dict[str, Any]]]:
-    """Records per rank, a step that was trained on again after a kill taken from its last time."""
+    """Records per rank, a batch that was trained on again after a kill taken from its last time."""
     ranks = []
     for file in sorted(folder.glob("rank*.jsonl")):
-        by_step = {}
+        by_batch = {}
         for line in file.read_text().splitlines():
             record = json.loads(line)
-            by_step[record["step"]] = record
-        ranks.append([by_step[step] for step in sorted(by_step)])
+            by_batch[record["batch"]] = record
+        ranks.append([by_batch[batch] for batch in sorted(by_batch)])
     return ranks

@@ -1,6 +1,6 @@
 """Several runs of the program one after the other, in one process or in several that torchrun started.
 
-`python -m tests.helpers.runs runs.json`, a list of argument lists; starting Python once for all of them saves time.
+`python -m tests.helpers.runs runs.json`, which `write_runs` wrote; starting Python once for all of them saves time.
 """
 
 import json
@@ -12,12 +12,17 @@ from pathlib import Path
 from tests.helpers.program import ROOT, environment
 
 
+def write_runs(file: Path, runs: list[list[str]]) -> None:
+    """Write the file that this module is started with."""
+    ports = [environment()["MASTER_PORT"] for _ in runs]
+    file.write_text(json.dumps(list(zip(ports, runs, strict=True))))
+
+
 def run_all(folder: Path, runs: list[list[str]], ranks: int = 1, expect: int = 0) -> str:
     """Run them on so many processes; the output. Fails the test if the exit code is not the expected one."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"runs_{ranks}.json"
-    ports = [environment()["MASTER_PORT"] for _ in runs]
-    file.write_text(json.dumps(list(zip(ports, runs, strict=True))))
+    write_runs(file, runs)
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *start, "-m", "tests.helpers.runs", str(file)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=150)
