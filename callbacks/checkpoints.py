@@ -34,6 +34,11 @@ class Checkpoints(ModelCheckpoint):
             self._save_topk_checkpoint(trainer, candidates)
             self._save_last_checkpoint(trainer, candidates)
 
+    def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
+        # Lightning keeps what was gone on from, one more with every restart; the newer one is complete by now.
+        assert self.dirpath is not None
+        return previous != current and Path(self.dirpath).absolute() in Path(previous).absolute().parents
+
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         # Lightning takes the newest of these. Its own method looks for the name alone. The folder is not settled yet
         # when it is called, and what settles it has a private name.

@@ -46,7 +46,7 @@ class TrainingMonitor(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation is not training time."""
-        if trainer.training:
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._restart(trainer)
 
     def on_train_batch_end(

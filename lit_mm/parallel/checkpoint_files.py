@@ -133,16 +133,20 @@ def put_in_place(part: Path, path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, folder or link, if there is one."""
+    """Remove a file, folder or link, if there is one. A folder loses its name first: half of one is no checkpoint."""
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
+        nameless = path.with_name(f".{path.name}.removed")
+        shutil.rmtree(nameless, ignore_errors=True)
+        path.rename(nameless)
+        shutil.rmtree(nameless)
     else:
         path.unlink(missing_ok=True)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """Those in a folder that can be gone on from; half-written ones are not among them."""
-    found = sorted([*folder.glob("[!.]*.ckpt"), *folder.glob(".*.ckpt.old")])
+    """Those in a folder that can be gone on from, but for links; half-written ones are not among them."""
+    named = sorted([*folder.glob("[!.]*.ckpt"), *folder.glob(".*.ckpt.old")])
+    found = [path for path in named if not path.is_symlink()]
     return [path for path in found if is_sharded(path) or (path.is_file() and zipfile.is_zipfile(path))]
 
 

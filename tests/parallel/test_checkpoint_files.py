@@ -15,6 +15,7 @@ from lit_mm.parallel.checkpoint_files import (
     complete_checkpoints,
     part_of,
     read_header,
+    remove,
     writing,
 )
 
@@ -96,6 +97,27 @@ def test_what_is_written_in_the_background_is_what_was_given(tmp_path: Path) -> 
     files.teardown()
     assert complete_checkpoints(tmp_path) == [paths[-1]]
     assert files.load_checkpoint(paths[-1])["state_dict"]["weight"].unique().tolist() == [2.0]
+
+
+def test_a_folder_is_no_checkpoint_while_it_is_being_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "step=1.ckpt"
+    folder.mkdir()
+    for name in (".metadata", "meta.pt", "__0_0.distcp"):
+        (folder / name).write_text("")
+    assert complete_checkpoints(tmp_path) == [folder]
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lit_mm.parallel.checkpoint_files.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove(folder)
+    assert complete_checkpoints(tmp_path) == []
+    folder.mkdir()
+    remove(folder)
+    assert list(tmp_path.iterdir()) == [], "what was left is removed the next time"
 
 
 def test_half_written_checkpoints_are_not_gone_on_from(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def kill_at(folder: Path, moment: str) -> None:
     (folder / "stopped").unlink()
     if moment == SAVING:
         assert [path.name for path in (folder / CHECKPOINTS).glob(".*")] == [".step=4.ckpt.part"]
-        assert {path.name for path in complete_checkpoints(folder / CHECKPOINTS)} == {"step=2.ckpt", "last.ckpt"}
+        assert {path.name for path in complete_checkpoints(folder / CHECKPOINTS)} == {"step=2.ckpt"}
 
 
 def after_the_first_batch(folder: Path, seconds: float) -> Callable[[], bool]:
@@ -172,6 +172,16 @@ def test_no_validation_is_lost(runs: Runs) -> None:
     unbroken, killed = (lines(folder, "validation.jsonl") for folder in runs)
     assert len(unbroken) == STEPS // 2
     assert set(killed) == set(unbroken)
+
+
+@pytest.mark.slow
+def test_one_checkpoint_is_kept(runs: Runs) -> None:
+    """Nothing of the starts that were killed is left, but at most what was to be removed when the kill came."""
+    for folder in runs:
+        kept = [path.name for path in complete_checkpoints(folder / CHECKPOINTS)]
+        assert f"step={STEPS}.ckpt" in kept
+        assert (folder / CHECKPOINTS / "last.ckpt").resolve().name == f"step={STEPS}.ckpt"
+        assert len(kept) <= 1 + (folder == runs.killed)
 
 
 @pytest.mark.slow
