@@ -246,7 +246,6 @@ def _quieten() -> None:
         ".*module\\(s\\) in eval mode at the start of training.*",  # the frozen visual tokenizer
         ".*The dirpath has changed from.*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes already
-        ".*Checkpoint directory .* exists and is not empty.*",  # `claim` refuses what should not be there
         ".*Consider setting `persistent_workers.*",
         ".*returned a view tensor.*",  # FSDP's; nothing is changed in place
         ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers
