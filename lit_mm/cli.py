@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -222,11 +224,26 @@ def main(args: list[str] | None = None) -> None:
     _quieten()
     try:
         LitCLI(args=args)
-    except _MISTAKES as error:
+        _leave_group()
+    except SystemExit:  # of all processes alike
+        _leave_group()
+        raise
+    except _MISTAKES as error:  # perhaps of this one alone, while others wait within a collective operation
         if os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sentence = str(_first_cause(error)).strip().splitlines()[-1]
         sys.exit(f"error: {sentence.removeprefix(_FROM_A_WORKER)}")
+
+
+def _leave_group() -> None:
+    """End the process group while Python is whole.
+
+    Lightning does so for NCCL alone. Threads of gloo may still hold tensors, and freeing them while the interpreter
+    ends aborts the process (pytorch/pytorch#179291, #190489).
+    """
+    if dist.is_available() and dist.is_initialized():
+        gc.collect()  # what refers to the group's parts
+        dist.destroy_process_group()
 
 
 def _first_cause(error: BaseException) -> BaseException:

@@ -21,7 +21,7 @@ from tests.helpers.moments import MOMENTS, SAVING
 from tests.helpers.program import SMALL, kill_when, run, start
 from tests.helpers.recorder import read
 
-AT_RANDOM = int(os.environ.get("LIT_MM_KILLS", "4")) - len(MOMENTS)
+AT_RANDOM = int(os.environ.get("LIT_MM_KILLS", "3")) - len(MOMENTS)
 LATEST = 1.5  # seconds after the first micro-batch of a start
 RANKS, ROWS, ACCUMULATED = 2, 2, 2
 SPOILT = 4  # a step that is skipped; it is saved before it is counted, on the next step that logs
