@@ -28,7 +28,11 @@ class Checkpoints(ModelCheckpoint):
             _validate_first(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last step, if it is not saved yet."""
+        """Save the last step."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save this step, if it is not saved yet."""
         if not self._should_skip_saving_checkpoint(trainer):
             candidates = self._monitor_candidates(trainer)
             self._save_topk_checkpoint(trainer, candidates)

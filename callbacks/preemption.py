@@ -11,11 +11,13 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.checkpoints import Checkpoints
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preemption(Callback):
-    """On SIGTERM or SIGUSR1, to any of the processes, saves `last.ckpt` and exits with a code of its own.
+    """On SIGTERM or SIGUSR1, to any of the processes, saves a checkpoint and exits with a code of its own.
 
     A signal only sets a flag, so nothing is interrupted within a forward or backward pass. Every few optimizer steps
     all processes compare their flags, so that all save the same step. `--ckpt_path last`, with the same run folder
@@ -50,10 +52,12 @@ class Preemption(Callback):
         if not step_ended or trainer.global_step % self.every_n_steps or not self._any(pl_module.device):
             return
         checkpoints = trainer.checkpoint_callback
-        folder = getattr(checkpoints, "dirpath", None) or Path(trainer.log_dir or trainer.default_root_dir)
-        path = Path(folder) / "last.ckpt"
-        trainer.save_checkpoint(path)
-        rank_zero_info(f"asked to stop: saved step {trainer.global_step} to '{path}'; exit code {self.exit_code}")
+        folder = Path(getattr(checkpoints, "dirpath", None) or trainer.log_dir or trainer.default_root_dir)
+        if isinstance(checkpoints, Checkpoints):
+            checkpoints.save(trainer)
+        else:
+            trainer.save_checkpoint(folder / "last.ckpt")
+        rank_zero_info(f"asked to stop: saved step {trainer.global_step} in '{folder}'; exit code {self.exit_code}")
         raise SystemExit(self.exit_code)
 
     def _any(self, device: torch.device) -> bool:

@@ -27,9 +27,9 @@ def arguments(folder: Path, ranks: int, steps: int) -> list[str]:
         f"--trainer.strategy={'fsdp2' if ranks > 1 else 'auto'}",
         "--trainer.callbacks+=tests.helpers.recorder.Recorder",
         f"--trainer.callbacks.folder={folder}",
-        "--trainer.callbacks+=ModelCheckpoint",
+        f"--trainer.callbacks+={'ModelCheckpoint' if ranks == 1 else 'callbacks.checkpoints.Checkpoints'}",
         "--trainer.callbacks.every_n_train_steps=1000",
-        "--trainer.callbacks.save_last=true",
+        f"--trainer.callbacks.save_last={'true' if ranks == 1 else 'link'}",
         "--trainer.callbacks+=callbacks.preemption.Preemption",
         "--trainer.callbacks.every_n_steps=2",
     ]
