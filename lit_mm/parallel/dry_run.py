@@ -136,7 +136,7 @@ def report(module: LitMultimodal, run: Run) -> None:
             module.new_model, shape, module.parallelize, processes, copies, sharded.reshard_after_forward
         )
         console.print(
-            f"one step, sharded over {processes} processes ({copies} x {processes // copies}): each has "
+            f"one step in bf16-mixed, sharded over {processes} processes ({copies} x {processes // copies}): each has "
             f"{step.parameters / 1e6:,.1f} M parameters and needs {step.peak / GIB:.1f} GiB beside the tokenizer"
         )
     with torch.device("meta"):
@@ -147,4 +147,4 @@ def report(module: LitMultimodal, run: Run) -> None:
     console.print(f"{positions:,} positions and {of_step:.3g} operations a step, attention to whole rows included")
     if run.steps > 0:
         days = run.steps * of_step / (processes * 0.4 * peak("H100")) / 86400  # type: ignore[operator]
-        console.print(f"{run.steps:,} steps would take {days:,.1f} days on {processes} H100 at 40 % of their peak")
+        console.print(f"{run.steps:,} steps would take {days:.2g} days on {processes} H100 at 40 % of their peak")

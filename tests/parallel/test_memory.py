@@ -87,6 +87,14 @@ def test_the_estimate_is_what_fsdp_needs(name: str, recompute: str) -> None:
     assert 0.98 * step.peak < found.total < step.peak + found.gathered, "blocks need not be whole when most is kept"
 
 
+def test_every_copy_is_sharded_over_its_own_processes() -> None:
+    build = builder(DenseFeedForward)
+    step = sharded_step(build, SHAPE, Parallelize(), processes=8, copies=2)
+    assert step.parameters == sum(-(-p.numel() // 4) for p in build().parameters())
+    with pytest.raises(ValueError, match="trainer.strategy.copies is 3, which does not divide the 8 processes"):
+        sharded_step(build, SHAPE, Parallelize(), processes=8, copies=3)
+
+
 @pytest.mark.slow
 def test_the_paper_s_runs_take_a_step_without_their_devices(tmp_path: Path) -> None:
     names = ("modality", "experts")
