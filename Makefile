@@ -1,13 +1,15 @@
 # make demo   fresh machine → environment, real data, a trained tiny model, pictures and a table
-# make test   lint, types and all tests
+# make test   lint, types and tests
+# make test-long   the tests that take longest: kills, lost hosts, the paper's sizes
 # make data   the tiny real data alone
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 # Threads that sleep while they wait leave the cores to the processes that read data.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test data lint
+.PHONY: demo test test-long data lint
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,4 +36,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 test: lint data
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not long"
+
+test-long: data
+	$(PYTEST) -m long

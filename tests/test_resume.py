@@ -39,7 +39,7 @@ def rows_in_order(folder: Path) -> list[list]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_killed_run_resumes_bit_equal(tmp_path: Path, ranks: int) -> None:
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     run(*arguments(unbroken, ranks))

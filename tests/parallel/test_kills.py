@@ -137,7 +137,7 @@ def final(folder: Path) -> dict[str, Any]:
     return dict(parts(CheckpointFiles().load_checkpoint(folder / CHECKPOINTS / "last.ckpt", weights_only=False)))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_last_checkpoint_is_that_of_the_unbroken_run(runs: Runs) -> None:
     """Weights, their averages, routing biases, optimizer states, schedule, place in the data, loops and callbacks."""
     unbroken, killed = final(runs.unbroken), final(runs.killed)
@@ -150,7 +150,7 @@ def test_the_last_checkpoint_is_that_of_the_unbroken_run(runs: Runs) -> None:
     assert different == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("rank", range(RANKS))
 def test_what_was_trained_on_again_was_the_same_again(runs: Runs, rank: int) -> None:
     """Documents, losses, gradient norms and learning rates."""
@@ -159,14 +159,14 @@ def test_what_was_trained_on_again_was_the_same_again(runs: Runs, rank: int) -> 
     assert set(killed) == set(unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_row_is_lost_or_taken_twice(runs: Runs) -> None:
     batches = zip(*read(runs.killed), strict=True)
     rows = [row[0] for batch in batches for rank in batch for row in rank["rows"]]
     assert rows == list(range(STEPS * ACCUMULATED * RANKS * ROWS))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_validation_is_lost(runs: Runs) -> None:
     """One that a kill ended, or that came after the last checkpoint before a kill, is done again."""
     unbroken, killed = (lines(folder, "validation.jsonl") for folder in runs)
@@ -174,7 +174,7 @@ def test_no_validation_is_lost(runs: Runs) -> None:
     assert set(killed) == set(unbroken)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_checkpoint_is_kept(runs: Runs) -> None:
     """Nothing of the starts that were killed is left, but at most what was to be removed when the kill came."""
     for folder in runs:
@@ -184,7 +184,7 @@ def test_one_checkpoint_is_kept(runs: Runs) -> None:
         assert len(kept) <= 1 + (folder == runs.killed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_skipped_step_is_counted(runs: Runs) -> None:
     unbroken, killed = (lines(folder, "skipped_steps.jsonl") for folder in runs)
     assert len(unbroken) == 1

@@ -95,7 +95,7 @@ def test_every_copy_is_sharded_over_its_own_processes() -> None:
         sharded_step(build, SHAPE, Parallelize(), processes=8, copies=3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_paper_s_runs_take_a_step_without_their_devices(tmp_path: Path) -> None:
     names = ("modality", "experts")
     runs = [

@@ -57,7 +57,7 @@ def runs(hosts: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sharded", "copies"])
 def test_two_hosts_do_what_one_process_does(runs: Path, name: str) -> None:
     assert len(numbers(runs / "one", "loss")) == STEPS
@@ -70,7 +70,7 @@ def half_saved(folder: Path) -> bool:
     return (folder / "last.ckpt").exists() and any(folder.glob(".*.part"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_lost_host_ends_the_run_and_both_go_on_from_the_last_checkpoint(
     runs: Path, hosts: list[Host], tmp_path: Path
 ) -> None:
@@ -120,7 +120,7 @@ def one_of_four(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_timeout_is_that_of_copies_and_shards_too(tmp_path: Path) -> None:
     multiprocessing.set_forkserver_preload([__name__])  # imported once, not four times
     four = multiprocessing.start_processes(one_of_four, (str(tmp_path),), 4, join=False, start_method="forkserver")
