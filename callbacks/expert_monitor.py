@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from callbacks.steps import step_ended
 from lit_mm.backbone.balance import selections, summarise
 from lit_mm.backbone.router import Router
 from lit_mm.backbone.specialisation import KINDS, Specialisation, specialisation, token_kinds
@@ -51,8 +52,7 @@ class ExpertMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add up the load, and log it every so often."""
-        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not step_ended or pl_module.expert_load is None:
+        if not step_ended(trainer, batch_idx) or pl_module.expert_load is None:
             return
         load = pl_module.expert_load.sum(1)
         self._load = load if self._load is None else self._load + load

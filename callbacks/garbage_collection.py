@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.steps import step_ended
+
 
 class GarbageCollection(Callback):
     """Collects garbage on all processes at the same steps.
@@ -32,8 +34,7 @@ class GarbageCollection(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect young objects every so often."""
-        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if step_ended and trainer.global_step % self.every_n_steps == 0:
+        if step_ended(trainer, batch_idx) and trainer.global_step % self.every_n_steps == 0:
             gc.collect(1)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.steps import step_logs
 from lit_mm.metrics import SourceMeans
 from lit_mm.sequence import PackedBatch
 
@@ -26,8 +27,7 @@ class LatentMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
     ) -> None:
         """Log every so often."""
-        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not step_ended or trainer.global_step % trainer.log_every_n_steps:
+        if not step_logs(trainer, batch_idx):
             return
         latents = pl_module.latents.float().flatten(1)
         self._means.add("mean", latents.mean(1), batch.frame_source_ids, batch.sources)

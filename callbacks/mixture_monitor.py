@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.steps import step_logs
 from lit_mm.sequence import PackedBatch
 
 
@@ -20,8 +21,7 @@ class MixtureMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
     ) -> None:
         """Log every so often."""
-        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not step_ended or trainer.global_step % trainer.log_every_n_steps:
+        if not step_logs(trainer, batch_idx):
             return
         sources = batch.plan_state["sources"]
         total = sum(state["tokens"] for state in sources.values())

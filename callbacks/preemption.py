@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.checkpoints import Checkpoints
+from callbacks.steps import step_ended
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -48,8 +49,11 @@ class Preemption(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save and leave, if any process was asked to."""
-        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not step_ended or trainer.global_step % self.every_n_steps or not self._any(pl_module.device):
+        if (
+            not step_ended(trainer, batch_idx)
+            or trainer.global_step % self.every_n_steps
+            or not self._any(pl_module.device)
+        ):
             return
         checkpoints = trainer.checkpoint_callback
         folder = Path(getattr(checkpoints, "dirpath", None) or trainer.log_dir or trainer.default_root_dir)

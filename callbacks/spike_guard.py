@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.steps import step_ended
 from lit_mm.sequence import PackedBatch
 from lit_mm.spikes import SpikeDetector
 
@@ -73,7 +74,7 @@ class SpikeGuard(Callback):
         after = batch.plan_state["rows"]
         before = after - len(batch.seeds) * trainer.world_size
         self._first_row = before if self._first_row is None else self._first_row
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not step_ended(trainer, batch_idx):
             return
         assert self.detector.verdict is not None
         self._steps.append(_Step(trainer.global_step, self._first_row, after - 1, self.detector.verdict))

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from callbacks.steps import step_logs
 from lit_mm.flops import TrainingFlops, attended_pairs, peak
 from lit_mm.parallel.memory import peak_memory
 from lit_mm.sequence import PackedBatch
@@ -57,8 +58,7 @@ class TrainingMonitor(Callback):
         self._flops += self._flops_of.of_batch(batch)
         pairs = attended_pairs(batch)
         self._pairs = pairs if self._pairs is None else self._pairs + pairs
-        step_ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if not step_ended or trainer.global_step % trainer.log_every_n_steps:
+        if not step_logs(trainer, batch_idx):
             return
         means = pl_module.train_means.compute()
         logged = {f"train/{source}/{name}": value for (source, name), value in means.items()}

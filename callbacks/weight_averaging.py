@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from callbacks.steps import step_ended
 from lit_mm.parallel import tensors
 
 
@@ -39,7 +40,7 @@ class WeightAveraging(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Move the average after an optimizer step."""
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        if step_ended(trainer, batch_idx):
             self._move(tensors(pl_module.averaged), tensors(pl_module.model), 0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
