@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import write_png
 
-from lit_mm.prompt import Answer
+from lit_mm.prompt import Answer, FailedPrompt
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -51,22 +51,28 @@ class PredictionWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Answer,
+        prediction: Sequence[Answer | FailedPrompt],
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one answer."""
+        """Write some answers."""
+        for answer in prediction:
+            self._write(trainer, pl_module, answer)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, prediction: Answer | FailedPrompt) -> None:
         path = self._path(trainer)
         path.mkdir(parents=True, exist_ok=True)
+        if isinstance(prediction, FailedPrompt):
+            return
         prompt = prediction.prompt
-        record = {k: v for k, v in asdict(prompt).items() if k != "pictures"}
+        record = {k: v for k, v in asdict(prompt).items() if k != "parts"}
         sampler = pl_module.sampler
         record |= {"method": sampler.method, "steps": sampler.steps, "guidance_scale": sampler.guidance_scale}
-        if prediction.text is not None:
+        if prompt.wanted == "text":
             record["answer"] = prediction.text
-        elif prediction.frames is not None:
+        else:
             frames = prediction.frames.cpu()
             one = prompt.wanted == "image"
             names = [f"{prompt.name}.png"] if one else [f"{prompt.name}-{i}.png" for i in range(len(frames))]
@@ -74,7 +80,7 @@ class PredictionWriter(BasePredictionWriter):
                 write_png(frame, str(path / name))
             if not one:
                 names.append(f"{prompt.name}.gif")
-                self._gif(path / names[-1], torch.cat([prompt.pictures.cpu(), frames]))
+                self._gif(path / names[-1], torch.cat([torch.stack(prompt.pictures).cpu(), frames]))
             record["answer"] = names
         suffix = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         with (path / f"answers{suffix}.jsonl").open("a", encoding="utf-8") as file:

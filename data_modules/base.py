@@ -22,6 +22,7 @@ from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
 Split = Literal["train", "val"]
+PROMPTS = 16  # answered together
 MAX_SKIPPED = 0.01  # of a source's documents; past that, `on_error: skip` is an error too
 
 
@@ -197,10 +198,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         ]
 
     def predict_dataloader(self) -> DataLoader:
-        """The prompts, one by one."""
+        """The prompts, a few at a time."""
         if self.prompts is None:
             raise ValueError("data.prompts is missing: predict needs a YAML file of prompts")
-        return DataLoader(PromptFile(self.prompts, self.image_size), batch_size=None)
+        return DataLoader(PromptFile(self.prompts, self.image_size), batch_size=PROMPTS, collate_fn=list)
 
     def _loader(self, rows: TrainingRows | ValidationRows) -> TimedLoader:
         # Validation reads briefly and often: one worker is enough and starts faster.

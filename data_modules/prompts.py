@@ -92,23 +92,22 @@ class PromptFile(Dataset[Prompt]):
         where = f"data.prompts: '{item['name']}' of '{self.path}'"
         name, seed = item["name"], item["seed"]
         if "draw" in item:
-            return Prompt(name, "image", text=str(item["draw"]), seed=seed)
+            return Prompt(name, "image", (str(item["draw"]),), seed=seed)
         if "imagine" in item:
             frames = self._frames(where, item["imagine"], item["frames"])
-            return Prompt(name, "frames", pictures=frames, actions=tuple(item["actions"]), seed=seed)
-        pictures, text = torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8), ""
-        if "describe" in item:
-            pictures = read_picture(self._resolve(where, item["describe"]), self.image_size)[None]
-        else:
-            text = str(item["continue"])
+            return Prompt(name, "frames", tuple(frames), actions=tuple(item["actions"]), seed=seed)
+        part = (
+            read_picture(self._resolve(where, item["describe"]), self.image_size)
+            if "describe" in item
+            else str(item["continue"])
+        )
         return Prompt(
             name,
             "text",
-            text=text,
-            pictures=pictures,
+            (part,),
             seed=seed,
             max_tokens=int(item.get("max_tokens", 64)),
-            temperature=float(item.get("temperature", 0.0)),
+            sampling={"temperature": float(item.get("temperature", 0.0))},
         )
 
     def _frames(self, where: str, name: str, numbers: list[int]) -> Tensor:

@@ -94,16 +94,29 @@ class VisualInput(nn.Module):
     every token of the frame: the paper's parameter count leaves no room for modulation per layer (section 1.2).
     Frames that are read through another encoder than those that are drawn have a linear layer of their own.
 
+    Rotary positions count along the document, so a token sees how far away others are, but not at which place of its
+    frame it stands, and the same place of the last frame is at another distance with every text between them. `places`
+    says it outright, as BAGEL does (arXiv 2505.14683); the paper does not mention any such embedding.
+
     Args:
         channels: channels of a visual token.
         dim: model width.
         time_features: number of sines and cosines of t.
         read_channels: channels of a token that is read, where it is of another kind.
+        places: tokens of a frame, each of which gets a learned vector; none by default.
     """
 
-    def __init__(self, channels: int, dim: int, time_features: int = 256, read_channels: int | None = None) -> None:
+    def __init__(
+        self,
+        channels: int,
+        dim: int,
+        time_features: int = 256,
+        read_channels: int | None = None,
+        places: int | None = None,
+    ) -> None:
         super().__init__()
         self.time_features = time_features
+        self.place = None if places is None else nn.Parameter(torch.empty(places, dim))
         self.linear = nn.Linear(channels, dim, bias=False)
         self.read_linear = None if read_channels is None else nn.Linear(read_channels, dim, bias=False)
         self.time = nn.Sequential(nn.Linear(time_features, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -112,6 +125,8 @@ class VisualInput(nn.Module):
     def reset_parameters(self) -> None:
         """Truncated normals of deviation 0.02, biases 0."""
         init_linear(self.linear.weight)
+        if self.place is not None:
+            init_linear(self.place)
         if self.read_linear is not None:
             init_linear(self.read_linear.weight)
         for layer in self.time:
@@ -141,6 +156,8 @@ class VisualInput(nn.Module):
             assert drawn_frames is not None
             drawn = self.linear(latents[drawn_frames].to(dtype))
             tokens = self.read_linear(read.to(dtype)).index_copy(0, drawn_frames, drawn)
+        if self.place is not None:
+            tokens = tokens + self.place
         return tokens + self.time(features.to(dtype))[:, None]
 
 

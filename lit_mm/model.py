@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.masks import AttentionMask
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.heads import TextHead, VelocityHead, VisualInput
 
@@ -35,12 +37,20 @@ class MultimodalTransformer(nn.Module):
         vocab_size: entries of the text head.
         channels: C, channels of a visual token.
         read_channels: of a visual token that is read, where those that are drawn are of another kind.
+        places: tokens of a frame, each of which learns a vector for its place; none by default.
     """
 
-    def __init__(self, backbone: Transformer, vocab_size: int, channels: int, read_channels: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Transformer,
+        vocab_size: int,
+        channels: int,
+        read_channels: int | None = None,
+        places: int | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.visual_input = VisualInput(channels, backbone.dim, read_channels=read_channels)
+        self.visual_input = VisualInput(channels, backbone.dim, read_channels=read_channels, places=places)
         self.text_head = TextHead(backbone.dim, vocab_size)
         self.velocity_head = VelocityHead(backbone.dim, channels)
 
@@ -55,6 +65,7 @@ class MultimodalTransformer(nn.Module):
         drawn_frames: Tensor,
         targets: Tensor | None = None,
         read: Tensor | None = None,
+        masks: Sequence[AttentionMask] | None = None,
     ) -> ModelOutput:
         """Run packed rows through the model.
 
@@ -68,11 +79,12 @@ class MultimodalTransformer(nn.Module):
             drawn_frames: (F',) indices of the frames the velocity head is asked about; all others are read.
             targets: (T,) next token of each text position.
             read: (F, N, C') tokens of the frames as they are read, where that is another kind than `latents`.
+            masks: see `Transformer.forward`.
         """
         x = self.backbone.embed(tokens)
         visual = self.visual_input(latents, timesteps, read, drawn_frames).to(x.dtype)
         flat = x.flatten(0, 1).index_copy(0, visual_positions.flatten(), visual.flatten(0, 1))
-        hidden, expert_loss = self.backbone(flat.view_as(x), layout)
+        hidden, expert_loss = self.backbone(flat.view_as(x), layout, masks)
         hidden = hidden.flatten(0, 1)
         drawn = hidden[visual_positions[drawn_frames]]
         return ModelOutput(

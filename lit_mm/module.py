@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,19 +18,20 @@ from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.answers import answer
+from lit_mm.generation.answers import Answered, answer_all
 from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
-from lit_mm.prompt import Answer, Prompt
+from lit_mm.prompt import FailedPrompt, Prompt
 from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
 from lit_mm.spikes import SpikeDetector
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
+from lit_mm.vision.token_statistics import check_made_for
 
 VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
 
@@ -62,6 +63,7 @@ class LitMultimodal(LightningModule):
             of 128.
         flow: path, timesteps, noise shift and prediction of the flow.
         sampler: solves the flow when frames are drawn.
+        embed_places: learn a vector for every place in a frame, see `VisualInput`.
         text_weight: λ of the text loss.
         flow_weight: λ of the flow loss.
         optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
@@ -76,6 +78,7 @@ class LitMultimodal(LightningModule):
         vocab_size: int,
         flow: FlowMatching | None = None,
         sampler: FlowSampler | None = None,
+        embed_places: bool = False,
         text_weight: float = 1.0,
         flow_weight: float = 3.0,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
@@ -87,7 +90,9 @@ class LitMultimodal(LightningModule):
         self.vision = vision
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
+        check_made_for(self.flow.made_for, vision.fingerprint())
         self.sampler = sampler or FlowSampler()
+        self.embed_places = embed_places
         self.text_weight, self.flow_weight = text_weight, flow_weight
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
@@ -132,7 +137,8 @@ class LitMultimodal(LightningModule):
         """The configured model, on whatever device is the default."""
         read_channels = self.vision.read_channels if self.vision.reads_apart else None
         backbone = self.make_backbone(self.vocab_size)
-        return MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels)
+        places = self.vision.num_tokens if self.embed_places else None
+        return MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels, places)
 
     def _build(self) -> MultimodalTransformer:
         with torch.device("meta"):
@@ -233,7 +239,7 @@ class LitMultimodal(LightningModule):
         output = self.used_model(
             batch.tokens,
             SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
-            noised,
+            self.flow.network_input(noised, timesteps),
             timesteps,
             batch.visual_positions,
             batch.predicted_positions,
@@ -316,9 +322,10 @@ class LitMultimodal(LightningModule):
                 module.set_reshard_after_forward(False, recurse=False)
                 module.unshard()
 
-    def predict_step(self, prompt: Prompt, batch_idx: int) -> Answer:
-        """Answer one prompt."""
-        return answer(self.decoder(), prompt)
+    def predict_step(self, prompts: Sequence[Prompt | FailedPrompt], batch_idx: int) -> list[Answered]:
+        """Answer some prompts, decoded together; those that cannot be answered say why."""
+        context = self.trainer.datamodule.loader.row_length  # type: ignore[attr-defined]
+        return answer_all(self.decoder(), prompts, context)
 
     # ---- checkpoints: the frozen tokenizer is named in them, not stored
 

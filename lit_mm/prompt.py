@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-Wanted = Literal["image", "text", "frames"]
+Wanted = Literal["image", "text", "frames", "any"]
 
 
 @dataclass
@@ -17,30 +17,73 @@ class Prompt:
 
     Attributes:
         name: of the output files.
-        wanted: a picture of a caption (`image`), text behind a text or behind pictures (`text`), or one frame per
-            action behind context frames (`frames`).
-        text: caption, or beginning of the text; empty behind pictures.
-        pictures: (n, 3, image_size, image_size) uint8, shown first.
+        wanted: one picture (`image`), text alone (`text`), one frame per action (`frames`), or texts and pictures as
+            the model likes (`any`).
+        parts: texts and pictures (3, image_size, image_size) uint8 in reading order, shown first.
         actions: texts, one per frame to draw.
         seed: of everything sampled for this prompt.
-        max_tokens: longest text.
-        temperature: of sampled text; 0 takes the most likely token.
+        max_tokens: most text tokens.
+        max_frames: most pictures, where they are as the model likes.
+        sampling: fields of `lit_mm.generation.sampling.TextSampling` that differ from its defaults.
+        sampler: fields of `lit_mm.flow.sampler.FlowSampler` that differ from the model's.
+        stop: texts that end the answer.
+        group: what the prompts share that answer one item: several draws, or several ways to act.
+        settings: the item as it was asked, for the record.
     """
 
     name: str
     wanted: Wanted
-    text: str = ""
-    pictures: Tensor = field(default_factory=lambda: torch.zeros(0, 3, 1, 1, dtype=torch.uint8))
+    parts: tuple[str | Tensor, ...] = ()
     actions: tuple[str, ...] = ()
     seed: int = 0
     max_tokens: int = 64
-    temperature: float = 0.0
+    max_frames: int = 4
+    sampling: dict[str, float] = field(default_factory=dict)
+    sampler: dict[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    group: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def pictures(self) -> list[Tensor]:
+        """Those of the parts."""
+        return [part for part in self.parts if not isinstance(part, str)]
+
+    @property
+    def text(self) -> str:
+        """Of the parts, and the actions."""
+        return " ".join([part for part in self.parts if isinstance(part, str)] + list(self.actions))
+
+
+@dataclass
+class FailedPrompt:
+    """A prompt that cannot be read, and the sentence that says why."""
+
+    name: str
+    error: str
 
 
 @dataclass
 class Answer:
-    """A prompt with what came out: `text`, or `frames` (n, 3, image_size, image_size) uint8."""
+    """What came out.
+
+    Attributes:
+        prompt: what was asked.
+        parts: texts and pictures (3, image_size, image_size) uint8, in order.
+        stopped: why it ended, see `lit_mm.generation.decoding.Continuation`.
+    """
 
     prompt: Prompt
-    text: str | None = None
-    frames: Tensor | None = None
+    parts: list[str | Tensor]
+    stopped: str = ""
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        return "".join(part for part in self.parts if isinstance(part, str))
+
+    @property
+    def frames(self) -> Tensor:
+        """All of its pictures, (n, 3, image_size, image_size) uint8; n may be 0."""
+        pictures = [part for part in self.parts if not isinstance(part, str)]
+        return torch.stack(pictures) if pictures else torch.zeros(0, 3, 1, 1, dtype=torch.uint8)

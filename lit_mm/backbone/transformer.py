@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from lit_mm.backbone.balance import ExpertUse
 from lit_mm.backbone.block import Block
+from lit_mm.backbone.cache import KeyValueCache
 from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward
 from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.backbone.masks import AttentionBackend, build_mask
+from lit_mm.backbone.masks import AttentionBackend, AttentionMask, build_mask
 from lit_mm.backbone.rotary import Rotary
 
 
@@ -101,20 +102,32 @@ class Transformer(nn.Module):
         """Text ids (...,) to vectors (..., D)."""
         return self.embedding(tokens)
 
-    def forward(self, x: Tensor, layout: SequenceLayout) -> BackboneOutput:
+    def new_cache(self, rows: int) -> KeyValueCache:
+        """Empty memory for decoding so many rows, where the model is and in its precision."""
+        attention: Any = self.layers[0].attention
+        weight = self.embedding.weight
+        return KeyValueCache(
+            rows, len(self.layers), attention.kv_heads, self.head_dim, device=weight.device, dtype=weight.dtype
+        )
+
+    def forward(
+        self, x: Tensor, layout: SequenceLayout, masks: Sequence[AttentionMask] | None = None
+    ) -> BackboneOutput:
         """Contextual vectors of a batch of packed rows.
 
         Args:
             x: (B, L, D), embedded text and visual tokens.
             layout: the documents, frames and positions of the same (B, L).
+            masks: one for each layer; by default that of the layout for all. While decoding, those of a
+                `KeyValueCache`, which also know what came before.
 
         In training, how experts are used is counted for `balance_experts`.
         """
-        mask = build_mask(layout, self.attention_backend)
+        masks = masks or [build_mask(layout, self.attention_backend)] * len(self.layers)
         rotary = Rotary.from_positions(layout.positions, self.head_dim, self.rope_theta)
         routing = self.layers[0].feed_forward.plan(layout)  # type: ignore[union-attr, operator]
         uses: list[ExpertUse] = []
-        for layer in self.layers:
+        for layer, mask in zip(self.layers, masks, strict=True):
             x, use = layer(x, rotary, mask, routing)
             if use is not None:
                 uses.append(use)

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_mm.flow.noise import per_row
 from lit_mm.flow.path import interpolate
+from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.prediction import Prediction, check_width, flow_loss, to_velocity
 from lit_mm.flow.timesteps import TimestepDistribution, noise_shift, sample_timesteps, shift_timesteps
+from lit_mm.vision.token_statistics import load_statistics
 
 _GRID = 8  # timesteps that validation is spread over
 _NEARLY_CLEAN = 1e-4  # floor of 1 - t while sampling; see `to_velocity`
 
 
-class FlowMatching:
+class FlowMatching(nn.Module):
     """`z_t = (1-t) * noise + t * z` with an independent t per frame; the loss is one of velocities (paper §1.6).
 
     Args:
@@ -25,6 +27,16 @@ class FlowMatching:
         distribution: of t before the shift.
         shift: noise shift; by default `sqrt(tokens * channels / 4096)`, at least 1. The same one is used in training,
             validation and sampling.
+        statistics: file of `lit_mm.vision.token_statistics`, or the name of an autoencoder that comes with the package
+            and has one. With it the network learns of `v` only what the tokens' covariance cannot tell, which helps a
+            model that is no wider than its visual tokens (see `GaussianPreconditioning`).
+
+    Attributes:
+        made_for: fingerprint of the visual tokenizer of the statistics; None without any.
+
+    Raises:
+        ValueError: statistics are given, but the prediction is `x`.
+        FileNotFoundError: there are no such statistics.
     """
 
     def __init__(
@@ -32,8 +44,19 @@ class FlowMatching:
         prediction: Prediction = "v",
         distribution: TimestepDistribution = "uniform",
         shift: float | None = None,
+        statistics: str | None = None,
     ) -> None:
+        super().__init__()
         self.prediction, self.distribution, self.shift = prediction, distribution, shift
+        self.preconditioning: GaussianPreconditioning | None = None
+        self.made_for: str | None = None
+        if statistics is not None:
+            if prediction != "v":
+                raise ValueError(
+                    f"model.flow.statistics is for prediction 'v', but model.flow.prediction is '{prediction}'"
+                )
+            mean, covariance, self.made_for = load_statistics(statistics)
+            self.preconditioning = GaussianPreconditioning(mean, covariance)
 
     def noise_shift(self, tokens: int, channels: int) -> float:
         """The shift for pictures of so many tokens and channels."""
@@ -41,7 +64,7 @@ class FlowMatching:
 
     def warn_if_too_narrow(self, dim: int, channels: int) -> None:
         """Say that a model narrower than its visual tokens should predict `x`."""
-        warning = check_width(dim, channels, self.prediction)
+        warning = None if self.preconditioning else check_width(dim, channels, self.prediction)
         if warning:
             rank_zero_warn(warning)
 
@@ -73,10 +96,18 @@ class FlowMatching:
         """`z_t` (F, N, C); at t = 1 the latents themselves."""
         return interpolate(latents, noise, timesteps)
 
+    def network_input(self, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network is shown of z_t (F, N, C): that itself, unless there are statistics."""
+        return noised if self.preconditioning is None else self.preconditioning.network_input(noised, timesteps)
+
     def loss(self, output: Tensor, latents: Tensor, noise: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """Velocity loss (F,) of the network's output, see `flow_loss`."""
+        if self.preconditioning is not None:
+            output = self.preconditioning.velocity(output, noised, timesteps)
         return flow_loss(output, latents, noise, noised, timesteps, self.prediction)
 
     def velocity(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The network's output as a velocity, for sampling."""
+        if self.preconditioning is not None:
+            return self.preconditioning.velocity(output, noised, timesteps)
         return to_velocity(output, noised, timesteps, self.prediction, _NEARLY_CLEAN)

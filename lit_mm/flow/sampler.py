@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -31,6 +32,12 @@ class FlowSampler:
         self.method = method
         self.steps = steps
         self.guidance_scale = guidance_scale
+
+    @classmethod
+    @cache
+    def shared(cls, method: Literal["euler", "heun"], steps: int, guidance_scale: float) -> FlowSampler:
+        """The same object for the same settings."""
+        return cls(method, steps, guidance_scale)
 
     def timesteps(self, shift: float = 1.0) -> Tensor:
         """The grid (steps + 1,) float32 from 0 to 1: even, then shifted as in training."""

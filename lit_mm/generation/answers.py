@@ -2,53 +2,147 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
-from lit_mm.generation.decoding import Decoder
-from lit_mm.prompt import Answer, Prompt
-from lit_mm.sequence import Frame, Segment, Text
+from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.decoding import Continuation, Decoder, Request
+from lit_mm.generation.roll_out import RollOut, roll_out, shown
+from lit_mm.generation.sampling import TextSampling
+from lit_mm.prompt import Answer, FailedPrompt, Prompt
+from lit_mm.sequence import Document, Segment, Text
+
+Answered = Answer | FailedPrompt
 
 
-def answer(decoder: Decoder, prompt: Prompt) -> Answer:
-    """Continue one prompt."""
-    t = decoder.tokenizer
-    if prompt.wanted == "frames":
-        return Answer(prompt, frames=roll_out(decoder, prompt.pictures, prompt.actions, prompt.seed))
-    if prompt.wanted == "image":
-        prefix: list[Segment] = [Text(t.ids(t.bos_id, prompt.text, t.boi_id))]
-        return Answer(prompt, frames=decoder.draw_frames([prefix], [prompt.seed]))
-    prefix = [*_shown(decoder, prompt.pictures), Text(t.ids(prompt.text))]
-    ids = decoder.write_text([prefix], [prompt.seed], max_tokens=prompt.max_tokens, temperature=prompt.temperature)
-    return Answer(prompt, text=t.decode(ids[0]))
-
-
-def roll_out(decoder: Decoder, context: Tensor, actions: tuple[str, ...], seed: int) -> Tensor:
-    """Draw one frame per action; each becomes the newest of the context's frames (paper §7, a sliding window).
+def answer(decoder: Decoder, prompt: Prompt, context: int | None = None) -> Answer:
+    """Continue one prompt.
 
     Args:
         decoder: the model.
-        context: (n, 3, image_size, image_size) uint8, oldest first.
-        actions: one text per frame.
-        seed: of the noise; frame i uses seed + i.
+        prompt: what is asked.
+        context: positions of a row in training; unlimited by default.
 
-    Returns:
-        (actions, 3, image_size, image_size) uint8.
+    Raises:
+        ValueError: the prompt cannot be answered; see `answer_all`.
     """
-    t = decoder.tokenizer
-    window, drawn = context, []
-    for i, action in enumerate(actions):
-        prefix = [*_shown(decoder, window), Text(t.ids(action, t.boi_id))]
-        drawn.append(decoder.draw_frames([prefix], [seed + i]).cpu())
-        window = torch.cat([window[1:].cpu(), drawn[-1]])
-    return torch.cat(drawn)
+    answered = answer_all(decoder, [prompt], context)[0]
+    if isinstance(answered, FailedPrompt):
+        raise ValueError(answered.error)
+    return answered
 
 
-def _shown(decoder: Decoder, pictures: Tensor) -> list[Segment]:
+def answer_all(
+    decoder: Decoder, prompts: Sequence[Prompt | FailedPrompt], context: int | None = None
+) -> list[Answered]:
+    """Continue prompts, decoded together.
+
+    One that is longer than `context`, that asks a model for pictures that was trained on text alone, or whose settings
+    are out of range, fails; the others are answered.
+    """
+    answered: list[Answered | None] = []
+    requests: dict[int, Request] = {}
+    rolled: dict[int, RollOut] = {}
+    for place, prompt in enumerate(prompts):
+        try:
+            if isinstance(prompt, Prompt):
+                _check_pictures(decoder, prompt)
+                if prompt.wanted == "frames":
+                    rolled[place] = _roll_out(decoder, prompt, context)
+                else:
+                    requests[place] = _request(decoder, prompt, context)
+            answered.append(prompt if isinstance(prompt, FailedPrompt) else None)
+        except ValueError as error:
+            answered.append(FailedPrompt(prompt.name, f"prompt '{prompt.name}': {error}"))
+    for place, continuation in zip(requests, decoder.generate(list(requests.values())), strict=True):
+        answered[place] = _answer(decoder, _readable(prompts[place]), continuation)
+    for place, latents in zip(rolled, roll_out(decoder, list(rolled.values())), strict=True):
+        answered[place] = Answer(_readable(prompts[place]), list(decoder.decode(latents).cpu()), "frames")
+    return [a for a in answered if a is not None]
+
+
+def _request(decoder: Decoder, prompt: Prompt, context: int | None) -> Request:
     t = decoder.tokenizer
+    prefix: list[Segment] = []
     opening: list[int | str] = [t.bos_id]
-    segments: list[Segment] = []
-    for picture in pictures:
-        segments += [Text(t.ids(*opening, t.boi_id)), Frame(picture.cpu(), clean=True)]
-        opening = [t.eoi_id]
-    return [*segments, Text(t.ids(*opening))]
+    for part in prompt.parts:
+        if isinstance(part, str):
+            opening.append(part)
+        else:
+            more = shown(t, part[None], opening)
+            prefix, opening = prefix + more[:-1], [t.eoi_id]
+    prefix.append(Text(t.ids(*opening, *([t.boi_id] if prompt.wanted == "image" else []))))
+    drawn = {"image": 1, "text": 0, "any": prompt.max_frames}[prompt.wanted]
+    frames = decoder.vision.num_tokens + 1 if prompt.wanted == "image" else 1
+    _check_length(decoder, prefix, frames, context)
+    return Request(
+        prefix,
+        prompt.seed,
+        max_tokens=0 if prompt.wanted == "image" else prompt.max_tokens,
+        max_frames=drawn,
+        sampling=_sampling(prompt),
+        stop=prompt.stop,
+        sampler=_sampler(decoder, prompt),
+        context=context,
+    )
+
+
+def _roll_out(decoder: Decoder, prompt: Prompt, context: int | None) -> RollOut:
+    frames = torch.stack(prompt.pictures)
+    rolled = RollOut(frames, prompt.actions, prompt.seed, _sampler(decoder, prompt))
+    for action in prompt.actions:
+        prefix = shown(decoder.tokenizer, frames, [decoder.tokenizer.bos_id], [action, decoder.tokenizer.boi_id])
+        _check_length(decoder, prefix, decoder.vision.num_tokens + 1, context)
+    return rolled
+
+
+def _readable(prompt: Prompt | FailedPrompt) -> Prompt:
+    assert isinstance(prompt, Prompt)
+    return prompt
+
+
+def _answer(decoder: Decoder, prompt: Prompt, continuation: Continuation) -> Answer:
+    t = decoder.tokenizer
+    latents = continuation.latents
+    pictures: Iterator[Tensor] = iter(decoder.decode(torch.stack(latents)).cpu() if latents else [])
+    parts: list[str | Tensor] = []
+    for segment in continuation.segments:
+        if isinstance(segment, Text):
+            text = t.decode([i for i in segment.ids.tolist() if i not in (t.boi_id, t.eoi_id)])
+            parts += [text] if text else []
+        else:
+            parts.append(next(pictures))
+    return Answer(prompt, parts, continuation.stopped)
+
+
+def _sampling(prompt: Prompt) -> TextSampling:
+    return TextSampling(**prompt.sampling)  # type: ignore[arg-type]
+
+
+def _sampler(decoder: Decoder, prompt: Prompt) -> FlowSampler | None:
+    """Equal settings give the same object: their frames are drawn together."""
+    if not prompt.sampler:
+        return None
+    own = {name: getattr(decoder.sampler, name) for name in ("method", "steps", "guidance_scale")}
+    return FlowSampler.shared(**(own | prompt.sampler))
+
+
+def _check_length(decoder: Decoder, prefix: Sequence[Segment], answer: int, context: int | None) -> None:
+    length = Document(tuple(prefix), "prompt").length(decoder.vision.num_tokens) + answer
+    if context is not None and length > context:
+        raise ValueError(
+            f"it takes {length} positions with the shortest answer, but the model was trained on rows of {context} "
+            "(data.loader.row_length); make it shorter"
+        )
+
+
+def _check_pictures(decoder: Decoder, prompt: Prompt) -> None:
+    if prompt.wanted in ("image", "frames") or prompt.pictures:
+        head = decoder.model.velocity_head.linear.weight
+        if not head.any():  # it starts at zero, and moves with the first picture
+            raise ValueError(
+                "it has to do with pictures, but the model was never trained to draw one; use a checkpoint of a run "
+                "with pictures"
+            )

@@ -1,31 +1,85 @@
-"""Decoding: continue rows with text, one token at a time, or with one frame, from noise to data.
+"""Decoding: any interleaving of text and frames, from one loop (paper §1.3).
 
-Every step runs the whole row again, through the same packing and the same forward pass as training.
+Text is sampled token by token; behind `<boi>` a frame is denoised, kept clean, closed with `<eoi>`, and text goes on.
+What rows hold is computed once (`CachedRows`), for guidance in a second row without the text, in the same batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.guidance import guide
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.model import ModelOutput, MultimodalTransformer
-from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Segment, Text, pack_rows
+from lit_mm.generation.rows import CachedRows
+from lit_mm.generation.sampling import TextSampling
+from lit_mm.model import MultimodalTransformer
+from lit_mm.sequence import Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.latents import encode_to_store
 
 Prefix = Sequence[Segment]
+Stop = Literal["eos", "tokens", "frames", "text", "context"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to continue, and how far.
+
+    Args:
+        prefix: segments as a document has them. Behind a `<boi>` at its end a frame is drawn first.
+        seed: of everything sampled; the same whatever else is asked at the same time.
+        max_tokens: most text tokens to write, delimiters included.
+        max_frames: most frames to draw; with 0 there is only text.
+        sampling: of text.
+        stop: texts that end the answer, which does not hold them.
+        sampler: of frames; the decoder's own by default.
+        context: most positions of prefix and answer together; unlimited by default.
+    """
+
+    prefix: Prefix
+    seed: int = 0
+    max_tokens: int = 0
+    max_frames: int = 0
+    sampling: TextSampling = field(default_factory=TextSampling)
+    stop: tuple[str, ...] = ()
+    sampler: FlowSampler | None = None
+    context: int | None = None
+
+
+@dataclass
+class Continuation:
+    """What was added to a prefix.
+
+    Attributes:
+        segments: texts with delimiters, and frames as latents, in order; without the `<eos>` that ended it.
+        stopped: why it ended: the model's `<eos>`, the most tokens, frames or positions, or a stop text.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    stopped: Stop = "eos"
+
+    @property
+    def ids(self) -> list[int]:
+        """All text tokens."""
+        return [int(i) for s in self.segments if isinstance(s, Text) for i in s.ids]
+
+    @property
+    def latents(self) -> list[Tensor]:
+        """All frames (N, C)."""
+        return [s.image for s in self.segments if isinstance(s, Frame)]
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Continues prefixes, which are segments as a document has them, up to where the answer begins.
+    """Continues prefixes.
 
     Args:
         model: the trained model.
@@ -47,126 +101,233 @@ class Decoder:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
+    def generate(self, requests: Sequence[Request]) -> list[Continuation]:
+        """Continue every request; all are decoded together."""
+        with _uncompiled():
+            return _Generation(self, requests).run()
+
     def write_text(
         self, prefixes: Sequence[Prefix], seeds: Sequence[int], *, max_tokens: int, temperature: float = 0.0
     ) -> list[list[int]]:
-        """Continue each prefix with text until `<eos>`, `<boi>` or `max_tokens`; the delimiter is not returned.
+        """Continue each prefix with text alone, until `<eos>`, which is not returned, or `max_tokens`."""
+        sampling = TextSampling(temperature)
+        requests = [Request(p, seed, max_tokens, sampling=sampling) for p, seed in zip(prefixes, seeds, strict=True)]
+        return [answer.ids for answer in self.generate(requests)]
 
-        Args:
-            prefixes: what each answer follows.
-            seeds: one per prefix; the same seed gives the same answer whatever else is in the list.
-            max_tokens: longest answer.
-            temperature: of sampling; 0 takes the most likely token.
-        """
-        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        answers: list[list[int]] = [[] for _ in prefixes]
-        open_rows = list(range(len(prefixes)))
-        nowhere = torch.zeros(0, dtype=torch.int64, device=self.device)
-        latents, read = self.vision.encode_frames(self._pack(prefixes).frames, drawn_frames=nowhere)
-        clean = torch.ones(len(latents), device=self.device)
-        stops = {self.tokenizer.eos_id, self.tokenizer.boi_id}
-        for _ in range(max_tokens):
-            rows = [[*p, Text(torch.tensor(a, dtype=torch.int64))] for p, a in zip(prefixes, answers, strict=True)]
-            batch = self._pack(rows)
-            last = (batch.document_ids == 0).sum(1) - 1 + torch.arange(len(rows), device=self.device) * _length(batch)
-            logits = self._forward(batch, latents, read, clean, text_at=last).text
-            for row in list(open_rows):
-                token = _choose(logits[row], temperature, generators[row])
-                if token in stops:
-                    open_rows.remove(row)
-                else:
-                    answers[row].append(token)
-            if not open_rows:
-                break
-        return answers
-
-    @torch.no_grad()
-    def draw_frames(self, prefixes: Sequence[Prefix], seeds: Sequence[int]) -> Tensor:
+    def draw_latents(
+        self, prefixes: Sequence[Prefix], seeds: Sequence[int], sampler: FlowSampler | None = None
+    ) -> Tensor:
         """Draw one frame behind each prefix, which ends with `<boi>`.
 
-        With guidance the same frame is also predicted without the prefix's text, as in the documents whose condition
-        was dropped in training (paper §1.6).
-
-        Args:
-            prefixes: what each frame follows.
-            seeds: of the noise, one per prefix.
-
         Returns:
-            (prefixes, 3, image_size, image_size) uint8.
+            (prefixes, N, C).
         """
-        shape = (self.vision.num_tokens, self.vision.channels)
-        blank = Frame(torch.zeros(3, self.vision.image_size, self.vision.image_size, dtype=torch.uint8))
-        guided = self.sampler.guidance_scale != 1.0
-        rows = [[*p, blank] for p in prefixes]
-        rows += [[*self._without_text(p), blank] for p in prefixes] if guided else []
-        batch = self._pack(rows)
-        last = torch.tensor(batch.frames_per_row, device=self.device).cumsum(0) - 1
-        latents, read = self.vision.encode_frames(batch.frames, drawn_frames=last)
+        requests = [Request(p, s, max_frames=1, sampler=sampler) for p, s in zip(prefixes, seeds, strict=True)]
+        latents = [answer.latents[0] for answer in self.generate(requests)]
+        return torch.stack(latents)[..., : self.vision.channels]
+
+    def draw_frames(self, prefixes: Sequence[Prefix], seeds: Sequence[int]) -> Tensor:
+        """As `draw_latents`, but (prefixes, 3, image_size, image_size) uint8."""
+        return self.decode(self.draw_latents(prefixes, seeds))
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Frames (F, N, C) as pictures (F, 3, image_size, image_size) uint8."""
+        return self.vision.decode(latents[..., : self.vision.channels])
+
+    @torch.no_grad()
+    def encode(self, prefixes: Sequence[Prefix]) -> list[list[Segment]]:
+        """The same prefixes with every picture as latents; one that is in several is encoded once."""
+        pictures = {id(s.image): s.image for p in prefixes for s in p if isinstance(s, Frame)}
+        pixels = {key: image for key, image in pictures.items() if not image.is_floating_point()}
+        if pixels:
+            images = torch.stack(list(pixels.values())).to(self.device)
+            pictures |= dict(zip(pixels, encode_to_store(self.vision, images), strict=True))
+        return [
+            [s if isinstance(s, Text) else Frame(pictures[id(s.image)], True, s.origin) for s in p] for p in prefixes
+        ]
+
+    @torch.no_grad()
+    def read_again(self, latents: Tensor) -> Tensor:
+        """Drawn frames (F, N, C) as the rows keep them: for tokenizers that read apart, read as pictures."""
+        if not self.vision.reads_apart:
+            return latents
+        return torch.cat([latents, self.vision.read(self.vision.decode(latents))], dim=-1)
+
+    def without_text(self, segments: Prefix) -> list[Segment]:
+        """What the model is shown without its condition: pictures and delimiters (paper §1.6)."""
+        t = self.tokenizer
+        delimiters = torch.tensor([t.bos_id, t.eos_id, t.boi_id, t.eoi_id])
+        return [Text(s.ids[torch.isin(s.ids, delimiters)]) if isinstance(s, Text) else s for s in segments]
+
+
+@dataclass
+class _Row:
+    """The state of one request."""
+
+    request: Request
+    number: int
+    prefix: list[Segment]
+    generator: torch.Generator
+    answer: Continuation
+    logits: Tensor | None = None
+    draws: bool = False  # a frame is next
+    ended: bool = False
+    text: list[int] = field(default_factory=list)  # of the answer, since its last frame
+    unconditional: int = 0  # segments of prefix and answer that its row for guidance holds
+
+    def close_text(self) -> None:
+        if self.text:
+            self.answer.segments.append(Text(torch.tensor(self.text)))
+            self.text = []
+
+    def end(self, why: Stop) -> None:
+        self.close_text()
+        self.ended, self.answer.stopped = True, why
+
+
+class _Generation:
+    """One call of `Decoder.generate`: rows 0 to n - 1 with their conditions, rows n to 2n - 1 without."""
+
+    def __init__(self, decoder: Decoder, requests: Sequence[Request]) -> None:
+        self.decoder, self.tokenizer = decoder, decoder.tokenizer
+        prefixes = decoder.encode([request.prefix for request in requests])
+        self.cached = CachedRows(decoder.model, decoder.vision, decoder.flow, 2 * len(requests))
+        device = decoder.device
+        self.rows = [
+            _Row(request, n, prefix, torch.Generator(device).manual_seed(request.seed), Continuation())
+            for n, (request, prefix) in enumerate(zip(requests, prefixes, strict=True))
+        ]
+
+    def run(self) -> list[Continuation]:
+        if not self.rows:
+            return []
+        logits = self.cached.append([row.number for row in self.rows], [row.prefix for row in self.rows])
+        for row, of_row in zip(self.rows, logits, strict=True):
+            row.logits, row.draws = of_row, _last_token(row.prefix) == self.tokenizer.boi_id
+            self._check_limits(row)
+        while open_rows := [row for row in self.rows if not row.ended]:
+            # Frames wait until no row has text to write, so that as many as possible are drawn together.
+            writing = [row for row in open_rows if not row.draws]
+            if writing:
+                self._write(writing)
+            else:
+                self._draw(open_rows)
+        return [row.answer for row in self.rows]
+
+    def _check_limits(self, row: _Row) -> None:
+        request, written = row.request, sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
+        needed = self.decoder.vision.num_tokens + 1 if row.draws else 1
+        if row.draws and len(row.answer.latents) >= request.max_frames:
+            row.end("frames")
+        elif not row.draws and written >= request.max_tokens:
+            row.end("tokens" if request.max_tokens else "frames")
+        elif request.context is not None and self.cached.lengths[row.number] + needed > request.context:
+            row.end("context")
+
+    def _write(self, rows: list[_Row]) -> None:
+        """One token for each of some rows."""
+        t = self.tokenizer
+        never = [t.pad_id, t.bos_id, t.eoi_id]
+        chosen: dict[int, int] = {}
+        for row in rows:
+            assert row.logits is not None
+            frames_left = len(row.answer.latents) < row.request.max_frames
+            token = row.request.sampling.choose(row.logits, row.generator, never if frames_left else [*never, t.boi_id])
+            if token == t.eos_id:
+                row.end("eos")
+                continue
+            row.text.append(token)
+            row.draws = token == t.boi_id
+            if self._stop_text(row):
+                row.end("text")
+                continue
+            chosen[row.number] = token
+            self._check_limits(row)
+        going_on = [row for row in rows if row.number in chosen and not row.ended]
+        if going_on:
+            numbers = [row.number for row in going_on]
+            logits = self.cached.append_tokens(numbers, [chosen[n] for n in numbers])
+            for row, of_row in zip(going_on, logits, strict=True):
+                row.logits = of_row
+
+    def _stop_text(self, row: _Row) -> bool:
+        """Whether a stop text is there; it and what follows it are taken away."""
+        if not row.request.stop:
+            return False
+        text = self.tokenizer.decode(row.text)
+        places = [at for stop in row.request.stop if (at := text.find(stop)) >= 0]
+        if places:
+            row.text = self.tokenizer.encode(text[: min(places)])
+        return bool(places)
+
+    def _draw(self, rows: list[_Row]) -> None:
+        """One frame for each of some rows, those with the same sampler together."""
+        samplers = {id(s): s for row in rows for s in [row.request.sampler or self.decoder.sampler]}
+        for key, sampler in samplers.items():
+            self._draw_with(sampler, [r for r in rows if id(r.request.sampler or self.decoder.sampler) == key])
+
+    def _draw_with(self, sampler: FlowSampler, rows: list[_Row]) -> None:
+        decoder, numbers = self.decoder, [row.number for row in rows]
+        guided = sampler.guidance_scale != 1.0
+        if guided:
+            self._read_unconditionally(rows)
+            numbers = numbers + [n + len(self.rows) for n in numbers]
+        predict = self.cached.frame(numbers)
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
-            doubled = torch.cat([z, z]) if guided else z
-            timesteps = torch.ones(len(latents), device=self.device).index_fill(0, last, float(t.flatten()[0]))
-            noised = latents.index_copy(0, last, doubled)
-            output = self._forward(batch, noised, read, timesteps, drawn=last).visual
-            v = self.flow.velocity(output.float(), doubled, timesteps[last])
+            doubled, timesteps = (torch.cat([z, z]), torch.cat([t, t])) if guided else (z, t)
+            v = decoder.flow.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
             if not guided:
                 return v
             conditional, unconditional = v.chunk(2)
-            return guide(conditional, unconditional, self.sampler.guidance_scale)
+            return guide(conditional, unconditional, sampler.guidance_scale)
 
-        noise = torch.stack(
-            [
-                torch.randn(shape, generator=torch.Generator(self.device).manual_seed(s), device=self.device)
-                for s in seeds
-            ]
-        )
-        return self.vision.decode(self.sampler.sample(velocity, noise, self.flow.noise_shift(*shape)))
+        shape = (decoder.vision.num_tokens, decoder.vision.channels)
+        noise = torch.stack([self._noise(row, shape) for row in rows])
+        latents = decoder.read_again(sampler.sample(velocity, noise, decoder.flow.noise_shift(*shape)))
+        self._keep(rows, latents)
 
-    def _without_text(self, prefix: Prefix) -> list[Segment]:
-        t = self.tokenizer
-        delimiters = torch.tensor([t.bos_id, t.eos_id, t.boi_id, t.eoi_id])
-        return [Text(s.ids[torch.isin(s.ids, delimiters)]) if isinstance(s, Text) else s for s in prefix]
+    def _noise(self, row: _Row, shape: tuple[int, int]) -> Tensor:
+        device = self.decoder.device
+        generator = torch.Generator(device).manual_seed(row.request.seed + len(row.answer.latents))
+        return torch.randn(shape, generator=generator, device=device)
 
-    def _pack(self, rows: Sequence[Prefix]) -> PackedBatch:
-        documents = [Document(tuple(row), "prompt") for row in rows]
-        length = max(d.length(self.vision.num_tokens) for d in documents)
-        return pack_rows(
-            [PackedRow((document,), 0, 0) for document in documents],
-            length=length,
-            tokens_per_frame=self.vision.num_tokens,
-            image_size=self.vision.image_size,
-            pad_id=self.tokenizer.pad_id,
-            sources=("prompt",),
-        ).to(self.device)
+    def _read_unconditionally(self, rows: list[_Row]) -> None:
+        """Bring the rows for guidance up to date."""
+        new = []
+        for row in rows:
+            row.close_text()
+            held = [*row.prefix, *row.answer.segments]
+            new.append(self.decoder.without_text(held[row.unconditional :]))
+            row.unconditional = len(held)
+        self.cached.append([row.number + len(self.rows) for row in rows], new)
 
-    def _forward(
-        self,
-        batch: PackedBatch,
-        latents: Tensor,
-        read: Tensor | None,
-        timesteps: Tensor,
-        text_at: Tensor | None = None,
-        drawn: Tensor | None = None,
-    ) -> ModelOutput:
-        nowhere = torch.zeros(0, dtype=torch.int64, device=self.device)
-        return self.model(
-            batch.tokens,
-            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
-            latents,
-            timesteps,
-            batch.visual_positions,
-            nowhere if text_at is None else text_at,
-            nowhere if drawn is None else drawn,
-            read=read,
-        )
+    def _keep(self, rows: list[_Row], latents: Tensor) -> None:
+        """Add drawn frames to the answers, and to those rows that go on."""
+        closing = Text(torch.tensor([self.tokenizer.eoi_id]))
+        for row, of_row in zip(rows, latents, strict=True):
+            row.close_text()
+            row.answer.segments.append(Frame(of_row, clean=True))
+            row.draws = False
+            self._check_limits(row)
+        going_on = [row for row in rows if not row.ended]
+        if not going_on:
+            return
+        frames = [row.answer.segments[-1] for row in going_on]
+        logits = self.cached.append([row.number for row in going_on], [[frame, closing] for frame in frames])
+        for row, of_row in zip(going_on, logits, strict=True):
+            row.text, row.logits = [self.tokenizer.eoi_id], of_row
+            self._check_limits(row)
 
 
-def _length(batch: PackedBatch) -> int:
-    return batch.tokens.shape[1]
+def _last_token(segments: Prefix) -> int | None:
+    last = segments[-1]
+    return int(last.ids[-1]) if isinstance(last, Text) and len(last) else None
 
 
-def _choose(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
-    if temperature == 0.0:
-        return int(logits.argmax())
-    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Rows grow with every call: compiled blocks would be compiled for length after length."""
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -1,0 +1,60 @@
+"""What a Gaussian of the tokens' mean and covariance says about a velocity, so that a network learns only the rest.
+
+Karras et al. 2022 (arXiv 2206.00364) scale a network's input and output so that both have unit variance at every noise
+level. They know one number of the data, its variance; here it is the whole covariance of single visual tokens. Tokens
+of an encoder fill few of their channels, so what remains in all others is noise that the network would have to carry
+through its whole width only to subtract it again.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lit_mm.flow.path import expand_timesteps
+
+_INPUT_FLOOR = 3e-3  # added to a variance before an input is divided by its root: axes that hold nothing stay small
+
+
+class GaussianPreconditioning(nn.Module):
+    """Splits a velocity into the best linear guess from z_t alone and a remainder of unit variance.
+
+    With `z ~ N(mean, covariance)` and along a principal axis of variance s, z_t has mean `t mean` and variance
+    `q = t^2 s + (1 - t)^2`, the best guess of the velocity is `mean + (t s - (1 - t)) / q (z_t - t mean)`, and the
+    variance of what is left is `s / q`.
+
+    Args:
+        mean: (C,) of single tokens.
+        covariance: (C, C) of single tokens.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    variances: Tensor
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        variances, axes = torch.linalg.eigh(covariance.double())
+        self.register_buffer("mean", mean.float(), persistent=False)
+        self.register_buffer("axes", axes.float(), persistent=False)
+        self.register_buffer("variances", variances.clamp_min(0).float(), persistent=False)
+
+    def network_input(self, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """z_t (F, N, C) along the principal axes, with unit variance where there is any to speak of."""
+        along, variance = self._along_axes(noised, timesteps)
+        return along / (variance + _INPUT_FLOOR).sqrt()
+
+    def velocity(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """The velocity (F, N, C) float32 that the network's output (F, N, C) stands for."""
+        along, variance = self._along_axes(noised, timesteps)
+        t = expand_timesteps(timesteps, noised).float()
+        guess = (t * self.variances - (1 - t)) / variance * along
+        rest = (self.variances / variance).sqrt() * output.float()
+        return self.mean + (guess + rest) @ self.axes.T
+
+    def _along_axes(self, noised: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(noised.device.type, enabled=False):
+            t = expand_timesteps(timesteps, noised).float()
+            along = (noised.float() - t * self.mean) @ self.axes
+            # At t = 1 an axis without variance has nothing to guess; the floor keeps 0 / 0 out.
+            return along, (t.square() * self.variances + (1 - t).square()).clamp_min(1e-8)
