@@ -78,13 +78,17 @@ class Moment(NamedTuple):
     angle: float
 
 
-def start(episode: Episode, config: str, labels: bool = False) -> Any:
+DELTAS = ("MOVE_FORWARD_BACKWARD_DELTA", "MOVE_LEFT_RIGHT_DELTA", "TURN_LEFT_RIGHT_DELTA")
+
+
+def start(episode: Episode, config: str, labels: bool = False, deltas: bool = False) -> Any:
     """A running ViZDoom game at the map's start.
 
     Args:
         episode: its map, seed and monsters are used.
         config: path of a settings file of the engine's own; the engine writes it if it is missing.
         labels: also render depth and what each pixel belongs to, show no weapon, and add a button that turns at once.
+        deltas: add the buttons of `DELTAS`, which move and turn by a number.
     """
     import vizdoom
 
@@ -92,7 +96,7 @@ def start(episode: Episode, config: str, labels: bool = False) -> Any:
     game.set_doom_game_path(str(episode.wad_file))
     game.set_doom_config_path(config)
     game.set_doom_map(episode.level)
-    buttons = [*BUTTONS.values(), "TURN_LEFT_RIGHT_DELTA"] if labels else BUTTONS.values()
+    buttons = [*BUTTONS.values(), *(["TURN_LEFT_RIGHT_DELTA"] if labels else DELTAS if deltas else [])]
     game.set_available_buttons([getattr(vizdoom.Button, name) for name in buttons])
     game.set_labels_buffer_enabled(labels)
     game.set_depth_buffer_enabled(labels)
@@ -147,8 +151,8 @@ def _attempt(episode: Episode, attempt: int, config: str) -> Iterator[Moment]:
         x, y = places[order[(episode.number + attempt) % len(places)]]
         game.send_game_command("god")
         game.send_game_command(f"warp {x} {y}")
-        game.make_action(_pressed(("LEFT",)), int(random.integers(1, 100)))  # face anywhere
-        game.make_action(_pressed(()), TICS_PER_SECOND)  # and come to rest
+        game.make_action(pressed(("LEFT",)), int(random.integers(1, 100)))  # face anywhere
+        game.make_action(pressed(()), TICS_PER_SECOND)  # and come to rest
         yield from _wander(game, episode, random, curve)
     finally:
         game.close()
@@ -166,7 +170,7 @@ def _wander(game: Any, episode: Episode, random: np.random.Generator, curve: np.
         ended = frame == episode.frames - 1
         following = (x, y, angle)
         if not ended:
-            game.make_action(_pressed(keys), episode.tics)
+            game.make_action(pressed(keys), episode.tics)
             ended = game.is_episode_finished()
         if not ended:
             following = tuple(game.get_state().game_variables)
@@ -179,7 +183,8 @@ def _wander(game: Any, episode: Episode, random: np.random.Generator, curve: np.
         x, y, angle = following
 
 
-def _pressed(keys: tuple[str, ...]) -> list[int]:
+def pressed(keys: tuple[str, ...]) -> list[int]:
+    """The buttons of `BUTTONS` that are down, as ViZDoom wants them."""
     return [int(name in keys) for name in BUTTONS]
 
 
