@@ -37,6 +37,11 @@ def action_text(pose_from: Pose, pose_to: Pose, rel_t: float, unit: float = 1.0)
         unit: map units that count as 1.0 of dx and dy; 1.0 keeps metres as metres.
     """
     dx, dy, dyaw = displacement(pose_from, pose_to)
-    fields = {"dx": dx / unit, "dy": dy / unit, "dyaw": dyaw, "rel_t": rel_t}
+    return format_action(dx / unit, dy / unit, dyaw, rel_t)
+
+
+def format_action(dx: float, dy: float, dyaw: float, rel_t: float) -> str:
+    """The same text of an action that is known in the data's units; see `action_text`."""
+    fields = {"dx": dx, "dy": dy, "dyaw": dyaw, "rel_t": rel_t}
     # Adding 0.0 turns a rounded -0.0 into +0.0, so that standing still has one spelling.
     return "action: " + ", ".join(f"{name}={round(value, 3) + 0.0:+.3f}" for name, value in fields.items())

@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.picture_source import PictureReader
-from data_modules.prompts import PromptFile
+from data_modules.prompt_items import STDIN, read_stdin
+from data_modules.prompts import Prompts
 from data_modules.rows import RowReader, Share, TrainingRows, ValidationRows
+from data_modules.steering import Steering
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
@@ -81,7 +83,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         loader: how documents become batches. Inside a mixture, the mixture's is used.
         image_size: side of a picture in pixels; linked from the model's visual tokenizer.
         tokens_per_frame: visual tokens of a picture; linked from the model's visual tokenizer.
-        prompts: YAML file of prompts, for predict (see `data_modules.prompts`).
+        prompts: what predict is asked: a YAML list, JSON lines, a folder of pictures, or `-` for standard input (see
+            `data_modules.prompts`).
+        steering: YAML file that says what keys in the prompts' actions do (see `data_modules.steering`); without it
+            they are texts.
     """
 
     def __init__(
@@ -91,9 +96,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         image_size: int = 0,
         tokens_per_frame: int = 0,
         prompts: str | None = None,
+        steering: str | None = None,
     ) -> None:
         super().__init__()
-        self.prompts = prompts
+        self.prompts, self.steering = prompts, steering
         self.tokenizer_path = tokenizer
         self.loader = loader or LoaderConfig()
         self.image_size = image_size
@@ -200,8 +206,14 @@ class DocumentDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader:
         """The prompts, a few at a time."""
         if self.prompts is None:
-            raise ValueError("data.prompts is missing: predict needs a YAML file of prompts")
-        return DataLoader(PromptFile(self.prompts, self.image_size), batch_size=PROMPTS, collate_fn=list)
+            raise ValueError("data.prompts is missing: predict needs prompts, in YAML or JSON lines")
+        text = None
+        if self.prompts == STDIN:  # one process alone can read it
+            assert self.trainer is not None
+            text = self.trainer.strategy.broadcast(read_stdin() if self.trainer.is_global_zero else None)
+        steering = None if self.steering is None else Steering.load(self.steering)
+        prompts = Prompts(self.prompts, self.image_size, steering, text)
+        return DataLoader(prompts, batch_size=PROMPTS, collate_fn=list)
 
     def _loader(self, rows: TrainingRows | ValidationRows) -> TimedLoader:
         # Validation reads briefly and often: one worker is enough and starts faster.

@@ -1,120 +1,247 @@
-"""Prompts for `predict` from a YAML file."""
+"""Prompts for `predict`."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_modules.dataset import BrokenFile
 from data_modules.decoding import VideoReader, index_video
 from data_modules.pictures import read_picture, square
-from lit_mm.prompt import Prompt
+from data_modules.prompt_items import STDIN, Item, check_name, check_names, pictures_of, read_items
+from data_modules.steering import Steering, action_texts
+from lit_mm.generation.sampling import TextSampling
+from lit_mm.prompt import FailedPrompt, Prompt, Wanted
 
-_KINDS = {
-    "draw": "a caption to draw",
-    "describe": "a picture file to describe",
-    "continue": "a text to go on with",
-    "imagine": "a video file whose frames come first, with 'frames' and 'actions'",
-}
-_OPTIONS = {"name", "seed", "max_tokens", "temperature", "frames", "actions", "repeat"}
+_WANTED: tuple[Wanted, ...] = ("any", "text", "image")
+_METHODS = ("euler", "heun")
+_COUNTS = {"max_tokens": 1, "max_frames": 0, "repeat": 1, "seed": 0, "top_k": 0, "steps": 1}  # and their least values
 
 
-class PromptFile(Dataset[Prompt]):
-    """A YAML list of prompts, read one by one.
+class Prompts(Dataset[Prompt | FailedPrompt]):
+    """Prompts of a YAML list, of JSON lines, of lines of standard input or of a folder of pictures, read one by one.
 
-    Every item has one of `draw: CAPTION`, `describe: PICTURE`, `continue: TEXT` or `imagine: VIDEO`, and may have
+    Every item has one of
+
+    - `draw: CAPTION`,
+    - `describe: PICTURE` (or a folder: each of its pictures), with `question: TEXT` if there is one,
+    - `continue: TEXT`,
+    - `imagine: VIDEO` with `frames` (their numbers), or `imagine: [PICTURE, …]`, shown first; `actions` to take: a
+      sequence such as `W*4 LEFT "look up"*2` (see `data_modules.steering`) or a list of texts; or `counterfactuals`,
+      several of those by name, all from the same frames with the same seed,
+    - `interleave: [{text: …}, {picture: FILE}, …]`, with `wanted: any` (default), `text` or `image`,
+
+    and may have
 
     - `name`: of the output files; its number in the list by default,
     - `seed` (0), `repeat` (1): how many answers, with seeds counted up from `seed`,
-    - `max_tokens` (64), `temperature` (0): of text,
-    - `frames`: the video's frame numbers shown first, `actions`: one text per frame to imagine.
+    - `max_tokens` (64), `temperature` (0), `top_k`, `top_p`, `min_p`, `stop` (texts): of text,
+    - `max_frames` (4): most pictures where they come as the model likes,
+    - `steps`, `method`, `guidance_scale`: of drawing, those of the model's sampler by default.
 
-    Paths are relative to the YAML file, or to the working folder.
+    Paths are relative to the file, or to the working folder. A prompt that cannot be asked becomes a `FailedPrompt`.
 
     Args:
-        path: the YAML file.
+        source: a path, or `-`.
         image_size: side to which pictures are brought.
+        steering: what keys mean.
+        text: what came by standard input.
 
     Raises:
-        ValueError: the file is not such a list; the sentence says which item and what is wrong.
-        FileNotFoundError: the file or a picture is not there.
+        ValueError: the source cannot be read as a whole; see `data_modules.prompt_items`.
+        FileNotFoundError: it is not there.
     """
 
-    def __init__(self, path: str, image_size: int) -> None:
-        self.path, self.image_size = Path(path), image_size
-        if not self.path.is_file():
-            raise FileNotFoundError(f"data.prompts: no file '{path}'; give a YAML list of prompts")
-        items = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        if not isinstance(items, list) or not items:
-            raise ValueError(f"data.prompts: '{path}' has to hold a YAML list of prompts")
-        self.items: list[dict[str, Any]] = []
-        for number, item in enumerate(items):
-            self._check(number, item)
-            base = str(item.get("name", number))
-            repeat = int(item.get("repeat", 1))
-            for i in range(repeat):
-                name = base if repeat == 1 else f"{base}-{i}"
-                self.items.append({**item, "name": name, "seed": int(item.get("seed", 0)) + i})
-        names = [item["name"] for item in self.items]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"data.prompts: '{path}' has two prompts named '{twice[0]}'; names become file names")
-
-    def _check(self, number: int, item: Any) -> None:
-        where = f"data.prompts: item {number} of '{self.path}'"
-        kinds = ", ".join(f"'{k}' ({v})" for k, v in _KINDS.items())
-        if not isinstance(item, dict) or len(_KINDS.keys() & item.keys()) != 1:
-            raise ValueError(f"{where} needs exactly one of {kinds}")
-        unknown = item.keys() - _KINDS.keys() - _OPTIONS
-        if unknown:
-            raise ValueError(f"{where} has an unknown key '{sorted(unknown)[0]}'; known: {', '.join(sorted(_OPTIONS))}")
-        if "imagine" in item and not ("frames" in item and item.get("actions")):
-            raise ValueError(f"{where}: 'imagine' needs 'frames' (numbers) and 'actions' (texts)")
-        for key in ("describe", "imagine"):
-            if key in item:
-                self._resolve(where, item[key])
-
-    def _resolve(self, where: str, name: str) -> Path:
-        for candidate in (self.path.parent / name, Path(name)):
-            if candidate.is_file():
-                return candidate
-        raise FileNotFoundError(f"{where}: no file '{name}', neither beside the YAML file nor in the working folder")
+    def __init__(self, source: str, image_size: int, steering: Steering | None = None, text: str | None = None) -> None:
+        self.image_size, self.steering = image_size, steering
+        self.folder = Path(source).parent if source != STDIN else Path()
+        self.items = [one for settings in read_items(source, text) for one in self._expanded(settings)]
+        check_names([item.name for item in self.items], source)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Prompt:
+    def __getitem__(self, index: int) -> Prompt | FailedPrompt:
         item = self.items[index]
-        where = f"data.prompts: '{item['name']}' of '{self.path}'"
-        name, seed = item["name"], item["seed"]
-        if "draw" in item:
-            return Prompt(name, "image", (str(item["draw"]),), seed=seed)
-        if "imagine" in item:
-            frames = self._frames(where, item["imagine"], item["frames"])
-            return Prompt(name, "frames", tuple(frames), actions=tuple(item["actions"]), seed=seed)
-        part = (
-            read_picture(self._resolve(where, item["describe"]), self.image_size)
-            if "describe" in item
-            else str(item["continue"])
-        )
+        try:
+            if item.error:
+                raise ValueError(item.error)
+            return self._prompt(item)
+        except (ValueError, OSError, BrokenFile) as error:
+            sentence = " ".join(str(error).split())
+            return FailedPrompt(item.name, f"prompt '{item.name}': {sentence}", item.group, item.settings)
+
+    # ---- from items to prompts
+
+    def _expanded(self, settings: dict[str, Any]) -> list[Item]:
+        """One for each repetition of each picture or way to act; a single one where that cannot be told."""
+        name = settings["name"]
+        ways: dict[str, Any] = {name: None}
+        try:
+            repeat = _count(settings, "repeat", 1)
+            if "counterfactuals" in settings:
+                ways = {f"{name}-{way}": actions for way, actions in self._counterfactuals(settings).items()}
+            elif isinstance(settings.get("describe"), str) and (folder := self._folder(settings["describe"])):
+                ways = {f"{name}-{stem}": file for stem, file in pictures_of(folder).items()}
+                if not ways:
+                    raise ValueError(f"there is no picture in the folder '{folder}'; name a picture, or one with some")
+        except (ValueError, OSError) as error:
+            return [Item(name, name, settings, error=str(error))]
+        return [
+            Item(way if repeat == 1 else f"{way}-{i}", name, settings, i, shown)
+            for way, shown in ways.items()
+            for i in range(repeat)
+        ]
+
+    def _counterfactuals(self, settings: dict[str, Any]) -> dict[str, Any]:
+        given = settings["counterfactuals"]
+        if not isinstance(given, dict) or not given:
+            raise ValueError(f"'counterfactuals' is {given!r}; give actions by name, such as {{left: LEFT*4}}")
+        for way in given:
+            check_name(str(way), "'counterfactuals'")
+        return {str(way): actions for way, actions in given.items()}
+
+    def _folder(self, name: str) -> Path | None:
+        return next((path for path in (self.folder / name, Path(name)) if path.is_dir()), None)
+
+    def _prompt(self, item: Item) -> Prompt:
+        asked = item.settings
+        wanted, parts, actions = self._contents(item)
+        stop = [asked["stop"]] if isinstance(asked.get("stop"), str) else asked.get("stop", [])
+        if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
+            raise ValueError(f"'stop' is {asked['stop']!r}; give a text, or a list of texts")
         return Prompt(
-            name,
-            "text",
-            (part,),
-            seed=seed,
-            max_tokens=int(item.get("max_tokens", 64)),
-            sampling={"temperature": float(item.get("temperature", 0.0))},
+            item.name,
+            wanted,
+            parts,
+            actions,
+            seed=_count(asked, "seed", 0) + item.repetition,
+            max_tokens=_count(asked, "max_tokens", 64),
+            max_frames=_count(asked, "max_frames", 4),
+            sampling=_sampling(asked),
+            sampler=_sampler(asked),
+            stop=tuple(stop),
+            group=item.group,
+            settings=asked,
         )
 
-    def _frames(self, where: str, name: str, numbers: list[int]) -> Tensor:
-        path = self._resolve(where, name)
+    def _contents(self, item: Item) -> tuple[Wanted, tuple[str | Tensor, ...], tuple[str, ...]]:
+        asked = item.settings
+        if item.kind == "draw":
+            return "image", (_text(asked, "draw"),), ()
+        if item.kind == "continue":
+            return "text", (_text(asked, "continue"),), ()
+        if item.kind == "describe":
+            picture = self._picture("describe", asked["describe"] if item.shown is None else item.shown)
+            question = (_text(asked, "question"),) if "question" in asked else ()
+            return "text", (picture, *question), ()
+        if item.kind == "imagine":
+            actions = action_texts(asked["actions"] if item.shown is None else item.shown, self.steering)
+            return "frames", tuple(self._frames(asked)), actions
+        wanted = asked.get("wanted", "any")
+        if wanted not in _WANTED:
+            raise ValueError(f"'wanted' is {wanted!r}; give one of {', '.join(_WANTED)}")
+        return (
+            wanted,
+            tuple(self._part(part) for part in _list(asked, "interleave", "{text: …} and {picture: FILE}")),
+            (),
+        )
+
+    # ---- files
+
+    def _path(self, key: str, name: Any) -> Path:
+        if not isinstance(name, str | Path):
+            raise ValueError(f"'{key}' is {name!r}; give the path of a file")
+        for candidate in (self.folder / name, Path(name)):
+            if candidate.is_file():
+                return candidate
+        raise ValueError(
+            f"'{key}': there is no file '{name}', neither in '{self.folder}' nor in the working folder; give one that "
+            "is there"
+        )
+
+    def _picture(self, key: str, name: Any) -> Tensor:
+        return read_picture(self._path(key, name), self.image_size)
+
+    def _part(self, part: Any) -> str | Tensor:
+        if isinstance(part, dict) and part.keys() == {"picture"}:
+            return self._picture("picture", part["picture"])
+        if isinstance(part, dict) and part.keys() == {"text"}:
+            return _text(part, "text")
+        raise ValueError(f"'interleave' has a part {part!r}; give {{text: …}} or {{picture: FILE}}")
+
+    def _frames(self, asked: dict[str, Any]) -> list[Tensor]:
+        shown = asked["imagine"]
+        if isinstance(shown, list):
+            if "frames" in asked:
+                raise ValueError("'frames' are of a video, but 'imagine' is a list of pictures; leave 'frames' out")
+            return [self._picture("imagine", name) for name in _list(asked, "imagine", "pictures")]
+        path = self._path("imagine", shown)
         index = index_video(path)
-        outside = [n for n in numbers if not 0 <= n < len(index)]
-        if outside:
-            raise ValueError(f"{where} asks for frame {outside[0]}, but '{name}' has frames 0 to {len(index) - 1}")
-        frames = VideoReader().read(str(path), index, numbers)
-        return torch.stack([square(frame, self.image_size) for frame in frames])
+        numbers = _list(asked, "frames", f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
+        for number in numbers:
+            if not _whole(number) or not 0 <= number < len(index):
+                raise ValueError(f"'frames' has {number!r}, but '{shown}' has the frames 0 to {len(index) - 1}")
+        return [square(frame, self.image_size) for frame in VideoReader().read(str(path), index, numbers)]
+
+
+def _text(asked: dict[str, Any], key: str) -> str:
+    """YAML reads `continue: 1789` as a number; a list or a mapping is no text however it is read."""
+    value = asked[key]
+    if isinstance(value, list | dict) or value is None or not str(value).strip():
+        raise ValueError(f"'{key}' is {value!r}; give a text")
+    return str(value)
+
+
+def _list(asked: dict[str, Any], key: str, of: str) -> list[Any]:
+    value = asked.get(key)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"'{key}' is {value!r}; give a list of {of}")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(asked: dict[str, Any], key: str, default: int) -> int:
+    value = asked.get(key, default)
+    if not _whole(value) or value < _COUNTS[key]:
+        raise ValueError(f"'{key}' is {value!r}; give a whole number of {_COUNTS[key]} or more")
+    return int(value)
+
+
+def _number(asked: dict[str, Any], key: str) -> float:
+    value = asked[key]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"'{key}' is {value!r}; give a number")
+    return number
+
+
+def _sampling(asked: dict[str, Any]) -> dict[str, float]:
+    given: dict[str, float] = {k: _number(asked, k) for k in ("temperature", "top_p", "min_p") if k in asked}
+    if "top_k" in asked:
+        given["top_k"] = _count(asked, "top_k", 0)
+    TextSampling(**given)  # type: ignore[arg-type]  # says which value is out of its range
+    return given
+
+
+def _sampler(asked: dict[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    if "guidance_scale" in asked:
+        given["guidance_scale"] = _number(asked, "guidance_scale")
+    if "steps" in asked:
+        given["steps"] = _count(asked, "steps", 1)
+    if "method" in asked:
+        if asked["method"] not in _METHODS:
+            raise ValueError(f"'method' is {asked['method']!r}; give one of {', '.join(_METHODS)}")
+        given["method"] = asked["method"]
+    return given

@@ -20,7 +20,7 @@ def main(folder: str, out: str) -> None:
     answers = [json.loads(line) for line in (Path(folder) / "answers.jsonl").read_text().splitlines()]
     drawn = [a for a in answers if a["wanted"] == "image"]
     pictures = torch.stack([read_image(f"{folder}/{a['answer'][0]}") for a in drawn])
-    rows = [SheetRow(pictures, [a["text"] for a in drawn], "draw: the caption above each picture")]
+    rows = [SheetRow(pictures, [a["shown"][0]["text"] for a in drawn], "draw: the caption above each picture")]
     for a in answers:
         if a["wanted"] == "frames":
             names = [name for name in a["answer"] if name.endswith(".png")]

@@ -141,6 +141,14 @@ class LitCLI(LightningCLI):
         else:
             super()._run_subcommand(subcommand)
 
+    def after_predict(self) -> None:
+        """End with exit code 1 if a prompt failed; the others have been answered."""
+        failed = getattr(self.model, "failed_prompts", [])
+        if failed:
+            opening = "prompt '{}': "
+            which = "; ".join(f"'{f.name}' ({f.error.removeprefix(opening.format(f.name))})" for f in failed)
+            sys.exit(f"error: {len(failed)} of {self.model.prompts_seen} prompts failed: {which}")
+
     def _dry_run(self) -> None:
         trainer, loader = self._get(self.config_init, "trainer"), self.datamodule.loader
         devices = trainer.devices

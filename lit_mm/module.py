@@ -107,6 +107,8 @@ class LitMultimodal(LightningModule):
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
         self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
         self.validation_results: dict[str, float] = {}
+        self.failed_prompts: list[FailedPrompt] = []  # of all processes, after predict
+        self.prompts_seen = 0
         self.register_state_dict_post_hook(_leave_vision_out)
         self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
 
@@ -317,6 +319,7 @@ class LitMultimodal(LightningModule):
 
     def on_predict_start(self) -> None:
         """Where the model is sharded, gather it whole: prompts take different numbers of passes on each process."""
+        self.failed_prompts, self.prompts_seen = [], 0
         for module in self.used_model.modules():
             if isinstance(module, FSDPModule):
                 module.set_reshard_after_forward(False, recurse=False)
@@ -325,7 +328,18 @@ class LitMultimodal(LightningModule):
     def predict_step(self, prompts: Sequence[Prompt | FailedPrompt], batch_idx: int) -> list[Answered]:
         """Answer some prompts, decoded together; those that cannot be answered say why."""
         context = self.trainer.datamodule.loader.row_length  # type: ignore[attr-defined]
-        return answer_all(self.decoder(), prompts, context)
+        answered = answer_all(self.decoder(), prompts, context)
+        self.prompts_seen += len(answered)
+        self.failed_prompts += [answer for answer in answered if isinstance(answer, FailedPrompt)]
+        return answered
+
+    def on_predict_end(self) -> None:
+        """Let every process know of every failure: all of them have to end as failed."""
+        if self.trainer.world_size > 1:
+            seen: list[Any] = [None] * self.trainer.world_size
+            dist.all_gather_object(seen, (self.prompts_seen, self.failed_prompts))
+            self.prompts_seen = sum(count for count, _ in seen)
+            self.failed_prompts = [failed for _, several in seen for failed in several]
 
     # ---- checkpoints: the frozen tokenizer is named in them, not stored
 

@@ -57,10 +57,19 @@ class Prompt:
 
 @dataclass
 class FailedPrompt:
-    """A prompt that cannot be read, and the sentence that says why."""
+    """A prompt that cannot be read or answered.
+
+    Attributes:
+        name: that it was given.
+        error: the sentence that says why.
+        group: see `Prompt`.
+        settings: the item as it was asked.
+    """
 
     name: str
     error: str
+    group: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

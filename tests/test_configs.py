@@ -19,6 +19,7 @@ PARTS = {
     "trainer": "--trainer",
     "callbacks": "--trainer.callbacks",
     "prompts": "--data.prompts",
+    "steering": "--data.steering",
 }
 NOT_ALONE = {"loader.yaml": "--data.loader", "mixture.yaml": "--data"}
 

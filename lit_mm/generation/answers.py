@@ -55,7 +55,8 @@ def answer_all(
                     requests[place] = _request(decoder, prompt, context)
             answered.append(prompt if isinstance(prompt, FailedPrompt) else None)
         except ValueError as error:
-            answered.append(FailedPrompt(prompt.name, f"prompt '{prompt.name}': {error}"))
+            sentence = f"prompt '{prompt.name}': {error}"
+            answered.append(FailedPrompt(prompt.name, sentence, prompt.group, prompt.settings))
     for place, continuation in zip(requests, decoder.generate(list(requests.values())), strict=True):
         answered[place] = _answer(decoder, _readable(prompts[place]), continuation)
     for place, latents in zip(rolled, roll_out(decoder, list(rolled.values())), strict=True):
