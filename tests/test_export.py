@@ -23,8 +23,8 @@ from lit_mm.generation.answers import answer
 from lit_mm.prompt import Prompt
 
 decoder = load(sys.argv[1])
-text = answer(decoder, Prompt("people", "text", text="The people", max_tokens=12)).text
-frames = answer(decoder, Prompt("fox", "image", text="fox", seed=3)).frames
+text = answer(decoder, Prompt("people", "text", ("The people",), max_tokens=12)).text
+frames = answer(decoder, Prompt("fox", "image", ("fox",), seed=3)).frames
 print(json.dumps({"text": text, "frame": frames[0].tolist()}))
 """
 

@@ -8,6 +8,8 @@ through its whole width only to subtract it again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -47,10 +49,20 @@ class GaussianPreconditioning(nn.Module):
     def velocity(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The velocity (F, N, C) float32 that the network's output (F, N, C) stands for."""
         along, variance = self._along_axes(noised, timesteps)
-        t = expand_timesteps(timesteps, noised).float()
-        guess = (t * self.variances - (1 - t)) / variance * along
-        rest = (self.variances / variance).sqrt() * output.float()
-        return self.mean + (guess + rest) @ self.axes.T
+        with torch.autocast(noised.device.type, enabled=False):
+            t = expand_timesteps(timesteps, noised).float()
+            guess = (t * self.variances - (1 - t)) / variance * along
+            rest = (self.variances / variance).sqrt() * output.float()
+            return self.mean + (guess + rest) @ self.axes.T
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianPreconditioning:
+        exact = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, moved in list(
+            self.named_buffers()
+        ):  # at high noise the guess is all there is: never in half precision
+            setattr(self, name, exact[name].to(moved.device))
+        return self
 
     def _along_axes(self, noised: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(noised.device.type, enabled=False):

@@ -20,7 +20,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.model import MultimodalTransformer
-from lit_mm.sequence import Frame, Segment, Text
+from lit_mm.sequence import Document, Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import encode_to_store
@@ -138,10 +138,10 @@ class Decoder:
     @torch.no_grad()
     def encode(self, prefixes: Sequence[Prefix]) -> list[list[Segment]]:
         """The same prefixes with every picture as latents; one that is in several is encoded once."""
-        pictures = {id(s.image): s.image for p in prefixes for s in p if isinstance(s, Frame)}
+        pictures = {id(s.image): s.image.to(self.device) for p in prefixes for s in p if isinstance(s, Frame)}
         pixels = {key: image for key, image in pictures.items() if not image.is_floating_point()}
         if pixels:
-            images = torch.stack(list(pixels.values())).to(self.device)
+            images = torch.stack(list(pixels.values()))
             pictures |= dict(zip(pixels, encode_to_store(self.vision, images), strict=True))
         return [
             [s if isinstance(s, Text) else Frame(pictures[id(s.image)], True, s.origin) for s in p] for p in prefixes
@@ -216,13 +216,16 @@ class _Generation:
         return [row.answer for row in self.rows]
 
     def _check_limits(self, row: _Row) -> None:
-        request, written = row.request, sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
-        needed = self.decoder.vision.num_tokens + 1 if row.draws else 1
+        request, tokens = row.request, self.decoder.vision.num_tokens
+        written = sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
+        # Counted by what is written: the newest token is not in the cache yet.
+        held = Document(tuple(row.prefix), "prompt").length(tokens) + written + tokens * len(row.answer.latents)
+        needed = tokens + 1 if row.draws else 1
         if row.draws and len(row.answer.latents) >= request.max_frames:
             row.end("frames")
         elif not row.draws and written >= request.max_tokens:
             row.end("tokens" if request.max_tokens else "frames")
-        elif request.context is not None and self.cached.lengths[row.number] + needed > request.context:
+        elif request.context is not None and held + needed > request.context:
             row.end("context")
 
     def _write(self, rows: list[_Row]) -> None:
@@ -255,10 +258,12 @@ class _Generation:
         """Whether a stop text is there; it and what follows it are taken away."""
         if not row.request.stop:
             return False
-        text = self.tokenizer.decode(row.text)
+        t = self.tokenizer
+        opening = row.text[:1] if row.text[0] == t.eoi_id else []  # a delimiter, which no stop text is about
+        text = t.decode([i for i in row.text[len(opening) :] if i != t.boi_id])
         places = [at for stop in row.request.stop if (at := text.find(stop)) >= 0]
         if places:
-            row.text = self.tokenizer.encode(text[: min(places)])
+            row.text = opening + t.encode(text[: min(places)])
         return bool(places)
 
     def _draw(self, rows: list[_Row]) -> None:
