@@ -202,10 +202,7 @@ class _Generation:
     def run(self) -> list[Continuation]:
         if not self.rows:
             return []
-        logits = self.cached.append([row.number for row in self.rows], [row.prefix for row in self.rows])
-        for row, of_row in zip(self.rows, logits, strict=True):
-            row.logits, row.draws = of_row, _last_token(row.prefix) == self.tokenizer.boi_id
-            self._check_limits(row)
+        self._read_prefixes()
         while open_rows := [row for row in self.rows if not row.ended]:
             # Frames wait until no row has text to write, so that as many as possible are drawn together.
             writing = [row for row in open_rows if not row.draws]
@@ -214,6 +211,23 @@ class _Generation:
             else:
                 self._draw(open_rows)
         return [row.answer for row in self.rows]
+
+    def _read_prefixes(self) -> None:
+        for row in self.rows:
+            row.draws = _last_token(row.prefix) == self.tokenizer.boi_id
+            self._check_limits(row)
+        rows = [row for row in self.rows if not row.ended]
+        if not rows:
+            return
+        # Where a frame comes first, its row for guidance is read in the same pass.
+        guided = [row for row in rows if row.draws and self._sampler(row).guidance_scale != 1.0]
+        numbers, new = self._unconditional(guided)
+        logits = self.cached.append([row.number for row in rows] + numbers, [row.prefix for row in rows] + new)
+        for row, of_row in zip(rows, logits[: len(rows)], strict=True):
+            row.logits = of_row
+
+    def _sampler(self, row: _Row) -> FlowSampler:
+        return row.request.sampler or self.decoder.sampler
 
     def _check_limits(self, row: _Row) -> None:
         request, tokens = row.request, self.decoder.vision.num_tokens
@@ -268,15 +282,16 @@ class _Generation:
 
     def _draw(self, rows: list[_Row]) -> None:
         """One frame for each of some rows, those with the same sampler together."""
-        samplers = {id(s): s for row in rows for s in [row.request.sampler or self.decoder.sampler]}
-        for key, sampler in samplers.items():
-            self._draw_with(sampler, [r for r in rows if id(r.request.sampler or self.decoder.sampler) == key])
+        for sampler in {id(s): s for s in map(self._sampler, rows)}.values():
+            self._draw_with(sampler, [row for row in rows if self._sampler(row) is sampler])
 
     def _draw_with(self, sampler: FlowSampler, rows: list[_Row]) -> None:
         decoder, numbers = self.decoder, [row.number for row in rows]
         guided = sampler.guidance_scale != 1.0
         if guided:
-            self._read_unconditionally(rows)
+            behind, new = self._unconditional(rows)
+            if behind:
+                self.cached.append(behind, new)
             numbers = numbers + [n + len(self.rows) for n in numbers]
         predict = self.cached.frame(numbers)
 
@@ -298,15 +313,17 @@ class _Generation:
         generator = torch.Generator(device).manual_seed(row.request.seed + len(row.answer.latents))
         return torch.randn(shape, generator=generator, device=device)
 
-    def _read_unconditionally(self, rows: list[_Row]) -> None:
-        """Bring the rows for guidance up to date."""
-        new = []
+    def _unconditional(self, rows: list[_Row]) -> tuple[list[int], list[list[Segment]]]:
+        """Which rows for guidance have something new to read, and what."""
+        numbers, new = [], []
         for row in rows:
             row.close_text()
             held = [*row.prefix, *row.answer.segments]
-            new.append(self.decoder.without_text(held[row.unconditional :]))
-            row.unconditional = len(held)
-        self.cached.append([row.number + len(self.rows) for row in rows], new)
+            if row.unconditional < len(held):
+                numbers.append(row.number + len(self.rows))
+                new.append(self.decoder.without_text(held[row.unconditional :]))
+                row.unconditional = len(held)
+        return numbers, new
 
     def _keep(self, rows: list[_Row], latents: Tensor) -> None:
         """Add drawn frames to the answers, and to those rows that go on."""

@@ -1,4 +1,4 @@
-"""What decoding costs: text with and without its cache, a roll-out's frame beside its forward passes, and memory.
+"""What decoding costs: text with and without its cache, a roll-out beside its forward passes, and memory.
 
 The tiny model with random weights, on one thread.
 
@@ -34,6 +34,7 @@ from tests.benchmarks.interleaved import interleaved
 from tests.helpers.uncached import Uncached
 
 TOKENIZER = "data/tiny/tokenizer.json"
+FRAMES = 4  # of a roll-out, whose context is encoded once
 CONTEXTS = (256, 512, 1024)
 
 
@@ -83,7 +84,7 @@ def text_tasks(decoder: Decoder, uncached: Uncached, tokens: int) -> dict[str, A
 
 @torch.no_grad()
 def frame_tasks(decoder: Decoder) -> dict[str, Any]:
-    """A frame from four others and an action, and the forward passes of its denoising."""
+    """Frames from the last four and an action each, as pictures, and the forward passes of their denoising."""
     t, vision, sampler = decoder.tokenizer, decoder.vision, decoder.sampler
     generator = torch.Generator().manual_seed(0)
     size = vision.image_size
@@ -95,15 +96,15 @@ def frame_tasks(decoder: Decoder) -> dict[str, Any]:
     noise = torch.randn(2, vision.num_tokens, vision.channels, generator=generator)
     times = sampler.timesteps(decoder.flow.noise_shift(vision.num_tokens, vision.channels))[:-1]
 
-    def frame(number: int) -> None:
-        decoder.decode(roll_out(decoder, [RollOut(context, ["move forward"], number)])[0])
+    def frames(number: int) -> None:
+        decoder.decode(roll_out(decoder, [RollOut(context, ["move forward"] * FRAMES, number)])[0])
 
     @torch.no_grad()
     def passes(number: int) -> None:
-        for time in times:
+        for time in times.repeat(FRAMES):
             predict(noise, time.expand(2))
 
-    return {"frame": frame, "passes": passes}
+    return {f"roll-out of {FRAMES} frames": frames, "its passes": passes}
 
 
 def main() -> None:
