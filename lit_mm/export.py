@@ -8,7 +8,7 @@
 
     decoder = load("FOLDER")
     answer(decoder, Prompt("fox", "image", ("fox",))).frames   # (1, 3, height, width) uint8
-    decoder.model                                                # the transformer, a plain nn.Module
+    decoder.model                                              # the transformer, a plain nn.Module
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.cli import main
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.answers import roll_out
 from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.heads import sinusoidal_embedding
 from lit_mm.module import LitMultimodal
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text, pack_rows
@@ -151,17 +151,16 @@ def test_drawn_frames_are_read_again_when_they_become_context(tokenizer: Tokeniz
     decoder = decoder_of(module, tokenizer)
     context = torch.stack([picture(0), picture(1)])
     drawn: list[Tensor] = []
-    seen = entering(module, lambda: drawn.append(roll_out(decoder, context, ("left", "right"), seed=0)))
+    seen = entering(module, lambda: drawn.extend(roll_out(decoder, [RollOut(context, ("left", "right"), seed=0)])))
 
-    pictures = torch.cat([context, drawn[0]])
+    pictures = torch.cat([context, decoder.decode(drawn[0])])
     visual = module.model.visual_input
     assert visual.read_linear is not None
     at_one = visual.time(sinusoidal_embedding(torch.ones(1), visual.time_features))
     vectors = reader.encode(pictures) @ visual.read_linear.weight.T + at_one
-    # Two evaluations a frame: the first two calls see pictures 0 and 1, the others 1 and 2, the one just drawn.
-    assert len(seen) == 4
-    for call, rows in enumerate(seen):
-        wanted = vectors[:2] if call < 2 else vectors[1:3]
+    # For each frame its context is read once, pictures 0 and 1, then 1 and 2, the one just drawn; two evaluations follow.
+    assert len(seen) == 6
+    for rows, wanted in ((seen[0], vectors[:2]), (seen[3], vectors[1:3])):
         windows = rows[0].unfold(0, 4, 1).transpose(1, 2)  # every run of four positions
         for tokens in wanted:
             nearest = (windows - tokens).abs().amax((1, 2)).min()
@@ -243,7 +242,8 @@ def test_training_validation_and_sampling_share_the_shift_of_the_space_that_is_d
     batch = packed([document], vision=vision)
     module.training_step(batch, 0)
     module.validation_step(batch, 0)
-    drawn = decoder_of(module, tokenizer).draw_frames([document[:3]], [0])
+    prefix = [*document[:3], Text(torch.tensor([tokenizer.boi_id]))]
+    drawn = decoder_of(module, tokenizer).draw_frames([prefix], [0])
     assert drawn.shape == (1, 3, size, size)
     assert [*flow.shifts, *sampler.shifts] == [pytest.approx(math.sqrt(numbers))] * 3
 

@@ -62,10 +62,13 @@ class KeyValueCache:
         index = torch.arange(longest + 1, device=slots.device)
         # Slot 0 is for padding alone: it must attend to something.
         allowed = (index <= reach[..., None]) & ((index > 0) | padding[..., None])
-        every = len(rows) == self.rows and bool((rows == torch.arange(self.rows, device=rows.device)).all())
+        first = int(rows[0])
+        side_by_side = bool((rows == first + torch.arange(len(rows), device=rows.device)).all())
+        # Rows side by side are read where they lie; any others are copied out by every layer.
+        memory = self.memory[:, :, first : first + len(rows)] if side_by_side else self.memory
         return [
-            CachedMask(layer[0], layer[1], None if every else rows, slots, longest + 1, allowed[:, None])
-            for layer in self.memory
+            CachedMask(layer[0], layer[1], None if side_by_side else rows, slots, longest + 1, allowed[:, None])
+            for layer in memory
         ]
 
 
@@ -76,7 +79,7 @@ class CachedMask:
     Attributes:
         keys: (rows, slots, kv_heads, head_dim) of one layer.
         values: likewise.
-        rows: (R,) the rows in use; None for all of them.
+        rows: (R,) which of them are in use; None for all.
         slots: (R, n) where the new tokens go.
         used: slots in use.
         allowed: (R, 1, n, used) bool.

@@ -8,12 +8,14 @@ through its whole width only to subtract it again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from lit_mm.flow.path import expand_timesteps
 
-_INPUT_FLOOR = 3e-3  # added to a variance before an input is divided by its root: axes that hold nothing stay small
+_INPUT_FLOOR = 3e-3  # added to a variance before an input is divided by it: axes that hold nothing stay small
 
 
 class GaussianPreconditioning(nn.Module):
@@ -40,17 +42,32 @@ class GaussianPreconditioning(nn.Module):
         self.register_buffer("variances", variances.clamp_min(0).float(), persistent=False)
 
     def network_input(self, noised: Tensor, timesteps: Tensor) -> Tensor:
-        """z_t (F, N, C) along the principal axes, with unit variance where there is any to speak of."""
+        """The best linear guess of the clean tokens (F, N, C), along the principal axes and in deviations of each.
+
+        Clean tokens have unit variance. Of noisy ones, what is mostly noise is made small, `t^2 s / q` of the variance
+        being left: at t = 0 nothing is, and the network has only its context and its place to go by.
+        """
         along, variance = self._along_axes(noised, timesteps)
-        return along / (variance + _INPUT_FLOOR).sqrt()
+        with torch.autocast(noised.device.type, enabled=False):
+            t = expand_timesteps(timesteps, noised).float()
+            return t * self.variances.sqrt() / (variance + _INPUT_FLOOR) * along
 
     def velocity(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The velocity (F, N, C) float32 that the network's output (F, N, C) stands for."""
         along, variance = self._along_axes(noised, timesteps)
-        t = expand_timesteps(timesteps, noised).float()
-        guess = (t * self.variances - (1 - t)) / variance * along
-        rest = (self.variances / variance).sqrt() * output.float()
-        return self.mean + (guess + rest) @ self.axes.T
+        with torch.autocast(noised.device.type, enabled=False):
+            t = expand_timesteps(timesteps, noised).float()
+            guess = (t * self.variances - (1 - t)) / variance * along
+            rest = (self.variances / variance).sqrt() * output.float()
+            return self.mean + (guess + rest) @ self.axes.T
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianPreconditioning:
+        exact = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        # At high noise the guess is all there is, so it is never made in half precision.
+        for name, moved in list(self.named_buffers()):
+            setattr(self, name, exact[name].to(moved.device))
+        return self
 
     def _along_axes(self, noised: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(noised.device.type, enabled=False):

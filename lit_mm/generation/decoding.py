@@ -20,7 +20,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.model import MultimodalTransformer
-from lit_mm.sequence import Frame, Segment, Text
+from lit_mm.sequence import Document, Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import encode_to_store
@@ -138,10 +138,10 @@ class Decoder:
     @torch.no_grad()
     def encode(self, prefixes: Sequence[Prefix]) -> list[list[Segment]]:
         """The same prefixes with every picture as latents; one that is in several is encoded once."""
-        pictures = {id(s.image): s.image for p in prefixes for s in p if isinstance(s, Frame)}
+        pictures = {id(s.image): s.image.to(self.device) for p in prefixes for s in p if isinstance(s, Frame)}
         pixels = {key: image for key, image in pictures.items() if not image.is_floating_point()}
         if pixels:
-            images = torch.stack(list(pixels.values())).to(self.device)
+            images = torch.stack(list(pixels.values()))
             pictures |= dict(zip(pixels, encode_to_store(self.vision, images), strict=True))
         return [
             [s if isinstance(s, Text) else Frame(pictures[id(s.image)], True, s.origin) for s in p] for p in prefixes
@@ -202,10 +202,7 @@ class _Generation:
     def run(self) -> list[Continuation]:
         if not self.rows:
             return []
-        logits = self.cached.append([row.number for row in self.rows], [row.prefix for row in self.rows])
-        for row, of_row in zip(self.rows, logits, strict=True):
-            row.logits, row.draws = of_row, _last_token(row.prefix) == self.tokenizer.boi_id
-            self._check_limits(row)
+        self._read_prefixes()
         while open_rows := [row for row in self.rows if not row.ended]:
             # Frames wait until no row has text to write, so that as many as possible are drawn together.
             writing = [row for row in open_rows if not row.draws]
@@ -215,14 +212,34 @@ class _Generation:
                 self._draw(open_rows)
         return [row.answer for row in self.rows]
 
+    def _read_prefixes(self) -> None:
+        for row in self.rows:
+            row.draws = _last_token(row.prefix) == self.tokenizer.boi_id
+            self._check_limits(row)
+        rows = [row for row in self.rows if not row.ended]
+        if not rows:
+            return
+        # Where a frame comes first, its row for guidance is read in the same pass.
+        guided = [row for row in rows if row.draws and self._sampler(row).guidance_scale != 1.0]
+        numbers, new = self._unconditional(guided)
+        logits = self.cached.append([row.number for row in rows] + numbers, [row.prefix for row in rows] + new)
+        for row, of_row in zip(rows, logits[: len(rows)], strict=True):
+            row.logits = of_row
+
+    def _sampler(self, row: _Row) -> FlowSampler:
+        return row.request.sampler or self.decoder.sampler
+
     def _check_limits(self, row: _Row) -> None:
-        request, written = row.request, sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
-        needed = self.decoder.vision.num_tokens + 1 if row.draws else 1
+        request, tokens = row.request, self.decoder.vision.num_tokens
+        written = sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
+        # Counted by what is written: the newest token is not in the cache yet.
+        held = Document(tuple(row.prefix), "prompt").length(tokens) + written + tokens * len(row.answer.latents)
+        needed = tokens + 1 if row.draws else 1
         if row.draws and len(row.answer.latents) >= request.max_frames:
             row.end("frames")
         elif not row.draws and written >= request.max_tokens:
             row.end("tokens" if request.max_tokens else "frames")
-        elif request.context is not None and self.cached.lengths[row.number] + needed > request.context:
+        elif request.context is not None and held + needed > request.context:
             row.end("context")
 
     def _write(self, rows: list[_Row]) -> None:
@@ -255,23 +272,26 @@ class _Generation:
         """Whether a stop text is there; it and what follows it are taken away."""
         if not row.request.stop:
             return False
-        text = self.tokenizer.decode(row.text)
+        t = self.tokenizer
+        opening = row.text[:1] if row.text[0] == t.eoi_id else []  # a delimiter, which no stop text is about
+        text = t.decode([i for i in row.text[len(opening) :] if i != t.boi_id])
         places = [at for stop in row.request.stop if (at := text.find(stop)) >= 0]
         if places:
-            row.text = self.tokenizer.encode(text[: min(places)])
+            row.text = opening + t.encode(text[: min(places)])
         return bool(places)
 
     def _draw(self, rows: list[_Row]) -> None:
         """One frame for each of some rows, those with the same sampler together."""
-        samplers = {id(s): s for row in rows for s in [row.request.sampler or self.decoder.sampler]}
-        for key, sampler in samplers.items():
-            self._draw_with(sampler, [r for r in rows if id(r.request.sampler or self.decoder.sampler) == key])
+        for sampler in {id(s): s for s in map(self._sampler, rows)}.values():
+            self._draw_with(sampler, [row for row in rows if self._sampler(row) is sampler])
 
     def _draw_with(self, sampler: FlowSampler, rows: list[_Row]) -> None:
         decoder, numbers = self.decoder, [row.number for row in rows]
         guided = sampler.guidance_scale != 1.0
         if guided:
-            self._read_unconditionally(rows)
+            behind, new = self._unconditional(rows)
+            if behind:
+                self.cached.append(behind, new)
             numbers = numbers + [n + len(self.rows) for n in numbers]
         predict = self.cached.frame(numbers)
 
@@ -293,15 +313,17 @@ class _Generation:
         generator = torch.Generator(device).manual_seed(row.request.seed + len(row.answer.latents))
         return torch.randn(shape, generator=generator, device=device)
 
-    def _read_unconditionally(self, rows: list[_Row]) -> None:
-        """Bring the rows for guidance up to date."""
-        new = []
+    def _unconditional(self, rows: list[_Row]) -> tuple[list[int], list[list[Segment]]]:
+        """Which rows for guidance have something new to read, and what."""
+        numbers, new = [], []
         for row in rows:
             row.close_text()
             held = [*row.prefix, *row.answer.segments]
-            new.append(self.decoder.without_text(held[row.unconditional :]))
-            row.unconditional = len(held)
-        self.cached.append([row.number + len(self.rows) for row in rows], new)
+            if row.unconditional < len(held):
+                numbers.append(row.number + len(self.rows))
+                new.append(self.decoder.without_text(held[row.unconditional :]))
+                row.unconditional = len(held)
+        return numbers, new
 
     def _keep(self, rows: list[_Row], latents: Tensor) -> None:
         """Add drawn frames to the answers, and to those rows that go on."""

@@ -33,7 +33,7 @@ class TextSampling:
     def __post_init__(self) -> None:
         ranges = {
             "temperature": (self.temperature >= 0, "0 or more"),
-            "top_k": (self.top_k >= 0, "0 or more"),
+            "top_k": (self.top_k >= 0 and self.top_k == int(self.top_k), "a whole number, 0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),
         }
@@ -56,7 +56,7 @@ class TextSampling:
 
         warpers: list = [warp.TemperatureLogitsWarper(float(self.temperature))] if self.temperature != 1 else []
         if self.top_k:
-            warpers.append(warp.TopKLogitsWarper(self.top_k))
+            warpers.append(warp.TopKLogitsWarper(int(self.top_k)))
         if self.top_p < 1:
             warpers.append(warp.TopPLogitsWarper(self.top_p))
         if self.min_p:

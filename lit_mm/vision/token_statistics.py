@@ -113,7 +113,7 @@ def measure(args: list[str], out: Path, rows: int = 500) -> None:
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    if "--out" not in arguments:
+    if "--out" not in arguments[:-1]:
         sys.exit("error: give --config FILE of a run, and --out FILE to write")
     place = arguments.index("--out")
     measure(arguments[:place] + arguments[place + 2 :], Path(arguments[place + 1]))

@@ -1,0 +1,143 @@
+"""What decoding costs: text with and without its cache, a roll-out beside its forward passes, and memory.
+
+The tiny model with random weights, on one thread.
+
+Run: `python -m tests.benchmarks.decoding --out runs/decoding.json`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from lit_mm.backbone import ModalityFeedForward, Transformer
+from lit_mm.flow.matching import FlowMatching
+from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.decoding import Decoder, Request
+from lit_mm.generation.roll_out import RollOut, roll_out, shown
+from lit_mm.generation.rows import CachedRows
+from lit_mm.generation.sampling import TextSampling
+from lit_mm.model import MultimodalTransformer
+from lit_mm.sequence import Text
+from lit_mm.tokenizer import Tokenizer
+from lit_mm.vision import Rae
+from tests.benchmarks.interleaved import interleaved
+from tests.helpers.uncached import Uncached
+
+TOKENIZER = "data/tiny/tokenizer.json"
+FRAMES = 4  # of a roll-out, whose context is encoded once
+CONTEXTS = (256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Endless(TextSampling):
+    """The most likely token but `<eos>`."""
+
+    eos: int = 0
+
+    def choose(self, logits: Tensor, generator: torch.Generator, banned: Sequence[int] = ()) -> int:
+        return super().choose(logits, generator, [*banned, self.eos])
+
+
+def decoders() -> tuple[Decoder, Uncached]:
+    """The model of configs/model/tiny.yaml, in both decoders."""
+    torch.manual_seed(0)
+    backbone = Transformer(8192, 256, 6, 4, 2, lambda dim: ModalityFeedForward(dim, 768))
+    vision = Rae(folder="rae_tiny")
+    model = MultimodalTransformer(backbone, 8192, vision.channels).eval()
+    nn.init.normal_(model.velocity_head.linear.weight, std=0.02)
+    parts = model, vision, FlowMatching(), FlowSampler("euler", 25, 3.0), Tokenizer(TOKENIZER)
+    return Decoder(*parts), Uncached(*parts)
+
+
+def text_tasks(decoder: Decoder, uncached: Uncached, tokens: int) -> dict[str, Any]:
+    """An answer of so many tokens, written greedily."""
+    t = decoder.tokenizer
+    prefix = [Text(t.ids(t.bos_id, "The people"))]
+    request = Request(prefix, max_tokens=tokens, sampling=Endless(eos=t.eos_id))
+
+    def likeliest(possible: Tensor, number: int) -> int:
+        possible[t.eos_id] = -torch.inf
+        return int(possible.argmax())
+
+    answers: dict[str, list[int]] = {}
+
+    def with_cache(number: int) -> None:
+        answers["cached"] = decoder.generate([request])[0].ids
+
+    def without(number: int) -> None:
+        written = uncached.continue_row(prefix, likeliest, max_tokens=tokens)
+        assert [int(s.ids) for s in written.segments if isinstance(s, Text)] == answers.get("cached", [])
+        assert len(written.segments) == tokens
+
+    return {"cached": with_cache, "uncached": without}
+
+
+@torch.no_grad()
+def frame_tasks(decoder: Decoder) -> dict[str, Any]:
+    """Frames from the last four and an action each, as pictures, and the forward passes of their denoising."""
+    t, vision, sampler = decoder.tokenizer, decoder.vision, decoder.sampler
+    generator = torch.Generator().manual_seed(0)
+    size = vision.image_size
+    context = torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8, generator=generator)
+    rows = CachedRows(decoder.model, vision, decoder.flow, 2)
+    prefix = decoder.encode([shown(t, context, [t.bos_id], ["move forward", t.boi_id])])[0]
+    rows.append([0, 1], [prefix, decoder.without_text(prefix)])
+    predict = rows.frame([0, 1])
+    noise = torch.randn(2, vision.num_tokens, vision.channels, generator=generator)
+    times = sampler.timesteps(decoder.flow.noise_shift(vision.num_tokens, vision.channels))[:-1]
+
+    def frames(number: int) -> None:
+        decoder.decode(roll_out(decoder, [RollOut(context, ["move forward"] * FRAMES, number)])[0])
+
+    @torch.no_grad()
+    def passes(number: int) -> None:
+        for time in times.repeat(FRAMES):
+            predict(noise, time.expand(2))
+
+    return {f"roll-out of {FRAMES} frames": frames, "its passes": passes}
+
+
+def main() -> None:
+    """Print a table and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/decoding.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    decoder, uncached = decoders()
+    table = Table("what", "seconds", "beside", "seconds", "ratio")
+    found: dict[str, Any] = {}
+    pairs = [
+        (text_tasks(decoder, uncached, options.tokens), 0, options.rounds),
+        (frame_tasks(decoder), 2, 5 * options.rounds),
+    ]
+    for tasks, warm_up, rounds in pairs:
+        seconds = {name: min(times) for name, times in interleaved(tasks, rounds, warm_up).items()}
+        (one, one_time), (other, other_time) = seconds.items()
+        factor = max(one_time, other_time) / min(one_time, other_time)
+        found |= {**seconds, f"{one}/{other}": one_time / other_time}
+        table.add_row(one, f"{one_time:.3f}", other, f"{other_time:.3f}", f"{factor:.2f}")
+    for context in CONTEXTS:
+        cache = decoder.model.backbone.new_cache(1)
+        cache.reserve(context)
+        size = cache.memory.numel() * cache.memory.element_size()
+        found[f"bytes at {context}"] = size
+        table.add_row(f"cache of {context} positions", "", f"{size / 2**20:.2f} MiB a row", "", "")
+    Console().print(table)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
