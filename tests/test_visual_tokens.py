@@ -16,8 +16,8 @@ from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.cli import main
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.answers import roll_out
 from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.heads import sinusoidal_embedding
 from lit_mm.module import LitMultimodal
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text, pack_rows
@@ -151,18 +151,18 @@ def test_drawn_frames_are_read_again_when_they_become_context(tokenizer: Tokeniz
     decoder = decoder_of(module, tokenizer)
     context = torch.stack([picture(0), picture(1)])
     drawn: list[Tensor] = []
-    seen = entering(module, lambda: drawn.append(roll_out(decoder, context, ("left", "right"), seed=0)))
+    seen = entering(module, lambda: drawn.extend(roll_out(decoder, [RollOut(context, ("left", "right"))])))
 
-    pictures = torch.cat([context, drawn[0]])
+    pictures = torch.cat([context, decoder.decode(drawn[0])])
     visual = module.model.visual_input
     assert visual.read_linear is not None
     at_one = visual.time(sinusoidal_embedding(torch.ones(1), visual.time_features))
     vectors = reader.encode(pictures) @ visual.read_linear.weight.T + at_one
-    # Two evaluations a frame: the first two calls see pictures 0 and 1, the others 1 and 2, the one just drawn.
-    assert len(seen) == 4
-    for call, rows in enumerate(seen):
-        wanted = vectors[:2] if call < 2 else vectors[1:3]
-        windows = rows[0].unfold(0, 4, 1).transpose(1, 2)  # every run of four positions
+    # For each frame the context is read once, then the frame is evaluated twice: first pictures 0 and 1 are read, then
+    # 1 and 2, the one just drawn.
+    assert len(seen) == 6
+    for call, wanted in ((0, vectors[:2]), (3, vectors[1:3])):
+        windows = seen[call][0].unfold(0, 4, 1).transpose(1, 2)  # every run of four positions
         for tokens in wanted:
             nearest = (windows - tokens).abs().amax((1, 2)).min()
             assert nearest < 1e-5

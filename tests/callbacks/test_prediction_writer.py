@@ -71,12 +71,12 @@ def test_settings_are_those_that_were_used(tmp_path: Path) -> None:
         "story", "text", ("Once",), seed=7, max_tokens=9, sampling={"top_k": 3}, sampler={"steps": 4, "method": "heun"},
         stop=("end",), group="story", settings={"continue": "Once", "top_k": 3},
     )  # fmt: skip
-    (record,) = write(tmp_path, [Answer(asked, [" upon", " a time"], "stop")])
+    (record,) = write(tmp_path, [Answer(asked, [" upon", " a\u2028time"], "stop")])
     assert record == {
         "name": "story", "group": "story", "wanted": "text", "shown": [{"text": "Once"}], "actions": [], "seed": 7,
         "max_tokens": 9, "max_frames": 4, "sampling": {"temperature": 0.0, "top_k": 3, "top_p": 1.0, "min_p": 0.0},
         "stop": ["end"], "method": "heun", "steps": 4, "guidance_scale": 3.0,
-        "settings": {"continue": "Once", "top_k": 3}, "stopped": "stop", "answer": " upon a time",
+        "settings": {"continue": "Once", "top_k": 3}, "stopped": "stop", "answer": " upon a\u2028time",
     }  # fmt: skip
 
 
