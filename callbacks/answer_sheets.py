@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,15 @@ def _rows(folder: Path, members: Sequence[Record]) -> list[SheetRow]:
         shown = [part["picture"] for part in record["shown"] if "picture" in part]
         drawn = pictures(record)
         names = ["shown"] * len(shown) + [str(i + 1) for i in range(len(drawn))]
-        rows.append(_row(folder, [*shown, *drawn], names, f"{record['name']} (seed {record['seed']})"))
+        rows.append(_row(folder, [*shown, *drawn], names, _sentence(record)))
     return rows
+
+
+def _sentence(record: Record) -> str:
+    """Its name, and how it acted: equal actions one after another are said once."""
+    runs = [(text, len(list(same))) for text, same in groupby(record["actions"])]
+    acted = "; ".join(text if count == 1 else f"{text} × {count}" for text, count in runs)
+    return f"{record['name']} (seed {record['seed']}): {acted}".removesuffix(": ")
 
 
 def _row(folder: Path, files: Sequence[str], names: Sequence[str], sentence: str) -> SheetRow:

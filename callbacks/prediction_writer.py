@@ -152,5 +152,6 @@ class PredictionWriter(BasePredictionWriter):
 def read_records(folder: Path) -> list[Record]:
     """The lines of `answers.jsonl`, or of those of several processes, in the order of the prompts."""
     files = sorted(folder.glob("answers*.jsonl"), key=lambda file: (len(file.name), file.name))
-    lines = [file.read_text(encoding="utf-8").splitlines() for file in files]
-    return [json.loads(line) for of_turn in zip_longest(*lines) for line in of_turn if line is not None]
+    # Answers may hold characters that `splitlines` takes for ends of lines.
+    lines = [file.read_text(encoding="utf-8").rstrip("\n").split("\n") for file in files]
+    return [json.loads(line) for of_turn in zip_longest(*lines) for line in of_turn if line]

@@ -144,7 +144,8 @@ def _yaml_list(path: Path) -> list[Any]:
 
 def _lines(text: str, where: str) -> list[Any]:
     items = []
-    for number, line in enumerate(text.splitlines(), 1):
+    # JSON may hold characters that `splitlines` takes for ends of lines.
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             try:
                 items.append(_line(line))
@@ -158,21 +159,15 @@ def _lines(text: str, where: str) -> list[Any]:
 
 def _line(line: str) -> Any:
     try:
-        item = json.loads(line) if line.lstrip().startswith("{") else yaml.safe_load(line)
-    except ValueError:  # a mapping in braces may be YAML
-        item = _flow_mapping(line)
-    except yaml.YAMLError as error:
-        raise ValueError("neither YAML nor JSON") from error
+        item = json.loads(line)
+    except ValueError:
+        try:
+            item = yaml.safe_load(line)
+        except yaml.YAMLError as error:
+            raise ValueError("neither JSON nor YAML") from error
     if not isinstance(item, dict):
         raise ValueError("no mapping")
     return item
-
-
-def _flow_mapping(line: str) -> Any:
-    try:
-        return yaml.safe_load(line)
-    except yaml.YAMLError as error:
-        raise ValueError("neither YAML nor JSON") from error
 
 
 def _checked(number: int, item: Any, source: str) -> dict[str, Any]:

@@ -159,10 +159,8 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         for candidate in (self.folder / name, Path(name)):
             if candidate.is_file():
                 return candidate
-        raise ValueError(
-            f"'{key}': there is no file '{name}', neither in '{self.folder}' nor in the working folder; give one that "
-            "is there"
-        )
+        beside = f"neither in '{self.folder}' nor " if self.folder != Path() else ""
+        raise ValueError(f"'{key}': there is no file '{name}' {beside}in the working folder; give one that is there")
 
     def _picture(self, key: str, name: Any) -> Tensor:
         return read_picture(self._path(key, name), self.image_size)
