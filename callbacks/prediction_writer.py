@@ -53,10 +53,10 @@ class PredictionWriter(BasePredictionWriter):
         return Path(self.folder) if self.folder else Path(trainer.log_dir or "runs") / "predictions"
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a folder that is in use."""
+        """Refuse a folder that is in use, on all processes before the first of them writes."""
         path = self._path(trainer)
         used = trainer.is_global_zero and path.exists() and any(path.iterdir())
-        if trainer.strategy.broadcast(used):  # on all processes, or the others would go on without the first
+        if trainer.strategy.broadcast(used):
             raise ValueError(
                 f"'{path}' already holds answers or other files; name another folder for PredictionWriter (folder), or "
                 "move it away"
