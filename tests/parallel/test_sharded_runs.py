@@ -210,7 +210,7 @@ def resumed(runs: Path) -> Path:
 
     def answering(name: str, *more: str) -> list[str]:
         writer = "callbacks.prediction_writer.PredictionWriter"
-        own = [f"--trainer.callbacks+={writer}", f"--trainer.callbacks.folder={runs / name}"]
+        own = [f"--trainer.callbacks+={writer}", f"--trainer.callbacks.folder={runs / name / 'predictions'}"]
         return on(name, runs / "experts_2" / saved, *own, f"--data.prompts={prompts}", *more, command="predict")
 
     saved = f"step={SAVED}.ckpt"
@@ -261,7 +261,7 @@ def test_shards_answer_prompts_on_any_number_of_processes(resumed: Path) -> None
         lines = [line for file in folder.glob("answers*.jsonl") for line in file.read_text().splitlines()]
         return {record["name"]: record["answer"] for record in map(json.loads, lines)}
 
-    one, two = resumed / "answers_of_one", resumed / "answers_of_two"
+    one, two = (resumed / f"answers_of_{number}" / "predictions" for number in ("one", "two"))
     assert len(list(two.glob("answers-rank*.jsonl"))) == 2, "prompts are shared out"
     assert answers(one) == answers(two)
     assert answers(one).keys() == {"text0", "text1", "text2", "text3", "fox", "cat"}
