@@ -8,18 +8,19 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
+from callbacks.final_evaluation import FinalEvaluation
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
-from lit_mm.sequence import Document, Frame, PackedRow, pack_rows
+from lit_mm.sequence import IGNORE, Document, Frame, PackedRow, pack_rows
 from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork, LastFeatures
 
 BATCH = 16  # pairs that go through the model at a time
 
 
-class PictureEvaluation(Callback):
+class PictureEvaluation(FinalEvaluation):
     """Compares what a model reads from and draws for pairs of picture and caption with what it should.
 
     For every validation source that shows its pairs both ways, over the same `pairs` evenly spread pairs:
@@ -32,8 +33,7 @@ class PictureEvaluation(Callback):
       be expected to do better. Nearness is the cosine of the network's features less their mean over the true pictures.
       The network should be none that a tokenizer was trained with.
 
-    The values join the validation results, so this callback stands before `ResultsTable`. It runs with the last
-    validation of a fit and with `validate`.
+    See `FinalEvaluation` for when it runs.
 
     Args:
         network: what judges pictures; EfficientNet-Lite0 by default.
@@ -44,23 +44,10 @@ class PictureEvaluation(Callback):
     def __init__(self, network: FeatureNetwork | None = None, pairs: int = 64, seed: int = 0) -> None:
         self.network, self.pairs, self.seed = network, pairs, seed
 
-    @torch.no_grad()
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate, and add the values to the module's results and to the loggers."""
-        last = trainer.state.fn == "validate" or trainer.global_step >= trainer.max_steps > 0
-        if trainer.sanity_checking or not last:
-            return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        found: dict[str, float] = {}
-        for source, dataset in data.datasets["val"].items():
-            read, drawn = both_ways(dataset, self.pairs)
-            if read:
-                values = self._captions(pl_module, read) | self._drawings(pl_module, drawn)
-                found |= {f"val/{source}/{name}": value for name, value in values.items()}
-        pl_module.validation_results.update(found)
-        if found and trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(found, step=trainer.global_step)
+    def evaluate(self, trainer: Trainer, module: Any, source: str, dataset: DocumentDataset) -> dict[str, float]:
+        """See `FinalEvaluation.evaluate`."""
+        read, drawn = both_ways(dataset, self.pairs)
+        return self._captions(module, read) | self._drawings(module, drawn) if read else {}
 
     def _captions(self, module: Any, documents: Sequence[Document]) -> dict[str, float]:
         others = [with_picture_of(d, o) for d, o in zip(documents, [*documents[1:], documents[0]], strict=True)]
@@ -70,20 +57,8 @@ class PictureEvaluation(Callback):
         }
 
     def _perplexity(self, module: Any, documents: Sequence[Document]) -> float:
-        total, tokens = 0.0, 0
-        for some in _batches(documents):
-            batch = pack_rows(
-                [PackedRow((document,), 0, 0) for document in some],
-                length=max(document.length(module.tokens_per_frame) for document in some),
-                tokens_per_frame=module.tokens_per_frame,
-                image_size=module.image_size,
-                pad_id=module.tokenizer.pad_id,
-                sources=(some[0].source,),
-            ).to(module.device)
-            read = torch.ones(len(batch.frames), device=module.device)
-            tokens += len(batch.predicted_positions)
-            total += float(module.losses(batch, read).text.sum())
-        return math.exp(min(total / tokens, 50.0))
+        losses = torch.cat(text_losses(module, documents))
+        return math.exp(min(float(losses.mean()), 50.0))
 
     def _drawings(self, module: Any, documents: Sequence[Document]) -> dict[str, float]:
         self.network = self.network or EfficientNetLite0()
@@ -112,6 +87,24 @@ class PictureEvaluation(Callback):
             values[f"{name}_top5_{self.network.name}"] = float((ranks < 5).float().mean())
             values[f"{name}_rank_{self.network.name}"] = float(ranks.float().mean() / max(1, len(ranks) - 1))
         return values
+
+
+def text_losses(module: Any, documents: Sequence[Document]) -> list[Tensor]:
+    """For each document, the losses of its predicted text tokens; all of its frames are read."""
+    found: list[Tensor] = []
+    for some in _batches(documents):
+        batch = pack_rows(
+            [PackedRow((document,), 0, 0) for document in some],
+            length=max(document.length(module.tokens_per_frame) for document in some),
+            tokens_per_frame=module.tokens_per_frame,
+            image_size=module.image_size,
+            pad_id=module.tokenizer.pad_id,
+            sources=(some[0].source,),
+        )
+        counts = (batch.targets != IGNORE).sum(1).tolist()
+        batch = batch.to(module.device)
+        found += module.losses(batch, torch.ones(len(batch.frames), device=module.device)).text.split(counts)
+    return found
 
 
 def both_ways(dataset: DocumentDataset, count: int) -> tuple[list[Document], list[Document]]:

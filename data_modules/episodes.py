@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import datasets
 import numpy as np
@@ -20,6 +20,9 @@ from data_modules.files import listed, stamp
 from data_modules.permutation import key_of, permute
 from data_modules.picture_source import PictureSource, identity_of_files
 from data_modules.pictures import square
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LAYOUT = 1  # of the rows made here; a new number makes cached tables stale
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
@@ -144,11 +147,11 @@ def table_of(video: Path) -> Path | None:
     return next((f for suffix in TABLE_SUFFIXES if (f := video.with_suffix(suffix)).is_file()), None)
 
 
-def read_poses(video: Path, frames: int) -> dict[str, np.ndarray]:
-    """Columns x, y and angle of the table beside a video, each (frames,) float64.
+def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame:
+    """The table beside a video, in the order of its `frames` frames; it has at least these columns.
 
     Raises:
-        BrokenFile: there is no such table, it cannot be read, or it has not one row of numbers for every frame.
+        BrokenFile: there is no such table, it cannot be read, or it has not one row for every frame.
     """
     import pandas as pd
 
@@ -160,7 +163,7 @@ def read_poses(video: Path, frames: int) -> dict[str, np.ndarray]:
         table = readers[file.suffix](file)
     except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
         raise BrokenFile(file, error) from error
-    missing = [name for name in POSE if name not in table.columns]
+    missing = [name for name in columns if name not in table.columns]
     if missing:
         raise BrokenFile(
             file, f"there is no column {listed(missing)}; there are {listed([str(c) for c in table.columns], 'and')}"
@@ -169,9 +172,21 @@ def read_poses(video: Path, frames: int) -> dict[str, np.ndarray]:
         table = table.sort_values("frame", kind="stable")
     if len(table) != frames:
         raise BrokenFile(file, f"it has {len(table)} rows but '{video.name}' has {frames} frames; one each is expected")
+    return table
+
+
+def read_poses(video: Path, frames: int) -> dict[str, np.ndarray]:
+    """Columns x, y and angle of the table beside a video, each (frames,) float64.
+
+    Raises:
+        BrokenFile: see `read_table`; or a value is no number.
+    """
+    import pandas as pd
+
+    table = read_table(video, POSE, frames)
     poses = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in POSE}
     for name, values in poses.items():
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise BrokenFile(file, f"column {name} has no number in row {row}")
+            raise BrokenFile(table_of(video), f"column {name} has no number in row {row}")
     return poses
