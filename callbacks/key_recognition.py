@@ -19,7 +19,8 @@ from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.actions import Pose, action_text, displacement
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
 from data_modules.episodes import POSE, VideoTable, read_table, shuffled
-from lit_mm.generation.decoding import Decoder, Prefix
+from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.request import Prefix
 from lit_mm.generation.rows import CachedRows
 from lit_mm.sequence import Frame, Text
 

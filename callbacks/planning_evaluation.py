@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.world_model import check_held_out
-from data_modules.action_video import ActionVideoDataModule
+from callbacks.final_evaluation import FinalEvaluation
+from data_modules.action_video import ActionVideoDataset
 from data_modules.actions import Pose, format_action
-from data_modules.simulator import Case, Simulator, View
+from data_modules.dataset import DocumentDataset
+from data_modules.simulator import Case, Simulator, View, held_out
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.planning import CrossEntropyMethod, Plan, plan, trajectory_errors
@@ -24,7 +25,7 @@ from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork
 Deltas = Sequence[tuple[float, float, float]]
 
 
-class PlanningEvaluation(Callback):
+class PlanningEvaluation(FinalEvaluation):
     """Shows the model where a player got to, and asks it for a way there.
 
     The goal is the last frame of a scripted player's walk on a map that was not trained on. A plan is searched for with
@@ -33,7 +34,7 @@ class PlanningEvaluation(Callback):
     Beside it stand `…_random`, a way drawn from the first Gaussian, `…_straight`, its mean without the turn, and
     `…_still`, staying where one is. All cases are in `planning/step_*.json` of the run folder.
 
-    It runs with `validate`, and stands before `ResultsTable`.
+    See `FinalEvaluation` for when it runs.
 
     Args:
         method: how a plan is searched for.
@@ -60,32 +61,21 @@ class PlanningEvaluation(Callback):
         self.method, self.maps, self.cases, self.repeats = method, maps, cases, repeats
         self.sampler, self.network, self.gamma, self.seed = sampler, network, gamma, seed
 
-    @torch.no_grad()
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Plan, carry out, and add the errors to the module's results and to the loggers."""
-        if trainer.state.fn != "validate":
-            return
-        found: dict[str, float] = {}
-        for source, data in trainer.datamodule.modules().items():  # type: ignore[attr-defined]
-            if isinstance(data, ActionVideoDataModule):
-                check_held_out(self.maps, data)
-                values = self._evaluate(trainer, pl_module.decoder(), data)
-                found |= {f"val/{source}/planning_{name}": value for name, value in values.items()}
-        pl_module.validation_results.update(found)
-        if found and trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(found, step=trainer.global_step)
-
-    def _evaluate(self, trainer: Trainer, decoder: Decoder, data: ActionVideoDataModule) -> dict[str, float]:
+    def evaluate(self, trainer: Trainer, module: Any, source: str, dataset: DocumentDataset) -> dict[str, float]:
+        """See `FinalEvaluation.evaluate`."""
+        if not isinstance(dataset, ActionVideoDataset):
+            return {}
+        decoder: Decoder = module.decoder()
+        data = trainer.datamodule.modules()[source]  # type: ignore[attr-defined]
         self.network = self.network or EfficientNetLite0()
         self.network.to(decoder.device)
-        view = View(decoder.vision.image_size, data.unit, data.context, data.frame_step, data.horizon)
         records: list[dict[str, Any]] = []
-        for level in self.maps:
-            simulator = Simulator(level, view, self.gamma, self.seed)
+        for simulator in held_out(self.maps, data, decoder.vision.image_size, self.gamma, self.seed):
             for number in range(self.cases):
                 case = simulator.case(number, self.method.steps)
-                records.append({"level": level, "case": number} | self._case(decoder, simulator, case, number))
+                records.append(
+                    {"level": simulator.level, "case": number} | self._case(decoder, simulator, case, number)
+                )
         names = [name for name in records[0] if name.startswith(("ate", "rpe"))]
         values = {name: sum(record[name] for record in records) / len(records) for name in names}
         run = trainer.log_dir  # asked for on every rank: the first one tells the others
@@ -94,7 +84,7 @@ class PlanningEvaluation(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"mean": values, "cases": records}, indent=1) + "\n"
             (folder / f"step_{trainer.global_step:07d}.json").write_text(text, encoding="utf-8")
-        return values
+        return {f"planning_{name}": value for name, value in values.items()}
 
     def _case(self, decoder: Decoder, simulator: Simulator, case: Case, number: int) -> dict[str, Any]:
         """Errors of all ways to act, and the ways that were planned."""

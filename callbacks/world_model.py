@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torchvision.io import write_png
 
 from callbacks.contact_sheet import SheetRow, contact_sheet
-from data_modules.action_video import ActionVideoDataModule
-from data_modules.simulator import MOVES, TURNS, Case, Simulator, View
+from callbacks.final_evaluation import FinalEvaluation
+from data_modules.action_video import ActionVideoDataset
+from data_modules.dataset import DocumentDataset
+from data_modules.simulator import MOVES, TURNS, Case, held_out
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.imagined import Judge, action_fidelity
@@ -27,7 +29,7 @@ _APART = 16.0, 5.0  # map units or degrees from which two ways to go on have led
 _TOGETHER = 64  # roll-outs at a time
 
 
-class WorldModelEvaluation(Callback):
+class WorldModelEvaluation(FinalEvaluation):
     """Rolls the model out on maps it was not trained on, and asks the simulator what is truly seen.
 
     For every validation source of actions, at each horizon h (in steps of one action), as `val/<source>/…`:
@@ -43,7 +45,7 @@ class WorldModelEvaluation(Callback):
       The noise is the same. Pairs of keys that lead to the same place (a wall is in the way) are left out.
 
     All numbers and the counts behind them are in `world_model/step_*.json` of the run folder, beside a picture of some
-    cases. It runs with `validate`, and stands before `ResultsTable`.
+    cases. See `FinalEvaluation` for when it runs.
 
     Args:
         maps: of Freedoom 2, none of which may be trained on.
@@ -72,25 +74,13 @@ class WorldModelEvaluation(Callback):
         self.maps, self.cases, self.horizons, self.key_steps = maps, cases, horizons, key_steps
         self.draws, self.sampler, self.network, self.gamma, self.seed = draws, sampler, network, gamma, seed
 
-    @torch.no_grad()
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate, and add the values to the module's results and to the loggers."""
-        if trainer.state.fn != "validate":
-            return
-        found: dict[str, float] = {}
-        for source, data in trainer.datamodule.modules().items():  # type: ignore[attr-defined]
-            if isinstance(data, ActionVideoDataModule):
-                check_held_out(self.maps, data)
-                values = self._evaluate(trainer, pl_module.decoder(), data)
-                found |= {f"val/{source}/{name}": value for name, value in values.items()}
-        pl_module.validation_results.update(found)
-        if found and trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(found, step=trainer.global_step)
-
-    def _evaluate(self, trainer: Trainer, decoder: Decoder, data: ActionVideoDataModule) -> dict[str, float]:
-        view = View(decoder.vision.image_size, data.unit, data.context, data.frame_step, data.horizon)
-        simulators = [Simulator(level, view, self.gamma, self.seed) for level in self.maps]
+    def evaluate(self, trainer: Trainer, module: Any, source: str, dataset: DocumentDataset) -> dict[str, float]:
+        """See `FinalEvaluation.evaluate`."""
+        if not isinstance(dataset, ActionVideoDataset):
+            return {}
+        decoder: Decoder = module.decoder()
+        data = trainer.datamodule.modules()[source]  # type: ignore[attr-defined]
+        simulators = held_out(self.maps, data, decoder.vision.image_size, self.gamma, self.seed)
         cases = [
             simulator.case(number, max(self.horizons), KEYS, self.key_steps)
             for simulator in simulators
@@ -198,25 +188,6 @@ def apart(case: Case, one: str, other: str, steps: int) -> bool:
     a, b = case.walks[one].poses[steps], case.walks[other].poses[steps]
     turned = abs((a.angle - b.angle + 180) % 360 - 180)
     return abs(a.x - b.x) + abs(a.y - b.y) > _APART[0] or turned > _APART[1]
-
-
-def check_held_out(maps: Sequence[str], data: ActionVideoDataModule) -> None:
-    """Refuse maps that are trained on.
-
-    Raises:
-        ValueError: an episode of the training split is of one of them.
-    """
-    from data_modules.decoding import VIDEO_SUFFIXES
-    from data_modules.files import find_files
-
-    files = find_files(data.paths["train"] or "", VIDEO_SUFFIXES, "train")
-    for level in maps:
-        trained = [file for file in files if f"_{level}_".lower() in file.name.lower()]
-        if trained:
-            raise ValueError(
-                f"WorldModelEvaluation.maps names '{level}', but '{trained[0]}' of it is trained on; name maps that "
-                "are held out"
-            )
 
 
 def _name(network: FeatureNetwork | None) -> str:

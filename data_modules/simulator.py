@@ -13,17 +13,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data_modules.actions import Pose, action_text
+from data_modules.decoding import VIDEO_SUFFIXES
+from data_modules.files import find_files
 from data_modules.recipes.encode import resize
 from data_modules.recipes.game import TICS_PER_SECOND, Episode, brightening, middle, pressed, start
 from data_modules.recipes.policy import Wanderer
 from data_modules.recipes.wad import starting_places
+
+if TYPE_CHECKING:
+    from data_modules.action_video import ActionVideoDataModule
 
 Keys = tuple[str, ...]
 TURNS: tuple[Keys, ...] = (("LEFT",), ("RIGHT",))
@@ -49,6 +54,32 @@ class View:
     context: int
     frame_step: int
     horizon: int
+
+
+def held_out(
+    maps: Sequence[str], data: ActionVideoDataModule, image_size: int, gamma: float, seed: int
+) -> list[Simulator]:
+    """A simulator of each map, which shows what the data module shows.
+
+    Args:
+        maps: of Freedoom 2, none of which may be trained on.
+        data: what is trained on.
+        image_size: side of the frames in pixels.
+        gamma: see `Simulator`.
+        seed: of the game.
+
+    Raises:
+        ValueError: an episode of the training split is of one of them.
+    """
+    files = find_files(data.paths["train"] or "", VIDEO_SUFFIXES, "train")
+    for level in maps:
+        trained = [file for file in files if f"_{level}_".lower() in file.name.lower()]
+        if trained:
+            raise ValueError(
+                f"maps names '{level}', but '{trained[0]}' of it is trained on; name maps that are held out"
+            )
+    view = View(image_size, data.unit, data.context, data.frame_step, data.horizon)
+    return [Simulator(level, view, gamma, seed) for level in maps]
 
 
 @dataclass(frozen=True)

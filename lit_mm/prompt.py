@@ -79,7 +79,7 @@ class Answer:
     Attributes:
         prompt: what was asked.
         parts: texts and pictures (3, image_size, image_size) uint8, in order.
-        stopped: why it ended, see `lit_mm.generation.decoding.Continuation`.
+        stopped: why it ended, see `lit_mm.generation.request.Continuation`.
     """
 
     prompt: Prompt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +47,13 @@ class KeyValueCache:
             more = -(-(length + 1 - slots) // _GROWTH) * _GROWTH
             self.memory = torch.cat([self.memory, self.memory.new_zeros(layers, two, rows, more, heads, dim)], 3)
 
-    def masks(self, layout: SequenceLayout, rows: Tensor, longest: int) -> list[CachedMask]:
+    def masks(self, layout: SequenceLayout, rows: Sequence[int], longest: int) -> list[CachedMask]:
         """One mask for each layer, which also keeps the layer's new keys and values.
 
         Args:
             layout: of the new tokens (R, n); their positions count from the beginning of their row, padding is
                 document -1. A frame is new as a whole.
-            rows: (R,) int64, the cache's row of each of them.
+            rows: R numbers, the cache's row of each of them.
             longest: positions that the longest of these rows holds, the new ones included.
         """
         self.reserve(longest)
@@ -62,13 +63,13 @@ class KeyValueCache:
         index = torch.arange(longest + 1, device=slots.device)
         # Slot 0 is for padding alone: it must attend to something.
         allowed = (index <= reach[..., None]) & ((index > 0) | padding[..., None])
-        first = int(rows[0])
-        side_by_side = bool((rows == first + torch.arange(len(rows), device=rows.device)).all())
         # Rows side by side are read where they lie; any others are copied out by every layer.
-        memory = self.memory[:, :, first : first + len(rows)] if side_by_side else self.memory
+        side_by_side = list(rows) == list(range(rows[0], rows[0] + len(rows)))
+        memory = self.memory[:, :, rows[0] : rows[0] + len(rows)] if side_by_side else self.memory
+        used = torch.tensor(range(len(rows)) if side_by_side else rows, device=slots.device)
         return [
-            CachedMask(layer[0], layer[1], None if side_by_side else rows, slots, longest + 1, allowed[:, None])
-            for layer in memory
+            CachedMask(keys, values, used, not side_by_side, slots, longest + 1, allowed[:, None])
+            for keys, values in memory
         ]
 
 
@@ -79,7 +80,8 @@ class CachedMask:
     Attributes:
         keys: (rows, slots, kv_heads, head_dim) of one layer.
         values: likewise.
-        rows: (R,) which of them are in use; None for all.
+        rows: (R,) which of them are in use.
+        apart: whether these are not simply all of them, in order.
         slots: (R, n) where the new tokens go.
         used: slots in use.
         allowed: (R, 1, n, used) bool.
@@ -87,7 +89,8 @@ class CachedMask:
 
     keys: Tensor
     values: Tensor
-    rows: Tensor | None
+    rows: Tensor
+    apart: bool
     slots: Tensor
     used: int
     allowed: Tensor
@@ -99,9 +102,8 @@ class CachedMask:
         return scaled_dot_product_attention(query, kept_keys, kept_values, attn_mask=self.allowed, enable_gqa=grouped)
 
     def _keep(self, memory: Tensor, new: Tensor) -> Tensor:
-        rows = torch.arange(len(memory), device=memory.device) if self.rows is None else self.rows
-        memory[rows[:, None], self.slots] = new.transpose(1, 2).to(memory.dtype)
-        held = memory[:, : self.used] if self.rows is None else memory[self.rows, : self.used]
+        memory[self.rows[:, None], self.slots] = new.transpose(1, 2).to(memory.dtype)
+        held = memory[self.rows, : self.used] if self.apart else memory[:, : self.used]
         return held.transpose(1, 2).to(new.dtype)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.decoding import Continuation, Decoder, Request
+from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.request import Continuation, Request
 from lit_mm.generation.roll_out import RollOut, roll_out, shown
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
@@ -140,10 +141,8 @@ def _check_length(decoder: Decoder, prefix: Sequence[Segment], answer: int, cont
 
 
 def _check_pictures(decoder: Decoder, prompt: Prompt) -> None:
-    if prompt.wanted in ("image", "frames") or prompt.pictures:
-        head = decoder.model.velocity_head.linear.weight
-        if not head.any():  # it starts at zero, and moves with the first picture
-            raise ValueError(
-                "it has to do with pictures, but the model was never trained to draw one; use a checkpoint of a run "
-                "with pictures"
-            )
+    """The velocity head starts at zero, and moves with the first picture."""
+    if prompt.wanted in ("image", "frames") and not decoder.model.velocity_head.linear.weight.any():
+        raise ValueError(
+            "it asks for pictures, but the model was never trained to draw one; use a checkpoint of a run with pictures"
+        )

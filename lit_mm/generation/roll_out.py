@@ -52,10 +52,10 @@ def roll_out(decoder: Decoder, roll_outs: Sequence[RollOut]) -> list[Tensor]:
             alike = [n for n, i in enumerate(going_on) if roll_outs[i].sampler is sampler]
             seeds = [roll_outs[going_on[n]].seed + step for n in alike]
             latents = decoder.draw_latents([prefixes[n] for n in alike], seeds, sampler)
-            for n, of_row, kept in zip(alike, latents, decoder.read_again(latents), strict=True):
+            for n, of_row in zip(alike, latents, strict=True):
                 i = going_on[n]
-                drawn[i].append(of_row)
-                windows[i] = [*windows[i][1:], kept]
+                drawn[i].append(of_row[:, : decoder.vision.channels])
+                windows[i] = [*windows[i][1:], of_row]
     return [torch.stack(frames) for frames in drawn]
 
 

@@ -123,4 +123,4 @@ class CachedRows:
 
     def _masks(self, rows: Sequence[int], layout: SequenceLayout) -> list[CachedMask]:
         longest = max(self.lengths[row] for row in rows) + layout.positions.shape[1]
-        return self.cache.masks(layout, torch.tensor(rows, device=self.device), longest)
+        return self.cache.masks(layout, rows, longest)

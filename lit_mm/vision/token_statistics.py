@@ -5,7 +5,7 @@ python -m lit_mm.vision.token_statistics --config configs/tiny.yaml --out tokens
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import torch
@@ -91,6 +91,9 @@ def measure(args: list[str], out: Path, rows: int = 500) -> None:
         args: of `lit-mm fit`.
         out: file to write.
         rows: how many.
+
+    Raises:
+        ValueError: there is no frame in them.
     """
     from lit_mm.cli import LitCLI
 
@@ -103,6 +106,8 @@ def measure(args: list[str], out: Path, rows: int = 500) -> None:
             break
         if len(batch.frames):
             statistics.add(vision.encode(batch.frames))
+    if not statistics.count:
+        raise ValueError(f"there is no frame in the first {rows} rows of this run; give one with pictures")
     mean, covariance = statistics.result()
     save_statistics(out, mean, covariance, vision.fingerprint())
     variances = torch.linalg.eigvalsh(covariance).flip(0)
@@ -112,8 +117,7 @@ def measure(args: list[str], out: Path, rows: int = 500) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if "--out" not in arguments[:-1]:
-        sys.exit("error: give --config FILE of a run, and --out FILE to write")
-    place = arguments.index("--out")
-    measure(arguments[:place] + arguments[place + 2 :], Path(arguments[place + 1]))
+    parser = ArgumentParser(description="Measure the visual tokens of a run; all other arguments are those of its fit.")
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    own, of_fit = parser.parse_known_args()
+    measure(of_fit, own.out)

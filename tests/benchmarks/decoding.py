@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.decoding import Decoder, Request
+from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.request import Request
 from lit_mm.generation.roll_out import RollOut, roll_out, shown
 from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling

@@ -12,23 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from callbacks import key_recognition
 from callbacks.key_recognition import KEYS, KeyRecognition, accuracies, candidate_losses, find_cases, mean_displacements
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.dataset import DocumentFormat, Draw
-from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.cli import main
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.rows import CachedRows
 from lit_mm.module import LitMultimodal
 from lit_mm.sequence import Document, Frame, PackedRow, Text, pack_rows
 from lit_mm.tokenizer import Tokenizer
-from lit_mm.vision import Pixels
 from tests.data_modules.video_files import moving_picture, write_video
 from tests.helpers.program import ROOT, SMALL
+from tests.helpers.small_model import small_model
 
 UNIT = 2.0
 STEPS = {"W": (1, 0, 0), "S": (-1, 0, 0), "A": (0, 1, 0), "D": (0, -1, 0), "LEFT": (0, 0, 4), "RIGHT": (0, 0, -4)}
@@ -162,14 +160,7 @@ def test_random_losses_give_chance() -> None:
 
 @pytest.fixture
 def module() -> LitMultimodal:
-    seed_everything(0)
-    lit = LitMultimodal(
-        backbone=lambda vocabulary: Transformer(
-            vocabulary, dim=64, depth=2, heads=2, kv_heads=1, feed_forward=lambda dim: ModalityFeedForward(dim, 64)
-        ),
-        vision=Pixels(),
-        vocab_size=8192,
-    ).eval()
+    lit = small_model().eval()
     lit.configure_model()
     with torch.no_grad():
         for parameter in lit.model.parameters():  # at their beginning, blocks hardly let a frame see its action

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,24 +14,13 @@ from callbacks.picture_evaluation import PictureEvaluation, ranks_of_own
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
 from data_modules.pictures import read_picture
-from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.flow.sampler import FlowSampler
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels
-from lit_mm.vision.training.features import FeatureNetwork
 from tests.helpers.program import ROOT
+from tests.helpers.small_model import Thumbnails, small_model
 
 PAIRS = 7
-
-
-class Thumbnails(FeatureNetwork):
-    """Pictures at 8x8: easy to reason about, and none of the tokenizers."""
-
-    name, channels = "thumbnails", (192,)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [F.adaptive_avg_pool2d(images, 8).flatten(1)[:, :, None, None]]
 
 
 @pytest.fixture
@@ -56,15 +45,7 @@ def data(tmp_path: Path) -> ImageTextDataModule:
 
 @pytest.fixture
 def module() -> LitMultimodal:
-    seed_everything(0)
-    return LitMultimodal(
-        backbone=lambda vocabulary: Transformer(
-            vocabulary, dim=64, depth=2, heads=2, kv_heads=1, feed_forward=lambda dim: ModalityFeedForward(dim, 64)
-        ),
-        vision=Pixels(),
-        vocab_size=8192,
-        sampler=FlowSampler(steps=2),
-    )
+    return small_model()
 
 
 def pairs_of(data: ImageTextDataModule) -> list[tuple[Tensor, str]]:

@@ -9,35 +9,23 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.nn import functional as F
 
 from callbacks import planning_evaluation, world_model
 from callbacks.planning_evaluation import PlanningEvaluation
 from callbacks.world_model import WorldModelEvaluation
 from data_modules.action_video import ActionVideoDataModule
 from data_modules.base import LoaderConfig
-from data_modules.simulator import Case, Simulator
-from lit_mm.backbone import ModalityFeedForward, Transformer
-from lit_mm.flow.sampler import FlowSampler
+from data_modules.simulator import Case, Simulator, View
 from lit_mm.generation.planning import CrossEntropyMethod
 from lit_mm.generation.roll_out import RollOut
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels
-from lit_mm.vision.training.features import FeatureNetwork
 from tests.helpers.program import ROOT
+from tests.helpers.small_model import Thumbnails, small_model
 
 SOURCE = "action_video"
-
-
-class Thumbnails(FeatureNetwork):
-    """Pictures at 8x8."""
-
-    name, channels = "thumbnails", (192,)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return [F.adaptive_avg_pool2d(images, 8).flatten(1)[:, :, None, None]]
 
 
 @pytest.fixture
@@ -58,15 +46,7 @@ def data() -> ActionVideoDataModule:
 
 @pytest.fixture
 def module() -> LitMultimodal:
-    seed_everything(0)
-    return LitMultimodal(
-        backbone=lambda vocabulary: Transformer(
-            vocabulary, dim=64, depth=2, heads=2, kv_heads=1, feed_forward=lambda dim: ModalityFeedForward(dim, 64)
-        ),
-        vision=Pixels(),
-        vocab_size=8192,
-        sampler=FlowSampler(steps=2),
-    )
+    return small_model()
 
 
 def validate(callback: Any, module: LitMultimodal, data: ActionVideoDataModule, folder: Path) -> dict[str, float]:
@@ -189,7 +169,7 @@ def test_plans_are_carried_out_in_the_simulator(
     callback = PlanningEvaluation(method, maps=("map14",), cases=1, repeats=2, network=Thumbnails())
     found = validate(callback, module, data, tmp_path)
     record = json.loads((tmp_path / "run/version_0/planning/step_0000000.json").read_text())["cases"][0]
-    view = world_model.View(64, 32, 4, 2, 4)
+    view = View(64, 32, 4, 2, 4)
     simulator = Simulator("map14", view, 1.5)
     case = simulator.case(0, 2)
     true = planning_evaluation._poses(case.walks["wander"].poses)

@@ -14,7 +14,8 @@ from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, FeedForward, Mo
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.decoding import Decoder, Request
+from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.request import Request
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.model import MultimodalTransformer

@@ -1,0 +1,219 @@
+"""The loop of decoding: text token by token; behind `<boi>` a frame, kept clean and closed with `<eoi>`; text again.
+
+What rows hold is computed once (`CachedRows`), for guidance in a second row without the text, in the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lit_mm.flow.guidance import guide
+from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.request import Continuation, Prefix, Request, Stop
+from lit_mm.generation.rows import CachedRows
+from lit_mm.sequence import Document, Frame, Segment, Text
+
+if TYPE_CHECKING:
+    from lit_mm.generation.decoding import Decoder
+
+
+@dataclass
+class Row:
+    """The state of one request."""
+
+    request: Request
+    number: int
+    prefix: list[Segment]
+    generator: torch.Generator
+    answer: Continuation
+    logits: Tensor | None = None
+    draws: bool = False  # a frame is next
+    ended: bool = False
+    text: list[int] = field(default_factory=list)  # of the answer, since its last frame
+    unconditional: int = 0  # segments of prefix and answer that its row for guidance holds
+
+    def close_text(self) -> None:
+        """Add the text so far to the answer."""
+        if self.text:
+            self.answer.segments.append(Text(torch.tensor(self.text)))
+            self.text = []
+
+    def end(self, why: Stop) -> None:
+        """Nothing is added any more."""
+        self.close_text()
+        self.ended, self.answer.stopped = True, why
+
+
+class Generation:
+    """One call of `Decoder.generate`: rows 0 to n - 1 with their conditions, rows n to 2n - 1, for guidance, without.
+
+    Args:
+        decoder: the model.
+        requests: what to continue.
+    """
+
+    def __init__(self, decoder: Decoder, requests: Sequence[Request]) -> None:
+        self.decoder, self.tokenizer = decoder, decoder.tokenizer
+        prefixes = decoder.encode([request.prefix for request in requests])
+        device = decoder.device
+        self.rows = [
+            Row(request, n, prefix, torch.Generator(device).manual_seed(request.seed), Continuation())
+            for n, (request, prefix) in enumerate(zip(requests, prefixes, strict=True))
+        ]
+        guided = any(row.request.max_frames and self._sampler(row).guidance_scale != 1.0 for row in self.rows)
+        count = len(self.rows) * (2 if guided else 1)
+        self.cached = CachedRows(decoder.model, decoder.vision, decoder.flow, count)
+
+    def run(self) -> list[Continuation]:
+        """All answers."""
+        if not self.rows:
+            return []
+        self._read_prefixes()
+        while open_rows := [row for row in self.rows if not row.ended]:
+            # Frames wait until no row has text to write, so that as many as possible are drawn together.
+            writing = [row for row in open_rows if not row.draws]
+            if writing:
+                self._write(writing)
+            else:
+                self._draw(open_rows)
+        return [row.answer for row in self.rows]
+
+    def _read_prefixes(self) -> None:
+        for row in self.rows:
+            row.draws = _last_token(row.prefix) == self.tokenizer.boi_id
+            self._check_limits(row)
+        rows = [row for row in self.rows if not row.ended]
+        if not rows:
+            return
+        # Where a frame comes first, its row for guidance is read in the same pass.
+        guided = [row for row in rows if row.draws and self._sampler(row).guidance_scale != 1.0]
+        numbers, new = self._unconditional(guided)
+        logits = self.cached.append([row.number for row in rows] + numbers, [row.prefix for row in rows] + new)
+        for row, of_row in zip(rows, logits[: len(rows)], strict=True):
+            row.logits = of_row
+
+    def _sampler(self, row: Row) -> FlowSampler:
+        return row.request.sampler or self.decoder.sampler
+
+    def _check_limits(self, row: Row) -> None:
+        request, tokens = row.request, self.decoder.vision.num_tokens
+        written = sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
+        # Counted by what is written: the newest token is not in the cache yet.
+        held = Document(tuple(row.prefix), "prompt").length(tokens) + written + tokens * len(row.answer.latents)
+        needed = tokens + 1 if row.draws else 1
+        if row.draws and len(row.answer.latents) >= request.max_frames:
+            row.end("frames")
+        elif not row.draws and written >= request.max_tokens:
+            row.end("tokens" if request.max_tokens else "frames")
+        elif request.context is not None and held + needed > request.context:
+            row.end("context")
+
+    def _write(self, rows: list[Row]) -> None:
+        """One token for each of some rows."""
+        t = self.tokenizer
+        never = [t.pad_id, t.bos_id, t.eoi_id]
+        chosen: dict[int, int] = {}
+        for row in rows:
+            assert row.logits is not None
+            frames_left = len(row.answer.latents) < row.request.max_frames
+            token = row.request.sampling.choose(row.logits, row.generator, never if frames_left else [*never, t.boi_id])
+            if token == t.eos_id:
+                row.end("eos")
+                continue
+            row.text.append(token)
+            row.draws = token == t.boi_id
+            if self._stop_text(row):
+                row.end("text")
+                continue
+            chosen[row.number] = token
+            self._check_limits(row)
+        going_on = [row for row in rows if row.number in chosen and not row.ended]
+        if going_on:
+            numbers = [row.number for row in going_on]
+            logits = self.cached.append_tokens(numbers, [chosen[n] for n in numbers])
+            for row, of_row in zip(going_on, logits, strict=True):
+                row.logits = of_row
+
+    def _stop_text(self, row: Row) -> bool:
+        """Whether a stop text is there; it and what follows it are taken away."""
+        if not row.request.stop:
+            return False
+        t = self.tokenizer
+        opening = row.text[:1] if row.text[0] == t.eoi_id else []  # a delimiter, which no stop text is about
+        text = t.decode([i for i in row.text[len(opening) :] if i != t.boi_id])
+        places = [at for stop in row.request.stop if (at := text.find(stop)) >= 0]
+        if places:
+            row.text = opening + t.encode(text[: min(places)])
+        return bool(places)
+
+    def _draw(self, rows: list[Row]) -> None:
+        """One frame for each of some rows, those with the same sampler together."""
+        for sampler in {id(s): s for s in map(self._sampler, rows)}.values():
+            self._draw_with(sampler, [row for row in rows if self._sampler(row) is sampler])
+
+    def _draw_with(self, sampler: FlowSampler, rows: list[Row]) -> None:
+        decoder, numbers = self.decoder, [row.number for row in rows]
+        guided = sampler.guidance_scale != 1.0
+        if guided:
+            behind, new = self._unconditional(rows)
+            if behind:
+                self.cached.append(behind, new)
+            numbers = numbers + [n + len(self.rows) for n in numbers]
+        predict = self.cached.frame(numbers)
+
+        def velocity(z: Tensor, t: Tensor) -> Tensor:
+            doubled, timesteps = (torch.cat([z, z]), torch.cat([t, t])) if guided else (z, t)
+            v = decoder.flow.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
+            if not guided:
+                return v
+            conditional, unconditional = v.chunk(2)
+            return guide(conditional, unconditional, sampler.guidance_scale)
+
+        shape = (decoder.vision.num_tokens, decoder.vision.channels)
+        noise = torch.stack([self._noise(row, shape) for row in rows])
+        latents = decoder.read_again(sampler.sample(velocity, noise, decoder.flow.noise_shift(*shape)))
+        self._keep(rows, latents)
+
+    def _noise(self, row: Row, shape: tuple[int, int]) -> Tensor:
+        device = self.decoder.device
+        generator = torch.Generator(device).manual_seed(row.request.seed + len(row.answer.latents))
+        return torch.randn(shape, generator=generator, device=device)
+
+    def _unconditional(self, rows: list[Row]) -> tuple[list[int], list[list[Segment]]]:
+        """Which rows for guidance have something new to read, and what."""
+        numbers, new = [], []
+        for row in rows:
+            row.close_text()
+            held = [*row.prefix, *row.answer.segments]
+            if row.unconditional < len(held):
+                numbers.append(row.number + len(self.rows))
+                new.append(self.decoder.without_text(held[row.unconditional :]))
+                row.unconditional = len(held)
+        return numbers, new
+
+    def _keep(self, rows: list[Row], latents: Tensor) -> None:
+        """Add drawn frames to the answers, and to those rows that go on."""
+        closing = Text(torch.tensor([self.tokenizer.eoi_id]))
+        for row, of_row in zip(rows, latents, strict=True):
+            row.close_text()
+            row.answer.segments.append(Frame(of_row, clean=True))
+            row.draws = False
+            self._check_limits(row)
+        going_on = [row for row in rows if not row.ended]
+        if not going_on:
+            return
+        frames = [row.answer.segments[-1] for row in going_on]
+        logits = self.cached.append([row.number for row in going_on], [[frame, closing] for frame in frames])
+        for row, of_row in zip(going_on, logits, strict=True):
+            row.text, row.logits = [self.tokenizer.eoi_id], of_row
+            self._check_limits(row)
+
+
+def _last_token(segments: Prefix) -> int | None:
+    last = segments[-1]
+    return int(last.ids[-1]) if isinstance(last, Text) and len(last) else None
