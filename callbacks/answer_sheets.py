@@ -57,7 +57,7 @@ def _rows(folder: Path, members: Sequence[Record]) -> list[SheetRow]:
 def _sentence(record: Record) -> str:
     """Its name, and how it acted: equal actions one after another are said once."""
     runs = [(text, len(list(same))) for text, same in groupby(record["actions"])]
-    acted = "; ".join(text if count == 1 else f"{text} × {count}" for text, count in runs)
+    acted = "; ".join(text if count == 1 else f"{text} x {count}" for text, count in runs)
     return f"{record['name']} (seed {record['seed']}): {acted}".removesuffix(": ")
 
 
