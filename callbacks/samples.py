@@ -133,7 +133,8 @@ def tasks(dataset: DocumentDataset, count: int, tokenizer: Tokenizer) -> tuple[l
 
 def task_of(document: Document, tokenizer: Tokenizer) -> FrameTask | TextTask | None:
     """What there is to do in a document: draw its last frame, or else write the text behind its pictures."""
-    segments = list(document.segments)
+    last = document.segments[-1].branch
+    segments = [segment for segment in document.segments if segment.branch in (0, last)]
     drawn = [i for i, s in enumerate(segments) if isinstance(s, Frame) and not s.clean]
     if drawn:
         truth = segments[drawn[-1]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import zlib
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,10 @@ logger = logging.getLogger(__name__)
 class ActionVideoDataModule(DocumentDataModule):
     """Episodes with poses: `<bos> <boi> c0 <eoi> ... <boi> c3 <eoi> action text <boi> target <eoi> <eos>`.
 
+    All targets of a context share it: from the `<eoi>` of its last frame on they are branches of one document, which
+    see the context and nothing of each other (see `lit_mm.sequence.Document`). To the model each is as if it stood
+    alone, at little more than half the tokens with four of them.
+
     Files: `<episode>.mp4` (or another video format) and beside it `<episode>.csv` (or .parquet, .jsonl) with one row
     per frame and the columns x, y (position on the map) and angle (heading in degrees, counter-clockwise from the x
     axis); a column `frame` orders the rows; others are not read here.
@@ -43,7 +49,7 @@ class ActionVideoDataModule(DocumentDataModule):
         context: frames that are read before the action.
         frame_step: video frames from one frame to the next; it sets the rate at which the model sees the world.
         horizon: the target lies 1 to `horizon` steps after the last context frame.
-        targets: different targets drawn for each context, each a document of its own.
+        targets: different targets drawn for each context; near the end of an episode there are fewer.
         action_dropout: share of draws that lose the action text, which guidance needs.
     """
 
@@ -107,7 +113,12 @@ class ActionVideoDataModule(DocumentDataModule):
             batch_size=16,
             remove_columns=table.rows.column_names,
             features=Features(
-                {"row": Value("int32"), "anchor": Value("int32"), "ahead": Value("int32"), "ids": List(Value("int32"))}
+                {
+                    "row": Value("int32"),
+                    "anchor": Value("int32"),
+                    "ahead": List(Value("int32")),
+                    "ids": List(List(Value("int32"))),
+                }
             ),
             desc=f"{key}: writing actions",
         )
@@ -123,7 +134,7 @@ def plan_documents(
     targets: int,
     unit: float,
 ) -> dict[str, list]:
-    """All documents of some episodes: row of the episode, last context frame, steps to the target, action tokens."""
+    """All documents of some episodes: row of the episode, last context frame, steps to targets, their action tokens."""
     out: dict[str, list] = {"row": [], "anchor": [], "ahead": [], "ids": []}
     texts: list[str] = []
     for number, row in enumerate(rows):
@@ -131,14 +142,16 @@ def plan_documents(
             Pose(*pose) for pose in zip(batch["x"][number], batch["y"][number], batch["angle"][number], strict=True)
         ]
         anchors, ahead = choose_targets(len(poses), batch["path"][number], context, frame_step, horizon, targets)
-        out["row"] += [row] * len(anchors)
-        out["anchor"] += anchors.tolist()
-        out["ahead"] += ahead.tolist()
+        firsts = np.flatnonzero(np.diff(anchors, prepend=-1))  # of each anchor
+        out["row"] += [row] * len(firsts)
+        out["anchor"] += anchors[firsts].tolist()
+        out["ahead"] += [ahead[start:stop].tolist() for start, stop in pairwise([*firsts, len(ahead)])]
         texts += [
             action_text(poses[a], poses[a + h * frame_step], h / horizon, unit)
             for a, h in zip(anchors.tolist(), ahead.tolist(), strict=True)
         ]
-    out["ids"] = tokenizer.encode_batch(texts)
+    ids = iter(tokenizer.encode_batch(texts))
+    out["ids"] = [[next(ids) for _ in steps] for steps in out["ahead"]]
     return out
 
 
@@ -199,36 +212,51 @@ class ActionVideoDataset(DocumentDataset):
         self.shares = (1 - module.action_dropout, module.action_dropout)
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(table, format.image_size)
-        bare = 2 + format.bracketed_frames(module.context + 1)
-        texts = np.concatenate([chunk.value_lengths().to_numpy() for chunk in documents.data.column("ids").chunks])
-        texts = texts[shuffled(np.arange(len(texts)), len(texts))]
-        self.lengths = np.stack([texts + bare, np.full_like(texts, bare)]).astype(np.int32)
+        column = documents.data.column("ids")
+        targets = np.concatenate([chunk.value_lengths().to_numpy() for chunk in column.chunks])
+        texts = np.concatenate([chunk.flatten().value_lengths().to_numpy() for chunk in column.chunks])
+        texts = np.add.reduceat(texts, np.cumsum(targets) - targets)
+        # The last <eoi> of the context opens every branch, and <eos> ends it.
+        bare = format.bracketed_frames(module.context) + targets * (2 + format.bracketed_frames(1))
+        lengths = np.stack([texts + bare, bare])
+        self.lengths = lengths[:, shuffled(np.arange(len(targets)), len(targets))].astype(np.int32)
 
     def document(self, draw: Draw) -> Document:
-        """One context and its target; see `variants`."""
+        """One context and its targets; see `variants`."""
         from data_modules.episodes import frame_keys, shuffled
 
         place = int(shuffled(np.array([draw.index]), len(self))[0])
-        row, anchor, ahead, action = (
+        row, anchor, ahead, actions = (
             self.documents.data.column(name)[place].as_py() for name in ("row", "anchor", "ahead", "ids")
         )
         if self.variants[draw.variant] == "action_dropped":
-            action = []
+            actions = [[] for _ in actions]
         numbers = [anchor - i * self.frame_step for i in reversed(range(self.context))]
-        numbers.append(anchor + ahead * self.frame_step)
-        *context, target = self.frames(frame_keys(row, np.array(numbers)).tolist(), clean=self.context)
+        numbers += [anchor + steps * self.frame_step for steps in ahead]
+        frames = self.frames(frame_keys(row, np.array(numbers)).tolist(), clean=self.context)
+        context, targets = frames[: self.context], frames[self.context :]
         t = self.format.tokenizer
         segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
         for picture in context[:-1]:
             segments += [picture, Text(t.ids(t.eoi_id, t.boi_id), loss=False)]
-        segments += [context[-1], Text(torch.tensor([t.eoi_id, *action, t.boi_id]), loss=False)]
-        segments += [target, Text(t.ids(t.eoi_id, t.eos_id))]
+        segments.append(context[-1])
+        for branch, (action, target) in enumerate(zip(actions, targets, strict=True), start=1):
+            segments += [
+                Text(torch.tensor([t.eoi_id, *action, t.boi_id]), loss=False, branch=branch),
+                replace(target, branch=branch),
+                Text(t.ids(t.eoi_id, t.eos_id), branch=branch),
+            ]
         return Document(tuple(segments), self.source)
 
     def picture_keys(self) -> np.ndarray:
         """Frames of contexts and targets; documents share theirs."""
         from data_modules.episodes import frame_keys
 
-        row, anchor, ahead = (self.documents.data.column(n).to_numpy() for n in ("row", "anchor", "ahead"))
-        shown = [anchor - i * self.frame_step for i in range(self.context)] + [anchor + ahead * self.frame_step]
-        return np.unique(np.concatenate([np.unique(frame_keys(row, frames)) for frames in shown]))
+        columns = self.documents.data
+        row, anchor = (columns.column(name).to_numpy() for name in ("row", "anchor"))
+        shown = [frame_keys(row, anchor - i * self.frame_step) for i in range(self.context)]
+        steps = [chunk.value_lengths().to_numpy() for chunk in columns.column("ahead").chunks]
+        ahead = np.concatenate([chunk.flatten().to_numpy() for chunk in columns.column("ahead").chunks])
+        of = np.repeat(np.arange(len(row)), np.concatenate(steps))
+        shown.append(frame_keys(row[of], anchor[of] + ahead * self.frame_step))
+        return np.unique(np.concatenate([np.unique(keys) for keys in shown]))

@@ -240,7 +240,7 @@ class LitMultimodal(LightningModule):
         noised = self.flow.noised(latents, noise, timesteps)
         output = self.used_model(
             batch.tokens,
-            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
+            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids),
             self.flow.network_input(noised, timesteps),
             timesteps,
             batch.visual_positions,

@@ -20,10 +20,14 @@ IGNORE = -100  # target of positions that carry no text loss, the value PyTorch'
 
 @dataclass(frozen=True)
 class Text:
-    """Token ids with their delimiters. `ids` (n,) int64. Where `loss` is false the ids are read, never predicted."""
+    """Token ids with their delimiters. `ids` (n,) int64. Where `loss` is false the ids are read, never predicted.
+
+    `branch`: see `Document`.
+    """
 
     ids: Tensor
     loss: bool = True
+    branch: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -34,12 +38,14 @@ class Frame:
     """One picture: `image` (3, height, width) uint8 RGB, or the latents (N, C) that were made of it before.
 
     A `clean` frame sits at t = 1 and carries no flow loss: the model reads it. Any other frame is noised and drawn.
-    `origin` says where the picture is from, for messages: its path, and in a video the frame's number.
+    `origin` says where the picture is from, for messages: its path, and in a video the frame's number. `branch`: see
+    `Document`.
     """
 
     image: Tensor
     clean: bool = False
     origin: str = ""
+    branch: int = 0
 
 
 Segment = Text | Frame
@@ -47,7 +53,12 @@ Segment = Text | Frame
 
 @dataclass(frozen=True)
 class Document:
-    """Segments in reading order, and the name of the source they came from."""
+    """Segments in reading order, and the name of the source they came from.
+
+    Segments of branch 0 come first and are read by all. Those of branch 1, 2, ... are so many different ways to go on
+    from there: each is placed right behind branch 0 and sees nothing of the others, as if branch 0 had been written
+    out before every one of them.
+    """
 
     segments: tuple[Segment, ...]
     source: str
@@ -79,7 +90,9 @@ class PackedBatch:
             else IGNORE.
         document_ids: (B, L) int32, 0, 1, ... within a row, -1 for padding.
         frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
-        positions: (B, L) int64, counted from 0 in every document (for rotary embeddings).
+        positions: (B, L) int64, counted from 0 in every document (for rotary embeddings); in every branch of it from
+            the end of branch 0.
+        branch_ids: (B, L) int32, the branch of the document; 0 for padding.
         source_ids: (B, L) int64, index into `sources`, -1 for padding.
         frames: (F, 3, height, width) uint8, or (F, N, C) floating-point latents that were made of such pictures
             before; row by row in reading order. A batch without frames has the former shape.
@@ -104,6 +117,7 @@ class PackedBatch:
     document_ids: Tensor
     frame_ids: Tensor
     positions: Tensor
+    branch_ids: Tensor
     source_ids: Tensor
     frames: Tensor
     frame_clean: Tensor
@@ -163,6 +177,7 @@ def pack_rows(
     document_ids = torch.full(shape, -1, dtype=torch.int32)
     frame_ids = torch.full(shape, -1, dtype=torch.int32)
     positions = torch.zeros(shape, dtype=torch.int64)
+    branch_ids = torch.zeros(shape, dtype=torch.int32)
     source_ids = torch.full(shape, -1, dtype=torch.int64)
     frames: list[Tensor] = []
     clean: list[bool] = []
@@ -180,11 +195,19 @@ def pack_rows(
                 raise ValueError(f"row {row.number} needs at least {stop} positions but a row has {length}")
             source = sources.index(document.source)
             document_ids[r, start:stop] = d
-            positions[r, start:stop] = torch.arange(stop - start)
             source_ids[r, start:stop] = source
             at = start
             previous_is_text = False
+            branch, position, trunk = 0, 0, 0
             for segment in document.segments:
+                taken = tokens_per_frame if isinstance(segment, Frame) else len(segment)
+                if segment.branch != branch:
+                    branch, position, previous_is_text = segment.branch, trunk, False
+                positions[r, at : at + taken] = torch.arange(position, position + taken)
+                branch_ids[r, at : at + taken] = branch
+                position += taken
+                if branch == 0:
+                    trunk = position
                 if isinstance(segment, Frame):
                     _check_frame(segment.image, frames, document.source, tokens_per_frame, image_size)
                     frame_ids[r, at : at + tokens_per_frame] = frames_in_row
@@ -217,6 +240,7 @@ def pack_rows(
         document_ids=document_ids,
         frame_ids=frame_ids,
         positions=positions,
+        branch_ids=branch_ids,
         source_ids=source_ids,
         frames=torch.stack(frames) if frames else empty,
         frame_clean=torch.tensor(clean, dtype=torch.bool),

@@ -15,11 +15,14 @@ class SequenceLayout:
         document_ids: (B, L) int32, 0, 1, ... within a row, -1 for padding.
         frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
         positions: (B, L) int64, counted from 0 in every document.
+        branch_ids: (B, L) int32, ways to go on from branch 0 of a document, which do not see each other; all of them
+            are 0 by default.
     """
 
     document_ids: Tensor
     frame_ids: Tensor
     positions: Tensor
+    branch_ids: Tensor | None = None
 
     @property
     def visual(self) -> Tensor:

@@ -1,10 +1,11 @@
 """Who may attend to whom: text causally, a frame within itself in both directions, documents never to each other.
 
-    allowed(q, k) = same document and (k <= q or same frame)
+    allowed(q, k) = same document and (k <= q or same frame) and (k is of branch 0 or of the same branch)
 
-(paper section 1.4). Padding attends to itself alone, which keeps its softmax finite and its values out of everything
-else. A mask is built once per batch and used by every layer. `DenseMask` runs anywhere and is the reference,
-`FlexMask` skips blocks of 128 x 128 pairs that hold nothing, which is what makes packing cheap on a GPU.
+(paper section 1.4; branches are ours, see `lit_mm.sequence.Document`). Padding attends to itself alone, which keeps
+its softmax finite and its values out of everything else. A mask is built once per batch and used by every layer.
+`DenseMask` runs anywhere and is the reference, `FlexMask` skips blocks of 128 x 128 pairs that hold nothing, which is
+what makes packing cheap on a GPU.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
         rows, length = layout.document_ids.shape
         # Uncompiled, the builder materialises every pair and can cost more than the attention it saves.
         create = _compiled(create_block_mask) if on_cuda else create_block_mask
-        mask_mod = _mask_mod(layout.document_ids, layout.frame_ids)
+        mask_mod = _mask_mod(layout.document_ids, layout.frame_ids, _branches(layout))
         return FlexMask(create(mask_mod, rows, None, length, length, device=layout.document_ids.device))
     return DenseMask(_dense(layout))
 
@@ -108,13 +109,20 @@ def _dense(layout: SequenceLayout) -> Tensor:
     same_frame = (frame[:, :, None] == frame[:, None, :]) & (frame >= 0)[:, :, None]
     same_document = (document[:, :, None] == document[:, None, :]) & (document >= 0)[:, :, None]
     itself = index[:, None] == index[None, :]
-    return (same_document & (earlier | same_frame) | itself)[:, None]
+    branch = _branches(layout)
+    followed = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
+    return (same_document & (earlier | same_frame) & followed | itself)[:, None]
 
 
-def _mask_mod(document: Tensor, frame: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def _branches(layout: SequenceLayout) -> Tensor:
+    return torch.zeros_like(layout.document_ids) if layout.branch_ids is None else layout.branch_ids
+
+
+def _mask_mod(document: Tensor, frame: Tensor, branch: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         same_document = (document[row, query] == document[row, key]) & (document[row, query] >= 0)
         same_frame = (frame[row, query] == frame[row, key]) & (frame[row, query] >= 0)
-        return (same_document & ((key <= query) | same_frame)) | (query == key)
+        followed = (branch[row, key] == 0) | (branch[row, query] == branch[row, key])
+        return (same_document & ((key <= query) | same_frame) & followed) | (query == key)
 
     return allowed

@@ -53,10 +53,16 @@ def pictures(dataset: ActionVideoDataset, index: int) -> list[np.ndarray]:
     return [s.image.permute(1, 2, 0).numpy() for s in segments if isinstance(s, Frame)]
 
 
-def action_of(dataset: ActionVideoDataset, index: int, format: DocumentFormat) -> str:
-    text = dataset.document(Draw(index, 0, 0)).segments[-3]
-    assert isinstance(text, Text)
-    return format.tokenizer.decode(text.ids).removeprefix("<eoi>").removesuffix("<boi>")
+def actions_of(dataset: ActionVideoDataset, index: int, format: DocumentFormat) -> list[str]:
+    """Of each branch."""
+    segments = dataset.document(Draw(index, 0, 0)).segments
+    branches = [[s for s in segments if s.branch == b] for b in range(1, segments[-1].branch + 1)]
+    texts = [branch[0] for branch in branches]
+    return [
+        format.tokenizer.decode(text.ids).removeprefix("<eoi>").removesuffix("<boi>")
+        for text in texts
+        if isinstance(text, Text)
+    ]
 
 
 @pytest.mark.parametrize("frame_step", [1, 3])
@@ -69,19 +75,22 @@ def test_frames_and_actions_belong_together(frame_step: int, tmp_path: Path, doc
     )
     for i in range(len(dataset)):
         at = [next(n for n, f in enumerate(full) if np.array_equal(f, p)) for p in pictures(dataset, i)]
-        *context, target = at
+        context, targets = at[:3], at[3:]
         assert np.diff(context).tolist() == [frame_step] * 2
-        ahead, rest = divmod(target - context[-1], frame_step)
-        assert rest == 0
-        assert 1 <= ahead <= 4
-        expected = action_text(poses[context[-1]], poses[target], ahead / 4, 2.0)
-        assert action_of(dataset, i, document_format) == expected
+        expected = []
+        for target in targets:
+            ahead, rest = divmod(target - context[-1], frame_step)
+            assert rest == 0
+            assert 1 <= ahead <= 4
+            expected.append(action_text(poses[context[-1]], poses[target], ahead / 4, 2.0))
+        assert actions_of(dataset, i, document_format) == expected
 
 
 def test_every_context_has_its_different_targets(tmp_path: Path, document_format: DocumentFormat) -> None:
     write_episode(tmp_path, "one", 40)
     rows = load(tmp_path, document_format, horizon=8, targets=4).documents
-    pairs = list(zip(rows["anchor"], rows["ahead"], strict=True))
+    assert len(set(rows["anchor"])) == len(rows)
+    pairs = [(a, h) for a, ahead in zip(rows["anchor"], rows["ahead"], strict=True) for h in ahead]
     assert len(set(pairs)) == len(pairs)
     per_anchor = Counter(a for a, _ in pairs)
     assert dict(per_anchor) == {a: min(4, 39 - a) for a in range(3, 39)}
@@ -106,8 +115,8 @@ def test_every_table_format_reads_the_same(table: str, tmp_path: Path, document_
     write_episode(tmp_path / "a", "one")
     write_episode(tmp_path / "b", "one", table=table)
     first, second = (load(tmp_path / f, document_format) for f in "ab")
-    assert [action_of(second, i, document_format) for i in range(0, len(second), 7)] == [
-        action_of(first, i, document_format) for i in range(0, len(first), 7)
+    assert [actions_of(second, i, document_format) for i in range(0, len(second), 7)] == [
+        actions_of(first, i, document_format) for i in range(0, len(first), 7)
     ]
 
 
@@ -130,13 +139,17 @@ def test_layout_and_what_is_predicted(variant: int, tmp_path: Path, document_for
     t = document_format.tokenizer
     document = dataset.document(Draw(5, variant, 0))
     frames = [s for s in document.segments if isinstance(s, Frame)]
-    assert [f.clean for f in frames] == [True] * 4 + [False]
+    targets = len(frames) - 4
+    assert targets > 1
+    assert [f.clean for f in frames] == [True] * 4 + [False] * targets
     row = PackedRow((document,), number=0, seed=0)
-    batch = pack_rows([row], length=128, tokens_per_frame=4, image_size=32, pad_id=t.pad_id, sources=("game",))
-    action = action_of(dataset, 5, document_format) if variant == 0 else ""
+    batch = pack_rows([row], length=512, tokens_per_frame=4, image_size=32, pad_id=t.pad_id, sources=("game",))
+    actions = actions_of(dataset, 5, document_format) if variant == 0 else [""] * targets
     text = t.decode(batch.tokens[0][batch.frame_ids[0] < 0])
-    assert text == f"<bos><boi><eoi><boi><eoi><boi><eoi><boi><eoi>{action}<boi><eoi><eos>"
-    assert batch.targets[0][batch.targets[0] != IGNORE].tolist() == [t.eos_id], "actions are read, never predicted"
+    branches = "".join(f"<eoi>{action}<boi><eoi><eos>" for action in actions)
+    assert text == f"<bos><boi><eoi><boi><eoi><boi><eoi><boi>{branches}"
+    predicted = batch.targets[0][batch.targets[0] != IGNORE].tolist()
+    assert predicted == [t.eos_id] * targets, "actions are read, never predicted"
 
 
 def test_broken_episodes(tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture) -> None:
