@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,9 +34,17 @@ logger = logging.getLogger(__name__)
 
 
 class Case(NamedTuple):
-    """A validation document where one key was held: its number, steps to its target, place of the key in KEYS."""
+    """A target of a validation document up to which one key was held.
+
+    Attributes:
+        document: its number.
+        target: number of the target among the document's, from 0.
+        ahead: steps to the target.
+        key: place of the key in KEYS.
+    """
 
     document: int
+    target: int
     ahead: int
     key: int
 
@@ -46,8 +55,8 @@ class KeyRecognition(FinalEvaluation):
     For every validation source of video with actions whose tables have a column `keys`: the model never writes an
     action, so it is asked how well the target frame is drawn under each key's action. That action is the mean
     displacement of the key in training, and the answer is the key with the lowest flow loss over the timesteps of
-    validation, with the same noise for all keys. Cases are documents where one key alone was held from the frame before
-    the last context frame up to the target, and the target is at least half as far along the key's mean; always the
+    validation, with the same noise for all keys. Cases are targets with one key alone held from the frame before the
+    last context frame up to them, and the target is at least half as far along the key's mean; always the
     same, evenly spread.
 
     - `key_accuracy`: mean over the keys of the share of their cases that is recognised; chance is 1/6.
@@ -96,8 +105,10 @@ class KeyRecognition(FinalEvaluation):
         tokens = {ahead: t.encode_batch(list(of_keys)) for ahead, of_keys in texts.items()}
         losses = []
         for number, case in enumerate(cases):
-            *context, _, target, _ = dataset.document(Draw(case.document, 0, 0)).segments
-            assert isinstance(target, Frame)
+            segments = dataset.document(Draw(case.document, 0, 0)).segments
+            context = [segment for segment in segments if segment.branch == 0]
+            targets = [segment for segment in segments if isinstance(segment, Frame) and segment.branch > 0]
+            target = replace(targets[case.target], branch=0)
             actions = [Text(torch.tensor([t.eoi_id, *ids, t.boi_id])) for ids in tokens[case.ahead]]
             losses.append(
                 candidate_losses(decoder, [[*context, action] for action in actions], target, self.seed + number)
@@ -202,21 +213,23 @@ def action_texts(means: np.ndarray, ahead: int, settings: ActionVideoDataModule)
 
 
 def find_cases(dataset: ActionVideoDataset, means: Mapping[int, np.ndarray], unit: float) -> Iterator[Case]:
-    """Every document in which one key alone was held and moved at least half as far as on the average."""
+    """Every target up to which one key alone was held and moved at least half as far as on the average."""
     places = shuffled(np.arange(len(dataset)), len(dataset))
-    columns = [dataset.documents.data.column(name).to_numpy()[places] for name in ("row", "anchor", "ahead")]
-    documents = np.stack(columns, 1)
-    for row in np.unique(documents[:, 0]).tolist():
+    columns = dataset.documents.data
+    rows, anchors = (columns.column(name).to_numpy()[places] for name in ("row", "anchor"))
+    steps = columns.column("ahead").take(places).to_pylist()
+    for row in np.unique(rows).tolist():
         held, until = key_runs(dataset.table, row)
         poses = _poses(dataset.table, row)
-        for number in np.flatnonzero(documents[:, 0] == row).tolist():
-            _, anchor, ahead = documents[number].tolist()
-            target = anchor + ahead * dataset.frame_step
-            if ahead not in means or anchor == 0 or held[anchor] < 0 or until[anchor - 1] < target - 1:
-                continue
-            mean = means[ahead][held[anchor]]
-            if np.dot(_moved(poses[anchor], poses[target], unit), mean) >= np.dot(mean, mean) / 2:
-                yield Case(number, ahead, int(held[anchor]))
+        for number in np.flatnonzero(rows == row).tolist():
+            anchor = int(anchors[number])
+            for target, ahead in enumerate(steps[number]):
+                last = anchor + ahead * dataset.frame_step
+                if ahead not in means or anchor == 0 or held[anchor] < 0 or until[anchor - 1] < last - 1:
+                    continue
+                mean = means[ahead][held[anchor]]
+                if np.dot(_moved(poses[anchor], poses[last], unit), mean) >= np.dot(mean, mean) / 2:
+                    yield Case(number, target, ahead, int(held[anchor]))
 
 
 def balanced(cases: Iterator[Case], count: int) -> list[Case]:
