@@ -22,12 +22,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.weight_averaging import WeightAveraging
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile
+from lit_mm.exported import CONFIG_KEY, is_exported
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.dry_run import Run, report
 from lit_mm.run_folder import claim
 from lit_mm.sequence import show_row
 
-CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
 _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
 _FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
@@ -204,8 +204,12 @@ def print_rows(data: DocumentDataModule, count: int, first: int | None = None, c
 
 def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     path = _option(args, "--ckpt_path")
-    if path is None or not (Path(path).is_file() or is_sharded(Path(path))):
+    if path is None or not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
         return args
+    if args[0] == "fit" and is_exported(Path(path)):
+        raise ValueError(
+            f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written"
+        )
     header = read_header(Path(path))
     if not isinstance(header, dict) or CONFIG_KEY not in header:
         raise ValueError(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")

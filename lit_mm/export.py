@@ -1,6 +1,6 @@
-"""A trained model as a folder that plain Python loads, without a Trainer or data.
+"""A trained model as a folder that plain Python loads, without a Trainer or data, and that `--ckpt_path` takes.
 
-`python -m lit_mm.export CHECKPOINT FOLDER`, and then
+`python -m lit_mm.export CHECKPOINT FOLDER`, then `lit-mm predict --ckpt_path FOLDER` or `validate`, or
 
     from lit_mm.export import load
     from lit_mm.generation.answers import answer
@@ -22,23 +22,22 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import LightningModule
-from safetensors.torch import load_file, save_file
 
-from lit_mm.cli import CONFIG_KEY
+from lit_mm.exported import CONFIG_KEY, TOKENIZER, read_config, read_weights, write
 from lit_mm.generation.decoding import Decoder
 from lit_mm.module import LitMultimodal
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, shapes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.tokenizer import Tokenizer
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
+_SHARED_KEYS = ("seed_everything", "trainer", "model", "data")  # of fit, validate and predict
 
 
 def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
     """Write `model.safetensors`, `config.yaml` and `tokenizer.json`.
 
     The visual tokenizer is named in the configuration, not copied; its fingerprint is checked when the folder is
-    loaded.
+    loaded. The configuration is that of the run but for `model.parallelize`, which belongs to the machine.
 
     Args:
         checkpoint: a file, or a folder of shards; its averaged weights are taken if it has any.
@@ -60,11 +59,11 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     weights = saved["state_dict"]
     prefix = "averaged." if any(name.startswith("averaged.") for name in weights) else "model."
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+    config = {key: config[key] for key in _SHARED_KEYS}
+    config["model"]["init_args"].pop("parallelize", None)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: _stored(value, getattr(torch, dtype)) for name, value in own.items()}, folder / WEIGHTS)
-    described = {"model": config["model"], "vision_fingerprint": saved["vision"]}
-    (folder / CONFIG).write_text(yaml.safe_dump(described, sort_keys=False))
     shutil.copyfile(Tokenizer(config["data"]["init_args"]["tokenizer"]).file, folder / TOKENIZER)
+    write(folder, {name: _stored(value, getattr(torch, dtype)) for name, value in own.items()}, saved, config)
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Decoder:
@@ -79,11 +78,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Decoder:
         ValueError: the visual tokenizer is another, or the weights are not the configuration's.
     """
     folder = Path(folder)
-    config = yaml.safe_load((folder / CONFIG).read_text())
-    module = _module(config["model"])
-    check_vision(config["vision_fingerprint"], module.vision.fingerprint())
+    weights, header = read_weights(folder)
+    module = _module(read_config(folder)["model"])
+    check_vision(header["vision"], module.vision.fingerprint())
     module.configure_model()
-    weights = load_file(folder / WEIGHTS)
     check_shapes(shapes_of(weights), shapes_of(module.model.state_dict()))
     module.model.load_state_dict(weights)
     module.eval().to(device)

@@ -352,7 +352,8 @@ class LitMultimodal(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse other visual tokens, other text ids and other shapes."""
         check_tokenizers(checkpoint, self.vision.fingerprint(), self.tokenizer.fingerprint())
-        if self.trainer.validating:  # Lightning restores the number of steps for a fit only; results are named by it
+        # Lightning restores the number of steps for a fit only; results are named by it. Exported weights have none.
+        if self.trainer.validating and "loops" in checkpoint:
             self.trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         weights = checkpoint.get("state_dict")
         if weights is None:  # the strategy has loaded them

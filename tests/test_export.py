@@ -13,7 +13,10 @@ import yaml
 from safetensors.torch import load_file
 from torchvision.io import decode_image
 
-from lit_mm.export import CONFIG, WEIGHTS, export, load
+from lit_mm.cli import main
+from lit_mm.export import export, load
+from lit_mm.exported import CONFIG, CONFIG_KEY, TOKENIZER, WEIGHTS
+from lit_mm.parallel.checkpoint_files import read_header
 from tests.helpers.program import ROOT, environment, run
 
 SCRIPT = """
@@ -76,6 +79,38 @@ def test_a_folder_in_use_is_refused(trained: Path, exported: Path) -> None:
     with pytest.raises(ValueError, match="is not empty"):
         export(trained, exported)
     assert {path: path.read_bytes() for path in exported.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_the_program_takes_it_as_a_checkpoint(
+    trained: Path, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    results = []
+    for name, checkpoint in (("file", trained), ("folder", exported)):
+        main(
+            [
+                "validate",
+                f"--ckpt_path={checkpoint}",
+                f"--trainer.logger.save_dir={tmp_path / name}",
+                "--trainer.limit_val_batches=2",
+                "--trainer.callbacks+=callbacks.results_table.ResultsTable",
+            ]
+        )
+        (file,) = (tmp_path / name).rglob("validation.jsonl")
+        results.append({k: v for k, v in json.loads(file.read_text()).items() if k.startswith("val/")})
+    assert results[0]
+    assert results[0] == results[1]
+
+
+def test_the_program_takes_its_text_tokenizer(exported: Path) -> None:
+    config = yaml.safe_load(read_header(exported)[CONFIG_KEY])
+    assert Path(config["data"]["init_args"]["tokenizer"]) == exported / TOKENIZER
+
+
+def test_a_fit_cannot_go_on_from_it(exported: Path) -> None:
+    with pytest.raises(SystemExit, match="holds weights alone; fit goes on from a checkpoint that fit has written"):
+        main(["fit", f"--ckpt_path={exported}"])
 
 
 def test_another_visual_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:

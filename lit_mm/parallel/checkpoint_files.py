@@ -1,4 +1,4 @@
-"""Checkpoints on disk: single files and folders of shards, read by any number of processes."""
+"""Checkpoints on disk: single files, folders of shards and exported weights, read by any number of processes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from lit_mm.exported import WEIGHTS, as_checkpoint, is_exported
 from lit_mm.parallel.background import Background
 
 _WEIGHTS = "state_dict."  # what names of weights start with in a folder of shards
@@ -36,10 +37,10 @@ def reading(path: Path) -> Iterator[None]:
     Raises:
         ValueError: the folder is no complete checkpoint, or a file cannot be read.
     """
-    if path.is_dir() and not is_sharded(path):
+    if path.is_dir() and not is_sharded(path) and not is_exported(path):
         raise ValueError(
-            f"'{path}' is no complete checkpoint: a folder of shards has a '.metadata' and a '{_METADATA_FILENAME}'; "
-            "give another checkpoint"
+            f"'{path}' is no complete checkpoint: a folder of shards has a '.metadata' and a '{_METADATA_FILENAME}', "
+            f"an exported one a '{WEIGHTS}'; give another checkpoint"
         )
     try:
         yield
@@ -49,8 +50,10 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """All that a checkpoint holds beside weights, which of a single file are only mapped."""
+    """All that a checkpoint holds beside weights; of a single file they are mapped, of an exported folder read."""
     with reading(path):
+        if is_exported(path):
+            return as_checkpoint(path)
         if path.is_dir():
             return torch.load(path / _METADATA_FILENAME, map_location="cpu", weights_only=False)
         return torch.load(path, map_location="cpu", mmap=True, weights_only=False)
@@ -58,7 +61,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 def shapes(path: Path) -> dict[str, torch.Size]:
     """Of all weights in a checkpoint, by name."""
-    if not path.is_dir():
+    if not is_sharded(path):
         return {name: value.shape for name, value in read_header(path)["state_dict"].items()}
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
     return {
@@ -197,6 +200,8 @@ class CheckpointFiles(TorchCheckpointIO):
             ValueError: the folder is no checkpoint, or a shard cannot be read.
         """
         folder = Path(path)
+        if is_exported(folder):
+            return read_header(folder)
         if not folder.is_dir():
             return super().load_checkpoint(path, map_location, weights_only)
         with reading(folder):

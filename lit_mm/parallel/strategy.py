@@ -29,6 +29,7 @@ from lit_mm.parallel.checkpoint_files import (
     CheckpointFiles,
     by_name,
     by_number,
+    is_sharded,
     part_of,
     put_in_place,
     read_header,
@@ -130,7 +131,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
 
     def _load(self, path: Path) -> dict[str, Any]:
         with reading(path):
-            return super().load_checkpoint(path, weights_only=False) if path.is_dir() else self._load_file(path)
+            return super().load_checkpoint(path, weights_only=False) if is_sharded(path) else self._load_file(path)
 
     def _load_file(self, path: Path) -> dict[str, Any]:
         # Lightning would number parameters as the model has them; optimizers number them group by group.
@@ -138,7 +139,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
         checkpoint = read_header(path)
         _load_raw_module_state(checkpoint.pop("state_dict"), self.model, strict=False)
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        for optimizer, state in zip(self.optimizers, checkpoint.pop("optimizer_states"), strict=False):
+        for optimizer, state in zip(self.optimizers, checkpoint.pop("optimizer_states", ()), strict=False):
             ordered = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
             options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
             set_optimizer_state_dict(self.model, optimizer, by_name(state, ordered), options=options)
