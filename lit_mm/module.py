@@ -180,16 +180,23 @@ class LitMultimodal(LightningModule):
         return self.trainer.datamodule.format.tokenizer  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
-        """AdamW with decay on matrices only, warm-up and cosine by optimizer step."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2]},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        optimizer = self.make_optimizer(groups)
+        """The optimizer, with warm-up and cosine by optimizer step."""
+        optimizer = self.make_optimizer(self.parameter_groups())
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Matrices within blocks, other matrices, and all else, which has no weight decay."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        hidden = [p for name, p in named if p.ndim >= 2 and ".layers." in name]
+        outer = [p for name, p in named if p.ndim >= 2 and ".layers." not in name]
+        vectors = [p for _, p in named if p.ndim < 2]
+        return [
+            {"params": hidden, "hidden": True},  # optimizers may treat them apart, as `lit_mm.muon` does
+            {"params": outer},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
 
     def on_train_start(self) -> None:
         """A checkpoint has been restored by now; configured optimizer settings win over its own."""
