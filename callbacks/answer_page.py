@@ -23,13 +23,14 @@ img, video { width: 128px; image-rendering: pixelated; vertical-align: top; marg
 img.sheet { width: auto; max-width: 100%; }
 .text { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; }
 .answer { border-left: 3px solid #2a6; padding-left: .7rem; }
+.truth { border-left: 3px solid #48c; padding-left: .7rem; }
 .error { border-left: 3px solid #c22; padding-left: .7rem; color: #a11; }
 figure { display: inline-block; margin: 2px; width: 132px; vertical-align: top; }
 figcaption, h3 + p, summary { font-size: 12px; color: #555; }
 pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
 </style>
 """
-_HEARD = ("name", "group", "shown", "actions", "answer", "error")  # on the page above the settings
+_HEARD = ("name", "group", "shown", "actions", "answer", "truth", "error")  # on the page above the settings
 
 
 def page(records: Sequence[Record], sheets: Mapping[str, str]) -> str:
@@ -56,6 +57,8 @@ def _section(record: Record) -> str:
         lines.append(f'<div class="error text">{escape(record["error"])}</div>')
     else:
         lines.append(f'<div class="answer">{_answer(record)}</div>')
+        if truth := "".join(_part(part) for part in record.get("truth", [])):
+            lines.append(f'<div class="truth">the truth:<br>{truth}</div>')
     settings = {key: value for key, value in record.items() if key not in _HEARD}
     written = escape(json.dumps(settings, ensure_ascii=False, indent=1))
     return "\n".join([*lines, f"<details><summary>settings</summary><pre>{written}</pre></details></section>\n"])

@@ -27,7 +27,7 @@ def pictures(record: Record) -> list[str]:
 def write_sheets(folder: Path, records: Sequence[Record]) -> dict[str, str]:
     """One `<group>.sheet.png` for every group of several answers with pictures; files by group.
 
-    Single pictures stand in one row; else every answer has a row, with what was shown first.
+    Single pictures stand in one row; else every answer has a row, with what was shown first, and the truth one below.
     """
     groups: dict[str, list[Record]] = {}
     for record in records:
@@ -51,6 +51,8 @@ def _rows(folder: Path, members: Sequence[Record]) -> list[SheetRow]:
         drawn = pictures(record)
         names = ["shown"] * len(shown) + [str(i + 1) for i in range(len(drawn))]
         rows.append(_row(folder, [*shown, *drawn], names, _sentence(record)))
+        if truth := [part["picture"] for part in record.get("truth", [])]:
+            rows.append(_row(folder, [*shown, *truth], names, f"{record['name']}: the truth"))
     return rows
 
 

@@ -30,9 +30,10 @@ class PredictionWriter(BasePredictionWriter):
     """Writes answers into `<run folder>/predictions/` (or `folder`), as soon as each is there.
 
     A picture becomes `<name>.png`; several become `<name>.<i>.png`, and those of a roll-out `<name>.gif` as well (what
-    was shown, then what was imagined). What was shown is in `<name>.shown.<i>.png`. `answers.jsonl` has a line for
-    every prompt with its settings as used, or with its `error`. Where prompts share a group, its pictures are also laid
-    out in `<group>.sheet.png`. `index.html` shows everything; it is written last.
+    was shown, then what was imagined). What was shown is in `<name>.shown.<i>.png`, and what would have been right, if
+    that is known, in `<name>.truth.<i>.png`. `answers.jsonl` has a line for every prompt with its settings as used, or
+    with its `error`. Where prompts share a group, its pictures are also laid out in `<group>.sheet.png`. `index.html`
+    shows everything; it is written last.
 
     Args:
         folder: where to write; `predictions` in the run folder by default.
@@ -110,6 +111,8 @@ class PredictionWriter(BasePredictionWriter):
                 **{name: getattr(sampler, name) for name in ("method", "steps", "guidance_scale")},
                 **asked.sampler,
             }
+            if asked.truth is not None:
+                record["truth"] = self._parts(path, f"{asked.name}.truth", list(asked.truth))
         return record | {"settings": asked.settings}
 
     def _answer(self, path: Path, answer: Answer) -> Any:

@@ -27,6 +27,8 @@ class Prompt:
         sampling: fields of `lit_mm.generation.sampling.TextSampling` that differ from its defaults.
         sampler: fields of `lit_mm.flow.sampler.FlowSampler` that differ from the model's.
         stop: texts that end the answer.
+        truth: (n, 3, image_size, image_size) uint8, what is truly seen where frames are drawn, if that is known. The
+            model is not shown it; people are.
         group: what the prompts share that answer one item: several draws, or several ways to act.
         settings: the item as it was asked, for the record.
     """
@@ -41,6 +43,7 @@ class Prompt:
     sampling: dict[str, float] = field(default_factory=dict)
     sampler: dict[str, Any] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    truth: Tensor | None = None
     group: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
