@@ -84,11 +84,13 @@ class MultimodalTransformer(nn.Module):
         x = self.backbone.embed(tokens)
         visual = self.visual_input(latents, timesteps, read, drawn_frames).to(x.dtype)
         flat = x.flatten(0, 1).index_copy(0, visual_positions.flatten(), visual.flatten(0, 1))
-        hidden, expert_loss = self.backbone(flat.view_as(x), layout, masks)
+        # What is only read, while decoding, is asked for the next token alone.
+        wanted = text_positions if masks is not None and not len(drawn_frames) else None
+        hidden, expert_loss = self.backbone(flat.view_as(x), layout, masks, wanted)
         hidden = hidden.flatten(0, 1)
         drawn = hidden[visual_positions[drawn_frames]]
         return ModelOutput(
-            text=self.text_head(hidden[text_positions], targets),
+            text=self.text_head(hidden if wanted is not None else hidden[text_positions], targets),
             visual=self.velocity_head(drawn),
             expert_loss=expert_loss,
         )

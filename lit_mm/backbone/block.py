@@ -44,8 +44,16 @@ class Block(nn.Module):
         init_linear(self.attention.out.weight, out_std)
         self.feed_forward.reset_parameters(out_std)
 
-    def forward(self, x: Tensor, rotary: Rotary, mask: AttentionMask, routing: Any) -> tuple[Tensor, ExpertUse | None]:
-        """(B, L, D) to (B, L, D), and how experts were used."""
+    def forward(
+        self, x: Tensor, rotary: Rotary, mask: AttentionMask, routing: Any, wanted: Tensor | None = None
+    ) -> tuple[Tensor, ExpertUse | None]:
+        """(B, L, D) to (B, L, D), and how experts were used.
+
+        With `wanted` (T,), numbers of positions among the B x L, to (1, T, D): the feed-forward is of these alone, and
+        so is the `routing`.
+        """
         x = x + self.attention(self.attention_norm(x), rotary, mask)
+        if wanted is not None:
+            x = x.flatten(0, 1)[wanted][None]
         out, use = self.feed_forward(self.feed_forward_norm(x), routing)
         return x + out, use

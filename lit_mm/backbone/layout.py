@@ -28,3 +28,8 @@ class SequenceLayout:
     def visual(self) -> Tensor:
         """(B, L) bool, true for tokens of a frame."""
         return self.frame_ids >= 0
+
+    def at(self, positions: Tensor) -> SequenceLayout:
+        """The layout (1, T) of some positions (T,), numbered among the B x L, for routing; branches are left out."""
+        ids = (self.document_ids, self.frame_ids, self.positions)
+        return SequenceLayout(*(values.flatten()[positions][None] for values in ids))

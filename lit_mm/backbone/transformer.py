@@ -24,7 +24,7 @@ class BackboneOutput(NamedTuple):
     """What the backbone makes of a batch.
 
     Attributes:
-        hidden: (B, L, D), normed: what the heads read.
+        hidden: (B, L, D), normed: what the heads read; of some positions alone where they alone were wanted.
         expert_loss: () float32, weighted balance and z losses of all layers; 0 without experts.
     """
 
@@ -111,7 +111,11 @@ class Transformer(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, layout: SequenceLayout, masks: Sequence[AttentionMask] | None = None
+        self,
+        x: Tensor,
+        layout: SequenceLayout,
+        masks: Sequence[AttentionMask] | None = None,
+        wanted: Tensor | None = None,
     ) -> BackboneOutput:
         """Contextual vectors of a batch of packed rows.
 
@@ -120,6 +124,8 @@ class Transformer(nn.Module):
             layout: the documents, frames and positions of the same (B, L).
             masks: one for each layer; by default that of the layout for all. While decoding, those of a
                 `KeyValueCache`, which also know what came before.
+            wanted: (T,) numbers of positions among the B x L that alone are asked for. The last block then computes
+                keys and values of all, and its feed-forward of these; the vectors are (1, T, D).
 
         In training, how experts are used is counted for `balance_experts`.
         """
@@ -127,8 +133,12 @@ class Transformer(nn.Module):
         rotary = Rotary.from_positions(layout.positions, self.head_dim, self.rope_theta)
         routing = self.layers[0].feed_forward.plan(layout)  # type: ignore[union-attr, operator]
         uses: list[ExpertUse] = []
-        for layer, mask in zip(self.layers, masks, strict=True):
-            x, use = layer(x, rotary, mask, routing)
+        for number, (layer, mask) in enumerate(zip(self.layers, masks, strict=True), start=1):
+            if wanted is not None and number == len(self.layers):
+                routing = layer.feed_forward.plan(layout.at(wanted))  # type: ignore[union-attr, operator]
+                x, use = layer(x, rotary, mask, routing, wanted)
+            else:
+                x, use = layer(x, rotary, mask, routing)
             if use is not None:
                 uses.append(use)
         if uses and self.training:
