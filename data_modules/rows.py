@@ -11,7 +11,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat
 from data_modules.sampler import DrawStream, RowPlan, RowPlanner
-from lit_mm.sequence import Document, PackedBatch, PackedRow, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, PackedBatch, PackedRow
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The contract between data and model: documents of text and frames, packed into rows of fixed length.
 
-Data modules make `Document`s, `pack_rows` lays them into a `PackedBatch`, and the model reads nothing else.
+Data modules make `Document`s, `lit_mm.packing` lays them into a `PackedBatch`, and the model reads nothing else.
 
 Shape letters used in this project: B rows, L positions in a row, F frames in a batch, N tokens in a frame,
 V visual positions in a batch (V = F * N), D model width, C channels of a visual token.
@@ -8,7 +8,7 @@ V visual positions in a batch (V = F * N), D model width, C channels of a visual
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -154,120 +154,6 @@ class PackedRow:
     documents: tuple[Document, ...]
     number: int
     seed: int
-
-
-def pack_rows(
-    rows: Sequence[PackedRow],
-    *,
-    length: int,
-    tokens_per_frame: int,
-    image_size: int,
-    pad_id: int,
-    sources: tuple[str, ...],
-) -> PackedBatch:
-    """Lay the documents of each row one after another and pad to `length`.
-
-    Raises:
-        ValueError: a row's documents need more than `length` positions, or a frame is neither
-            (3, image_size, image_size) pixels nor (tokens_per_frame, C) latents like the others.
-    """
-    shape = (len(rows), length)
-    tokens = torch.full(shape, pad_id, dtype=torch.int64)
-    targets = torch.full(shape, IGNORE, dtype=torch.int64)
-    document_ids = torch.full(shape, -1, dtype=torch.int32)
-    frame_ids = torch.full(shape, -1, dtype=torch.int32)
-    positions = torch.zeros(shape, dtype=torch.int64)
-    branch_ids = torch.zeros(shape, dtype=torch.int32)
-    source_ids = torch.full(shape, -1, dtype=torch.int64)
-    frames: list[Tensor] = []
-    clean: list[bool] = []
-    origins: list[str] = []
-    frames_per_row: list[int] = []
-    frame_sources: list[int] = []
-    visual: list[Tensor] = []
-
-    for r, row in enumerate(rows):
-        start = 0
-        frames_in_row = 0
-        for d, document in enumerate(row.documents):
-            stop = start + document.length(tokens_per_frame)
-            if stop > length:
-                raise ValueError(f"row {row.number} needs at least {stop} positions but a row has {length}")
-            source = sources.index(document.source)
-            document_ids[r, start:stop] = d
-            source_ids[r, start:stop] = source
-            at = start
-            previous_is_text = False
-            branch, position, trunk = 0, 0, 0
-            for segment in document.segments:
-                taken = tokens_per_frame if isinstance(segment, Frame) else len(segment)
-                if segment.branch != branch:
-                    branch, position, previous_is_text = segment.branch, trunk, False
-                positions[r, at : at + taken] = torch.arange(position, position + taken)
-                branch_ids[r, at : at + taken] = branch
-                position += taken
-                if branch == 0:
-                    trunk = position
-                if isinstance(segment, Frame):
-                    _check_frame(segment.image, frames, document.source, tokens_per_frame, image_size)
-                    frame_ids[r, at : at + tokens_per_frame] = frames_in_row
-                    visual.append(torch.arange(at, at + tokens_per_frame) + r * length)
-                    frames.append(segment.image)
-                    clean.append(segment.clean)
-                    origins.append(segment.origin)
-                    frame_sources.append(source)
-                    frames_in_row += 1
-                    at += tokens_per_frame
-                    previous_is_text = False
-                    continue
-                n = len(segment)
-                if n == 0:
-                    continue
-                tokens[r, at : at + n] = segment.ids
-                if segment.loss:
-                    targets[r, at : at + n - 1] = segment.ids[1:]
-                    if previous_is_text:
-                        targets[r, at - 1] = segment.ids[0]
-                at += n
-                previous_is_text = True
-            start = stop
-        frames_per_row.append(frames_in_row)
-
-    empty = torch.zeros((0, 3, image_size, image_size), dtype=torch.uint8)
-    return PackedBatch(
-        tokens=tokens,
-        targets=targets,
-        document_ids=document_ids,
-        frame_ids=frame_ids,
-        positions=positions,
-        branch_ids=branch_ids,
-        source_ids=source_ids,
-        frames=torch.stack(frames) if frames else empty,
-        frame_clean=torch.tensor(clean, dtype=torch.bool),
-        drawn_frames=torch.tensor([i for i, c in enumerate(clean) if not c], dtype=torch.int64),
-        frame_source_ids=torch.tensor(frame_sources, dtype=torch.int64),
-        visual_positions=torch.stack(visual) if visual else torch.zeros((0, tokens_per_frame), dtype=torch.int64),
-        predicted_positions=(targets.flatten() != IGNORE).nonzero().squeeze(1),
-        frames_per_row=tuple(frames_per_row),
-        frame_origins=tuple(origins),
-        seeds=tuple(row.seed for row in rows),
-        row_numbers=tuple(row.number for row in rows),
-        sources=sources,
-    )
-
-
-def _check_frame(image: Tensor, others: list[Tensor], source: str, tokens: int, size: int) -> None:
-    if image.is_floating_point():
-        fits, expected = image.ndim == 2 and len(image) == tokens, f"({tokens}, channels) of latents"
-    else:
-        fits, expected = image.shape == (3, size, size), f"(3, {size}, {size})"
-    if not fits:
-        raise ValueError(f"a frame of source '{source}' has shape {tuple(image.shape)}; {expected} is expected")
-    if others and (others[0].shape, others[0].dtype) != (image.shape, image.dtype):
-        raise ValueError(
-            f"a frame of source '{source}' is {image.dtype} {tuple(image.shape)}, but others of its batch are "
-            f"{others[0].dtype} {tuple(others[0].shape)}; all sources have to give pixels, or latents of one kind"
-        )
 
 
 def show_row(batch: PackedBatch, row: int, decode: Callable[[list[int]], str]) -> str:

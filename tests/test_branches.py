@@ -7,7 +7,8 @@ import torch
 
 from lit_mm.backbone import ModalityFeedForward, SequenceLayout, Transformer
 from lit_mm.backbone.masks import build_mask
-from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Segment, Text, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Segment, Text
 
 TOKENS, SIZE = 4, 2
 

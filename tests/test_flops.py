@@ -15,7 +15,8 @@ from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, ModalityFeedFor
 from lit_mm.backbone.feed_forward import FeedForward
 from lit_mm.flops import TrainingFlops, attended_pairs, peak
 from lit_mm.model import MultimodalTransformer
-from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
 
 DIM, VOCABULARY, CHANNELS, TOKENS = 64, 512, 48, 4
 

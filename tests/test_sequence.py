@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Segment, Text, pack_rows, show_row
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Segment, Text, show_row
 
 LENGTH, TOKENS, SIZE, PAD = 96, 4, 2, 0
 SOURCES = ("text", "pairs", "video")

@@ -20,7 +20,8 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.heads import sinusoidal_embedding
 from lit_mm.module import LitMultimodal
-from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Dual, Pixels, Rae, Vae, VisualTokenizer
 from tests.helpers.program import ROOT, SMALL

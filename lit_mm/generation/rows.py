@@ -11,7 +11,8 @@ from lit_mm.backbone.cache import CachedMask
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.model import MultimodalTransformer
-from lit_mm.sequence import Document, PackedRow, Segment, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, PackedRow, Segment
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import tokens_from_store
 

@@ -30,7 +30,8 @@ from lit_mm.cli import main
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.rows import CachedRows
 from lit_mm.module import LitMultimodal
-from lit_mm.sequence import Document, Frame, PackedRow, Text, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, Frame, PackedRow, Text
 from lit_mm.tokenizer import Tokenizer
 from tests.data_modules.video_files import moving_picture, write_video
 from tests.helpers.program import ROOT, SMALL

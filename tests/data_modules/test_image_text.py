@@ -18,7 +18,8 @@ from PIL import Image
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataModule, ImageTextDataset
-from lit_mm.sequence import IGNORE, Document, Frame, PackedRow, Text, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import IGNORE, Document, Frame, PackedRow, Text
 
 CAPTIONS = ["a red cube", "the cat sat", "Bär 🐻"]
 COLOURS = [(255, 0, 0), (10, 200, 30), (90, 60, 20)]

@@ -14,7 +14,8 @@ import torch
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.video import VideoDataModule, VideoDataset
-from lit_mm.sequence import IGNORE, Frame, PackedRow, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import IGNORE, Frame, PackedRow
 from tests.data_modules.video_files import decode_all, moving_picture, write_video
 
 

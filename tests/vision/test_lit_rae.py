@@ -12,8 +12,9 @@ from torch import Tensor
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
 from data_modules.rows import Share, TrainingRows
+from lit_mm.packing import pack_rows
 from lit_mm.schedule import WarmupCosine
-from lit_mm.sequence import PackedRow, pack_rows
+from lit_mm.sequence import PackedRow
 from lit_mm.vision import Rae
 from lit_mm.vision.folder import load_folder, save_folder
 from lit_mm.vision.lit_rae import LitRae, export

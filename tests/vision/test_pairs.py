@@ -4,7 +4,8 @@ import random
 
 import torch
 
-from lit_mm.sequence import Document, Frame, PackedRow, Text, pack_rows
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, Frame, PackedRow, Text
 from lit_mm.vision.pairs import caption_pairs
 
 PAD, BOS, EOS, BOI, EOI = range(5)

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from lit_mm.packing import pack_rows
 from lit_mm.schedule import WarmupCosine
-from lit_mm.sequence import Document, PackedRow, Text, pack_rows
+from lit_mm.sequence import Document, PackedRow, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Rae
 from lit_mm.vision.distillation import MaskedDistillation, PixelReconstruction

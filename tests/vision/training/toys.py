@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from lit_mm.packing import pack_rows
 from lit_mm.schedule import WarmupCosine
-from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text, pack_rows
+from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
 from lit_mm.vision.lit_rae import LitRae
 from lit_mm.vision.training.adversary import AdversarialTerm
 from lit_mm.vision.training.features import FeatureNetwork

@@ -1,0 +1,134 @@
+"""Documents laid one after another into rows of fixed length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Text
+
+
+def pack_rows(
+    rows: Sequence[PackedRow],
+    *,
+    length: int,
+    tokens_per_frame: int,
+    image_size: int,
+    pad_id: int,
+    sources: tuple[str, ...],
+) -> PackedBatch:
+    """Lay the documents of each row one after another and pad to `length`.
+
+    Raises:
+        ValueError: a row's documents need more than `length` positions, or a frame is neither
+            (3, image_size, image_size) pixels nor (tokens_per_frame, C) latents like the others.
+    """
+    packer = _Packer(len(rows), length, tokens_per_frame, image_size, pad_id)
+    frames_per_row = []
+    for number, row in enumerate(rows):
+        before, start = len(packer.frames), 0
+        for d, document in enumerate(row.documents):
+            stop = start + document.length(tokens_per_frame)
+            if stop > length:
+                raise ValueError(f"row {row.number} needs at least {stop} positions but a row has {length}")
+            packer.document_ids[number, start:stop] = d
+            packer.add(document, sources.index(document.source), number, start, before)
+            start = stop
+        frames_per_row.append(len(packer.frames) - before)
+    return packer.batch(rows, frames_per_row, sources)
+
+
+class _Packer:
+    """The tensors of a batch while they are filled, segment by segment; see `PackedBatch`."""
+
+    def __init__(self, rows: int, length: int, tokens_per_frame: int, image_size: int, pad_id: int) -> None:
+        self.length, self.tokens_per_frame, self.image_size = length, tokens_per_frame, image_size
+        shape = (rows, length)
+        self.tokens = torch.full(shape, pad_id, dtype=torch.int64)
+        self.targets = torch.full(shape, IGNORE, dtype=torch.int64)
+        self.document_ids = torch.full(shape, -1, dtype=torch.int32)
+        self.frame_ids = torch.full(shape, -1, dtype=torch.int32)
+        self.positions = torch.zeros(shape, dtype=torch.int64)
+        self.branch_ids = torch.zeros(shape, dtype=torch.int32)
+        self.source_ids = torch.full(shape, -1, dtype=torch.int64)
+        self.frames: list[Frame] = []
+        self.frame_sources: list[int] = []
+        self.visual: list[Tensor] = []
+
+    def add(self, document: Document, source: int, row: int, start: int, frames_before: int) -> None:
+        """Lay a document into a row from `start` on; `frames_before` frames lie in the rows before."""
+        at, previous_is_text = start, False
+        branch, position, trunk = 0, 0, 0
+        for segment in document.segments:
+            if segment.branch != branch:
+                branch, position, previous_is_text = segment.branch, trunk, False
+            taken = self.tokens_per_frame if isinstance(segment, Frame) else len(segment)
+            there = slice(at, at + taken)
+            self.positions[row, there] = torch.arange(position, position + taken)
+            self.branch_ids[row, there] = branch
+            self.source_ids[row, there] = source
+            position += taken
+            trunk = position if branch == 0 else trunk
+            if isinstance(segment, Frame):
+                self._check(segment.image, document.source)
+                self.frame_ids[row, there] = len(self.frames) - frames_before
+                self.visual.append(torch.arange(at, at + taken) + row * self.length)
+                self.frames.append(segment)
+                self.frame_sources.append(source)
+                previous_is_text = False
+            elif taken:
+                self._add_text(segment, row, at, previous_is_text)
+                previous_is_text = True
+            at += taken
+
+    def _add_text(self, text: Text, row: int, at: int, follows_text: bool) -> None:
+        stop = at + len(text)
+        self.tokens[row, at:stop] = text.ids
+        if text.loss:
+            self.targets[row, at : stop - 1] = text.ids[1:]
+            if follows_text:
+                self.targets[row, at - 1] = text.ids[0]
+
+    def _check(self, image: Tensor, source: str) -> None:
+        if image.is_floating_point():
+            fits = image.ndim == 2 and len(image) == self.tokens_per_frame
+            expected = f"({self.tokens_per_frame}, channels) of latents"
+        else:
+            fits = image.shape == (3, self.image_size, self.image_size)
+            expected = f"(3, {self.image_size}, {self.image_size})"
+        if not fits:
+            raise ValueError(f"a frame of source '{source}' has shape {tuple(image.shape)}; {expected} is expected")
+        first = self.frames[0].image if self.frames else image
+        if (first.shape, first.dtype) != (image.shape, image.dtype):
+            raise ValueError(
+                f"a frame of source '{source}' is {image.dtype} {tuple(image.shape)}, but others of its batch are "
+                f"{first.dtype} {tuple(first.shape)}; all sources have to give pixels, or latents of one kind"
+            )
+
+    def batch(self, rows: Sequence[PackedRow], frames_per_row: Sequence[int], sources: tuple[str, ...]) -> PackedBatch:
+        """All of it, with what follows from it."""
+        empty = torch.zeros((0, 3, self.image_size, self.image_size), dtype=torch.uint8)
+        nowhere = torch.zeros((0, self.tokens_per_frame), dtype=torch.int64)
+        clean = [frame.clean for frame in self.frames]
+        return PackedBatch(
+            tokens=self.tokens,
+            targets=self.targets,
+            document_ids=self.document_ids,
+            frame_ids=self.frame_ids,
+            positions=self.positions,
+            branch_ids=self.branch_ids,
+            source_ids=self.source_ids,
+            frames=torch.stack([frame.image for frame in self.frames]) if self.frames else empty,
+            frame_clean=torch.tensor(clean, dtype=torch.bool),
+            drawn_frames=torch.tensor([i for i, c in enumerate(clean) if not c], dtype=torch.int64),
+            frame_source_ids=torch.tensor(self.frame_sources, dtype=torch.int64),
+            visual_positions=torch.stack(self.visual) if self.visual else nowhere,
+            predicted_positions=(self.targets.flatten() != IGNORE).nonzero().squeeze(1),
+            frames_per_row=tuple(frames_per_row),
+            frame_origins=tuple(frame.origin for frame in self.frames),
+            seeds=tuple(row.seed for row in rows),
+            row_numbers=tuple(row.number for row in rows),
+            sources=sources,
+        )
