@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from callbacks.weight_averaging import WeightAveraging
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile
-from lit_mm.exported import CONFIG_KEY, is_exported
+from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, is_exported
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.dry_run import Run, report
 from lit_mm.run_folder import claim
@@ -31,7 +31,6 @@ from lit_mm.sequence import show_row
 _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
 _FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
-_SHARED_KEYS = ("seed_everything", "trainer", "model", "data")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -213,7 +212,7 @@ def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     header = read_header(Path(path))
     if not isinstance(header, dict) or CONFIG_KEY not in header:
         raise ValueError(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
-    config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in _SHARED_KEYS}
+    config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in SHARED_KEYS}
     file = folder / "checkpoint.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     return [args[0], "--config", str(file), *args[1:]]

@@ -23,14 +23,12 @@ import yaml
 from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import LightningModule
 
-from lit_mm.exported import CONFIG_KEY, TOKENIZER, read_config, read_weights, write
+from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, TOKENIZER, read_config, read_weights, write
 from lit_mm.generation.decoding import Decoder
 from lit_mm.module import LitMultimodal
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, shapes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.tokenizer import Tokenizer
-
-_SHARED_KEYS = ("seed_everything", "trainer", "model", "data")  # of fit, validate and predict
 
 
 def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
@@ -59,7 +57,7 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     weights = saved["state_dict"]
     prefix = "averaged." if any(name.startswith("averaged.") for name in weights) else "model."
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-    config = {key: config[key] for key in _SHARED_KEYS}
+    config = {key: config[key] for key in SHARED_KEYS}
     config["model"]["init_args"].pop("parallelize", None)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Tokenizer(config["data"]["init_args"]["tokenizer"]).file, folder / TOKENIZER)

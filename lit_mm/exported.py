@@ -16,6 +16,7 @@ from lit_mm.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
+SHARED_KEYS = ("seed_everything", "trainer", "model", "data")  # of the configurations of fit, validate and predict
 _FINGERPRINTS = ("vision", "text_tokenizer")  # as checkpoints call them
 
 
