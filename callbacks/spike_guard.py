@@ -62,9 +62,10 @@ class SpikeGuard(Callback):
         self._steps = [step._replace(verdict=step.verdict.to(pl_module.device)) for step in self._steps]
         optimizer = trainer.optimizers[0]
         if not getattr(optimizer, "_step_supports_amp_scaling", False):
+            remedy = "give model.optimizer.fused: true" if "fused" in optimizer.defaults else "use AdamW, fused"
             raise ValueError(
-                f"SpikeGuard cannot skip steps of {type(optimizer).__name__} without waiting for the device; give "
-                "model.optimizer.fused: true, or leave SpikeGuard out"
+                f"SpikeGuard cannot skip steps of {type(optimizer).__name__} without waiting for the device; {remedy}, "
+                "or leave SpikeGuard out"
             )
 
     def on_train_batch_end(

@@ -29,6 +29,7 @@ from lit_mm.run_folder import claim
 from lit_mm.sequence import show_row
 
 _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
+_FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
 _FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
 
@@ -203,8 +204,14 @@ def print_rows(data: DocumentDataModule, count: int, first: int | None = None, c
 
 def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     path = _option(args, "--ckpt_path")
-    if path is None or not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
+    if path is None or path in _FOUND_BY_LIGHTNING or "://" in path or path.startswith("registry"):
         return args
+    if not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
+        found = "is no checkpoint" if Path(path).exists() else "does not exist"
+        raise FileNotFoundError(
+            f"--ckpt_path: '{path}' {found}; give a .ckpt file or folder that fit has written, or a folder of "
+            "lit_mm.export"
+        )
     if args[0] == "fit" and is_exported(Path(path)):
         raise ValueError(
             f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written"

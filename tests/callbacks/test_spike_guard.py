@@ -59,3 +59,9 @@ def test_an_optimizer_that_cannot_skip_is_refused(tmp_path: Path) -> None:
     output = run(*arguments(tmp_path, 9, 9, "--model.optimizer.fused=false"), expect=1)
     assert "SpikeGuard cannot skip steps of AdamW" in output
     assert "model.optimizer.fused: true" in output
+
+
+@pytest.mark.slow
+def test_an_optimizer_without_the_option_is_not_told_to_use_it(tmp_path: Path) -> None:
+    output = run(*arguments(tmp_path, 9, 9, "--model.optimizer=lit_mm.muon.Muon"), expect=1)
+    assert "SpikeGuard cannot skip steps of Muon without waiting for the device; use AdamW, fused, or" in output
