@@ -11,8 +11,7 @@ import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.transformer import Transformer
@@ -22,6 +21,7 @@ from lit_mm.generation.answers import Answered, answer_all
 from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
+from lit_mm.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
 from lit_mm.prompt import FailedPrompt, Prompt
@@ -186,22 +186,10 @@ class LitMultimodal(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with warm-up and cosine by optimizer step."""
-        optimizer = self.make_optimizer(self.parameter_groups())
+        optimizer = self.make_optimizer(parameter_groups(self.model))
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """Matrices within blocks, other matrices, and all else, which has no weight decay."""
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        hidden = [p for name, p in named if p.ndim >= 2 and ".layers." in name]
-        outer = [p for name, p in named if p.ndim >= 2 and ".layers." not in name]
-        vectors = [p for _, p in named if p.ndim < 2]
-        return [
-            {"params": hidden, "hidden": True},  # optimizers may treat them apart, as `lit_mm.muon` does
-            {"params": outer},
-            {"params": vectors, "weight_decay": 0.0},
-        ]
 
     def on_train_start(self) -> None:
         """A checkpoint has been restored by now; configured optimizer settings win over its own."""
@@ -214,12 +202,8 @@ class LitMultimodal(LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
-        most = gradient_clip_val or math.inf
-        if isinstance(self.trainer.model, FullyShardedDataParallel):
-            norm = self.trainer.model.clip_grad_norm_(most)
-        else:
-            norm = nn.utils.clip_grad_norm_([p for p in self.parameters() if p.requires_grad], most)
-        self.gradient_norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        trained = self.trainer.model if isinstance(self.trainer.model, nn.Module) else self
+        self.gradient_norm = clip_gradients(trained, gradient_clip_val or math.inf)
         if self.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
             if self.trainer.world_size > 1:
@@ -270,7 +254,7 @@ class LitMultimodal(LightningModule):
         timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
-        text, flow = self._global_means(losses.text, losses.flow)
+        text, flow = global_means([losses.text, losses.flow], self.trainer.world_size)
         loss = self.text_weight * text + self.flow_weight * flow + losses.expert
         self._step_loss = self._step_loss + loss.detach()
         return loss
@@ -311,17 +295,6 @@ class LitMultimodal(LightningModule):
         text_sources = batch.source_ids.flatten()[batch.predicted_positions]
         means.add("text_loss", losses.text, text_sources, batch.sources)
         means.add("flow_loss", losses.flow, batch.frame_source_ids[batch.drawn_frames], batch.sources)
-
-    def _global_means(self, *losses: Tensor) -> list[Tensor]:
-        """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs."""
-        if self.trainer.world_size == 1:
-            return [loss.sum() / max(1, len(loss)) for loss in losses]
-        counts = torch.tensor([float(len(loss)) for loss in losses], device=self.device)
-        dist.all_reduce(counts)
-        return [
-            loss.sum() * self.trainer.world_size / count.clamp(min=1)
-            for loss, count in zip(losses, counts, strict=True)
-        ]
 
     # ---- prediction
 

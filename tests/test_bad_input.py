@@ -169,7 +169,12 @@ def test_ids_of_another_text_tokenizer_are_refused(
 @pytest.mark.parametrize("first", ["fit", "validate", "predict"])
 @pytest.mark.parametrize(("path", "what"), [("nowhere.ckpt", "does not exist"), ("tests", "is no checkpoint")])
 def test_a_checkpoint_that_is_none_is_named(
-    first: str, path: str, what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    first: str,
+    path: str,
+    what: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     said = complaint(capsys, monkeypatch, tmp_path, f"--ckpt_path={path}", first=first)
     assert said.startswith(f"error: --ckpt_path: '{path}' {what}; give a ")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mm.muon import Muon, orthogonalize
+from lit_mm.optimization import parameter_groups
 from tests.helpers.small_model import small_model
 
 SHAPES = ((24, 16), (16, 24), (2, 16, 40), (5, 40, 16))
@@ -99,7 +100,7 @@ def test_it_goes_on_from_its_state() -> None:
 def test_the_model_s_hidden_matrices_are_those_of_its_blocks() -> None:
     module = small_model()
     module.configure_model()
-    groups = module.parameter_groups()
+    groups = parameter_groups(module.model)
     hidden = {id(p) for group in groups if group.get("hidden") for p in group["params"]}
     everything = [id(p) for group in groups for p in group["params"]]
     assert sorted(everything) == sorted(id(p) for p in module.model.parameters())

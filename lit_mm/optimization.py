@@ -1,0 +1,57 @@
+"""What an optimizer step needs to know: which parameters are treated alike, means of all ranks, the gradient's norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Matrices within blocks, other matrices, and all else, which has no weight decay."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in named if p.ndim >= 2 and ".layers." in name]
+    outer = [p for name, p in named if p.ndim >= 2 and ".layers." not in name]
+    vectors = [p for _, p in named if p.ndim < 2]
+    return [
+        {"params": hidden, "hidden": True},  # optimizers may treat them apart, as `lit_mm.muon` does
+        {"params": outer},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
+def global_means(losses: list[Tensor], world_size: int) -> list[Tensor]:
+    """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs.
+
+    Args:
+        losses: (n,) each; ranks may hold different numbers of them.
+        world_size: number of ranks.
+
+    Returns:
+        () each.
+    """
+    if world_size == 1:
+        return [loss.sum() / max(1, len(loss)) for loss in losses]
+    counts = torch.tensor([float(len(loss)) for loss in losses], device=losses[0].device)
+    dist.all_reduce(counts)
+    return [loss.sum() * world_size / count.clamp(min=1) for loss, count in zip(losses, counts, strict=True)]
+
+
+def clip_gradients(trained: nn.Module, most: float) -> Tensor:
+    """Scale gradients so that their global norm, over all ranks, is at most `most`.
+
+    Args:
+        trained: the module as the strategy has wrapped it.
+        most: infinity clips nothing.
+
+    Returns:
+        () the norm before.
+    """
+    if isinstance(trained, FullyShardedDataParallel):
+        return trained.clip_grad_norm_(most)
+    norm = nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.requires_grad], most)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
