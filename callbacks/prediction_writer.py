@@ -98,7 +98,6 @@ class PredictionWriter(BasePredictionWriter):
     def _asked(self, path: Path, pl_module: LightningModule, asked: Prompt | FailedPrompt) -> Record:
         record: Record = {"name": asked.name, "group": asked.group}
         if isinstance(asked, Prompt):
-            sampler = pl_module.sampler
             record |= {
                 "wanted": asked.wanted,
                 "shown": self._parts(path, f"{asked.name}.shown", asked.parts),
@@ -108,7 +107,7 @@ class PredictionWriter(BasePredictionWriter):
                 "max_frames": asked.max_frames,
                 "sampling": asdict(TextSampling()) | asked.sampling,
                 "stop": list(asked.stop),
-                **{name: getattr(sampler, name) for name in ("method", "steps", "guidance_scale")},
+                **pl_module.sampler.settings,
                 **asked.sampler,
             }
             if asked.truth is not None:

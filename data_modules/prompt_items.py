@@ -23,7 +23,7 @@ KINDS = {
 }
 OPTIONS = {
     "name", "seed", "repeat", "max_tokens", "max_frames", "temperature", "top_k", "top_p", "min_p", "stop",
-    "guidance_scale", "steps", "method",
+    "guidance_scale", "noise_scale", "steps", "method",
 }  # fmt: skip
 OWN_OPTIONS = {
     "describe": {"question"},

@@ -41,7 +41,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
     - `seed` (0), `repeat` (1): how many answers, with seeds counted up from `seed`,
     - `max_tokens` (64), `temperature` (0), `top_k`, `top_p`, `min_p`, `stop` (texts): of text,
     - `max_frames` (4): most pictures where they come as the model likes,
-    - `steps`, `method`, `guidance_scale`: of drawing, those of the model's sampler by default.
+    - `steps`, `method`, `guidance_scale`, `noise_scale`: of drawing, those of the model's sampler by default.
 
     Paths are relative to the file, or to the working folder. A prompt that cannot be asked becomes a `FailedPrompt`.
 
@@ -234,8 +234,11 @@ def _sampling(asked: dict[str, Any]) -> dict[str, float]:
 
 def _sampler(asked: dict[str, Any]) -> dict[str, Any]:
     given: dict[str, Any] = {}
-    if "guidance_scale" in asked:
-        given["guidance_scale"] = _number(asked, "guidance_scale")
+    for name in ("guidance_scale", "noise_scale"):
+        if name in asked:
+            given[name] = _number(asked, name)
+    if given.get("noise_scale", 0) < 0:
+        raise ValueError(f"'noise_scale' is {asked['noise_scale']}; give a number of 0 or more")
     if "steps" in asked:
         given["steps"] = _count(asked, "steps", 1)
     if "method" in asked:

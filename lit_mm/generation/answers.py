@@ -127,8 +127,7 @@ def _sampler(decoder: Decoder, prompt: Prompt) -> FlowSampler | None:
     """Equal settings give the same object: their frames are drawn together."""
     if not prompt.sampler:
         return None
-    own = {name: getattr(decoder.sampler, name) for name in ("method", "steps", "guidance_scale")}
-    return FlowSampler.shared(**(own | prompt.sampler))
+    return FlowSampler.shared(**(decoder.sampler.settings | prompt.sampler))
 
 
 def _check_length(decoder: Decoder, prefix: Sequence[Segment], answer: int, context: int | None) -> None:

@@ -19,10 +19,11 @@ from PIL import Image, ImageSequence
 
 from callbacks.prediction_writer import PredictionWriter, read_records
 from lit_mm.cli import main
+from lit_mm.flow.sampler import FlowSampler
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
 from tests.helpers.program import ROOT, run
 
-FLOW = SimpleNamespace(sampler=SimpleNamespace(method="euler", steps=25, guidance_scale=3.0))
+FLOW = SimpleNamespace(sampler=FlowSampler())
 
 
 def plain(level: int) -> torch.Tensor:
@@ -75,7 +76,7 @@ def test_settings_are_those_that_were_used(tmp_path: Path) -> None:
     assert record == {
         "name": "story", "group": "story", "wanted": "text", "shown": [{"text": "Once"}], "actions": [], "seed": 7,
         "max_tokens": 9, "max_frames": 4, "sampling": {"temperature": 0.0, "top_k": 3, "top_p": 1.0, "min_p": 0.0},
-        "stop": ["end"], "method": "heun", "steps": 4, "guidance_scale": 3.0,
+        "stop": ["end"], "method": "heun", "steps": 4, "guidance_scale": 3.0, "noise_scale": 1.0,
         "settings": {"continue": "Once", "top_k": 3}, "stopped": "stop", "answer": " upon a\u2028time",
     }  # fmt: skip
 

@@ -149,12 +149,13 @@ def test_interleaved_parts_keep_their_order(folder: Path) -> None:
 def test_every_option_arrives(folder: Path) -> None:
     options = {
         "name": "all", "seed": 3, "max_tokens": 5, "max_frames": 2, "temperature": 0.7, "top_k": 9, "top_p": 0.8,
-        "min_p": 0.1, "stop": ["\n", "end"], "guidance_scale": 2, "steps": 7, "method": "heun",
+        "min_p": 0.1, "stop": ["\n", "end"], "guidance_scale": 2, "noise_scale": 0.5, "steps": 7,
+        "method": "heun",
     }  # fmt: skip
     (prompt,) = good(folder, {"continue": "x", **options})
     assert (prompt.seed, prompt.max_tokens, prompt.max_frames, prompt.stop) == (3, 5, 2, ("\n", "end"))
     assert prompt.sampling == {"temperature": 0.7, "top_k": 9, "top_p": 0.8, "min_p": 0.1}
-    assert prompt.sampler == {"guidance_scale": 2.0, "steps": 7, "method": "heun"}
+    assert prompt.sampler == {"guidance_scale": 2.0, "noise_scale": 0.5, "steps": 7, "method": "heun"}
     assert prompt.settings == {"continue": "x", **options}
     draws = good(folder, {"draw": "x", "name": "d", "seed": 3, "repeat": 3})
     assert [(d.name, d.seed, d.group) for d in draws] == [("d-0", 3, "d"), ("d-1", 4, "d"), ("d-2", 5, "d")]
@@ -195,6 +196,7 @@ FRAMES = {"imagine": "grey.mp4", "frames": [0]}
         ({"draw": "x", "method": "rk4"}, ["'method' is 'rk4'; give one of euler, heun"]),
         ({"draw": "x", "steps": 0}, ["'steps' is 0; give a whole number of 1 or more"]),
         ({"draw": "x", "guidance_scale": float("inf")}, ["'guidance_scale' is inf; give a number"]),
+        ({"draw": "x", "noise_scale": -0.5}, ["'noise_scale' is -0.5; give a number of 0 or more"]),
         ({"draw": "x", "stop": 3}, ["'stop' is 3; give a text, or a list of texts"]),
     ],
     ids=str,

@@ -102,6 +102,26 @@ def test_x_prediction_lands_on_x():
         torch.testing.assert_close(samples, x, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
+def test_scaled_noise_scales_the_deviation_of_a_gaussian_and_leaves_its_mean(scale):
+    """Its field is linear in z, so each draw keeps its place between mean and noise."""
+    mean, deviation = 3.0, 0.7
+
+    def field(z: Tensor, t: Tensor) -> Tensor:
+        t = t[:, None]
+        variance = (t * deviation) ** 2 + (1 - t) ** 2
+        return mean + (t * deviation**2 - (1 - t)) / variance * (z - t * mean)
+
+    noise = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    samples = FlowSampler("heun", 200, noise_scale=scale).sample(field, noise)
+    torch.testing.assert_close(samples, mean + scale * deviation * noise, rtol=0, atol=1e-3)
+
+
+def test_negative_noise_is_refused():
+    with pytest.raises(ValueError, match=r"sampler.noise_scale is -0.1; it has to be 0 or more"):
+        FlowSampler(noise_scale=-0.1)
+
+
 def test_fewer_than_one_step_is_refused():
     with pytest.raises(ValueError, match=r"sampler.steps is 0; at least 1"):
         FlowSampler(steps=0)
