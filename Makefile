@@ -1,4 +1,5 @@
 # make demo   fresh machine → environment, real data, a trained tiny model, pictures and a table
+# make play   what the shipped model draws, writes and imagines; PROMPTS=my.yaml asks something else
 # make test   lint, types and tests
 # make test-long   the tests that take longest: kills, lost hosts, the paper's sizes
 # make data   the tiny real data alone
@@ -9,7 +10,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxpro
 # Threads that sleep while they wait leave the cores to the processes that read data.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-long data lint
+PROMPTS ?= configs/prompts/play.yaml
+
+.PHONY: demo play test test-long data lint
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +32,10 @@ demo: data
 	@echo "validation before and after:  $(DEMO)/validation.jsonl"
 	@echo "pictures and texts:           $(DEMO)/samples/   $(DEMO)/predictions/"
 	@echo "curves:                       $(BIN)/tensorboard --logdir runs"
+
+play: .venv/ready
+	$(BIN)/lit-mm predict --ckpt_path lit_mm/weights/play --data.prompts $(PROMPTS) --trainer.logger.name played \
+	    --trainer.logger.version null
 
 lint: .venv/ready
 	$(BIN)/ruff check .

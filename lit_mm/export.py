@@ -23,6 +23,7 @@ import yaml
 from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import LightningModule
 
+from callbacks.latent_cache import LatentCache
 from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, TOKENIZER, read_config, read_weights, write
 from lit_mm.generation.decoding import Decoder
 from lit_mm.module import LitMultimodal
@@ -35,7 +36,8 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     """Write `model.safetensors`, `config.yaml` and `tokenizer.json`.
 
     The visual tokenizer is named in the configuration, not copied; its fingerprint is checked when the folder is
-    loaded. The configuration is that of the run but for `model.parallelize`, which belongs to the machine.
+    loaded. The configuration is that of the run but for `model.parallelize` and a cache of latents, which belong to the
+    machine.
 
     Args:
         checkpoint: a file, or a folder of shards; its averaged weights are taken if it has any.
@@ -59,6 +61,7 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     config = {key: config[key] for key in SHARED_KEYS}
     config["model"]["init_args"].pop("parallelize", None)
+    config["trainer"]["callbacks"] = [c for c in config["trainer"].get("callbacks") or () if not _is_cache(c)]
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Tokenizer(config["data"]["init_args"]["tokenizer"]).file, folder / TOKENIZER)
     write(folder, {name: _stored(value, getattr(torch, dtype)) for name, value in own.items()}, saved, config)
@@ -90,6 +93,11 @@ def _module(config: dict[str, Any]) -> LitMultimodal:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     return parser.instantiate_classes(parser.parse_object({"model": config})).model
+
+
+def _is_cache(callback: Any) -> bool:
+    path = callback["class_path"] if isinstance(callback, dict) else callback
+    return path == f"{LatentCache.__module__}.{LatentCache.__name__}"
 
 
 def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

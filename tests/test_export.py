@@ -62,6 +62,23 @@ def test_it_answers_as_predict_does(trained: Path, exported: Path, tmp_path: Pat
     assert ours["frame"] == decode_image(str(tmp_path / "answers/fox.png")).tolist()
 
 
+def test_what_belongs_to_the_machine_stays_there(trained: Path, tmp_path: Path) -> None:
+    saved = torch.load(trained, weights_only=False)
+    config = yaml.safe_load(saved[CONFIG_KEY])
+    samples, cache = "callbacks.samples.Samples", "callbacks.latent_cache.LatentCache"
+    config["trainer"]["callbacks"] = [
+        {"class_path": samples},
+        {"class_path": cache, "init_args": {"folder": "somewhere"}},
+    ]
+    config["model"]["init_args"]["parallelize"] = {"compile": True}
+    saved[CONFIG_KEY] = yaml.safe_dump(config)
+    torch.save(saved, tmp_path / "cached.ckpt")
+    export(tmp_path / "cached.ckpt", tmp_path / "exported")
+    stored = yaml.safe_load((tmp_path / "exported" / CONFIG).read_text())
+    assert stored["trainer"]["callbacks"] == [{"class_path": samples}]
+    assert "parallelize" not in stored["model"]["init_args"]
+
+
 def test_it_stores_the_checkpoint_s_weights(trained: Path, exported: Path, tmp_path: Path) -> None:
     saved = torch.load(trained, weights_only=False)["state_dict"]
     stored = load_file(exported / WEIGHTS)
