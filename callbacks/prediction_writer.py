@@ -98,6 +98,7 @@ class PredictionWriter(BasePredictionWriter):
     def _asked(self, path: Path, pl_module: LightningModule, asked: Prompt | FailedPrompt) -> Record:
         record: Record = {"name": asked.name, "group": asked.group}
         if isinstance(asked, Prompt):
+            sampler: Any = pl_module.sampler
             record |= {
                 "wanted": asked.wanted,
                 "shown": self._parts(path, f"{asked.name}.shown", asked.parts),
@@ -107,7 +108,7 @@ class PredictionWriter(BasePredictionWriter):
                 "max_frames": asked.max_frames,
                 "sampling": asdict(TextSampling()) | asked.sampling,
                 "stop": list(asked.stop),
-                **pl_module.sampler.settings,
+                **sampler.settings,
                 **asked.sampler,
             }
             if asked.truth is not None:
