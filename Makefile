@@ -34,8 +34,7 @@ demo: data
 	@echo "curves:                       $(BIN)/tensorboard --logdir runs"
 
 play: .venv/ready
-	$(BIN)/lit-mm predict --ckpt_path lit_mm/weights/play --data.prompts $(PROMPTS) --trainer.logger.name played \
-	    --trainer.logger.version null
+	$(BIN)/lit-mm predict --ckpt_path lit_mm/weights/play --data.prompts $(PROMPTS) --trainer.logger.name played
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 from torchvision.io import write_png
@@ -94,6 +95,7 @@ class PredictionWriter(BasePredictionWriter):
             records = read_records(path)
             sheets = write_sheets(path, records)
             (path / "index.html").write_text(page(records, sheets), encoding="utf-8")
+            rank_zero_info("answers: %s", path / "index.html")
 
     def _asked(self, path: Path, pl_module: LightningModule, asked: Prompt | FailedPrompt) -> Record:
         record: Record = {"name": asked.name, "group": asked.group}

@@ -37,7 +37,7 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
 
     The visual tokenizer is named in the configuration, not copied; its fingerprint is checked when the folder is
     loaded. The configuration is that of the run but for `model.parallelize` and a cache of latents, which belong to the
-    machine.
+    machine, and the number of its run folder: every `predict` with the export gets a folder of its own.
 
     Args:
         checkpoint: a file, or a folder of shards; its averaged weights are taken if it has any.
@@ -61,6 +61,10 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     config = {key: config[key] for key in SHARED_KEYS}
     config["model"]["init_args"].pop("parallelize", None)
+    loggers = config["trainer"].get("logger")
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, dict):
+            logger.get("init_args", {}).pop("version", None)
     config["trainer"]["callbacks"] = [c for c in config["trainer"].get("callbacks") or () if not _is_cache(c)]
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(Tokenizer(config["data"]["init_args"]["tokenizer"]).file, folder / TOKENIZER)

@@ -70,12 +70,15 @@ def test_what_belongs_to_the_machine_stays_there(trained: Path, tmp_path: Path) 
         {"class_path": samples},
         {"class_path": cache, "init_args": {"folder": "somewhere"}},
     ]
+    logger = "lightning.pytorch.loggers.TensorBoardLogger"
+    config["trainer"]["logger"] = {"class_path": logger, "init_args": {"save_dir": "runs", "name": "a", "version": 3}}
     config["model"]["init_args"]["parallelize"] = {"compile": True}
     saved[CONFIG_KEY] = yaml.safe_dump(config)
     torch.save(saved, tmp_path / "cached.ckpt")
     export(tmp_path / "cached.ckpt", tmp_path / "exported")
     stored = yaml.safe_load((tmp_path / "exported" / CONFIG).read_text())
     assert stored["trainer"]["callbacks"] == [{"class_path": samples}]
+    assert stored["trainer"]["logger"]["init_args"] == {"save_dir": "runs", "name": "a"}
     assert "parallelize" not in stored["model"]["init_args"]
 
 
