@@ -207,7 +207,7 @@ def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     if path is None or path in _FOUND_BY_LIGHTNING or "://" in path or path.startswith("registry"):
         return args
     if not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
-        found = "is no checkpoint" if Path(path).exists() else "does not exist"
+        found = "is no complete checkpoint" if Path(path).exists() else "does not exist"
         raise FileNotFoundError(
             f"--ckpt_path: '{path}' {found}; give a .ckpt file or folder that fit has written, or a folder of "
             "lit_mm.export"

@@ -167,7 +167,7 @@ def test_ids_of_another_text_tokenizer_are_refused(
 
 
 @pytest.mark.parametrize("first", ["fit", "validate", "predict"])
-@pytest.mark.parametrize(("path", "what"), [("nowhere.ckpt", "does not exist"), ("tests", "is no checkpoint")])
+@pytest.mark.parametrize(("path", "what"), [("nowhere.ckpt", "does not exist"), ("tests", "is no complete checkpoint")])
 def test_a_checkpoint_that_is_none_is_named(
     first: str,
     path: str,
