@@ -214,7 +214,8 @@ def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
         )
     if args[0] == "fit" and is_exported(Path(path)):
         raise ValueError(
-            f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written"
+            f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written, or "
+            f"starts a new run from weights with --model.start_from {path}"
         )
     header = read_header(Path(path))
     if not isinstance(header, dict) or CONFIG_KEY not in header:

@@ -36,8 +36,9 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     """Write `model.safetensors`, `config.yaml` and `tokenizer.json`.
 
     The visual tokenizer is named in the configuration, not copied; its fingerprint is checked when the folder is
-    loaded. The configuration is that of the run but for `model.parallelize` and a cache of latents, which belong to the
-    machine, and the number of its run folder: every `predict` with the export gets a folder of its own.
+    loaded. The configuration is that of the run but for `model.parallelize`, `model.start_from` and a cache of latents,
+    which belong to the machine, and the number of its run folder: every `predict` with the export gets a folder of its
+    own.
 
     Args:
         checkpoint: a file, or a folder of shards; its averaged weights are taken if it has any.
@@ -60,7 +61,8 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     prefix = "averaged." if any(name.startswith("averaged.") for name in weights) else "model."
     own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
     config = {key: config[key] for key in SHARED_KEYS}
-    config["model"]["init_args"].pop("parallelize", None)
+    for key in ("parallelize", "start_from"):
+        config["model"]["init_args"].pop(key, None)
     loggers = config["trainer"].get("logger")
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(logger, dict):

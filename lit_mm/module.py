@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.answers import Answered, answer_all
 from lit_mm.generation.decoding import Decoder
 from lit_mm.metrics import SourceMeans
 from lit_mm.model import MultimodalTransformer
 from lit_mm.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
-from lit_mm.prompt import FailedPrompt, Prompt
+from lit_mm.parallel.starting_weights import load_starting_weights
+from lit_mm.prediction import AnswersPrompts
 from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
 from lit_mm.spikes import SpikeDetector
@@ -50,7 +50,7 @@ class Losses(NamedTuple):
     expert: Tensor
 
 
-class LitMultimodal(LightningModule):
+class LitMultimodal(AnswersPrompts):
     """Next-token prediction on text and flow matching on visual tokens, in one transformer (paper §1.6).
 
     `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks; experts
@@ -69,6 +69,8 @@ class LitMultimodal(LightningModule):
         optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
         schedule: of the learning rate.
         parallelize: activation checkpointing and compilation.
+        start_from: folder of `lit_mm.export` whose weights a fit starts from, with a fresh optimizer and all rows still
+            to come. What `--ckpt_path` holds is loaded after it, and wins.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class LitMultimodal(LightningModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
         schedule: WarmupCosine | None = None,
         parallelize: Parallelize | None = None,
+        start_from: str | None = None,
     ) -> None:
         super().__init__()
         self.make_backbone, self.vocab_size = backbone, vocab_size
@@ -102,6 +105,7 @@ class LitMultimodal(LightningModule):
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
         self.parallelize = parallelize or Parallelize()
+        self.start_from = start_from
         self.model: MultimodalTransformer
         self.averages_weights = False  # set by callbacks.weight_averaging before the model is built
         self.averaged: MultimodalTransformer | None = None
@@ -112,8 +116,6 @@ class LitMultimodal(LightningModule):
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
         self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
         self.validation_results: dict[str, float] = {}
-        self.failed_prompts: list[FailedPrompt] = []  # of all processes, after predict
-        self.prompts_seen = 0
         self.register_state_dict_post_hook(_leave_vision_out)
         self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
 
@@ -135,6 +137,9 @@ class LitMultimodal(LightningModule):
         if hasattr(self, "model"):
             return
         self.model = self._build()
+        if self.start_from is not None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
+            load_starting_weights(self.model, Path(self.start_from), *tokenizers)
         self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
         if self.averages_weights:
             self.averaged = self._build().requires_grad_(False)
@@ -296,35 +301,9 @@ class LitMultimodal(LightningModule):
         means.add("text_loss", losses.text, text_sources, batch.sources)
         means.add("flow_loss", losses.flow, batch.frame_source_ids[batch.drawn_frames], batch.sources)
 
-    # ---- prediction
-
     def decoder(self) -> Decoder:
-        """Writes text and draws frames with the present weights."""
+        """Writes text and draws frames with the present weights, for `predict` and callbacks."""
         return Decoder(self.used_model, self.vision, self.flow, self.sampler, self.tokenizer)
-
-    def on_predict_start(self) -> None:
-        """Where the model is sharded, gather it whole: prompts take different numbers of passes on each process."""
-        self.failed_prompts, self.prompts_seen = [], 0
-        for module in self.used_model.modules():
-            if isinstance(module, FSDPModule):
-                module.set_reshard_after_forward(False, recurse=False)
-                module.unshard()
-
-    def predict_step(self, prompts: Sequence[Prompt | FailedPrompt], batch_idx: int) -> list[Answered]:
-        """Answer some prompts, decoded together; those that cannot be answered say why."""
-        context = self.trainer.datamodule.loader.row_length  # type: ignore[attr-defined]
-        answered = answer_all(self.decoder(), prompts, context)
-        self.prompts_seen += len(answered)
-        self.failed_prompts += [answer for answer in answered if isinstance(answer, FailedPrompt)]
-        return answered
-
-    def on_predict_end(self) -> None:
-        """Let every process know of every failure: all of them have to end as failed."""
-        if self.trainer.world_size > 1:
-            seen: list[Any] = [None] * self.trainer.world_size
-            dist.all_gather_object(seen, (self.prompts_seen, self.failed_prompts))
-            self.prompts_seen = sum(count for count, _ in seen)
-            self.failed_prompts = [failed for _, several in seen for failed in several]
 
     # ---- checkpoints: the frozen tokenizer is named in them, not stored
 

@@ -18,7 +18,7 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: value.shape for name, value in weights.items()}
 
 
-def check_vision(saved: str, own: str) -> None:
+def check_vision(saved: str, own: str, advice: str = _ADVICE) -> None:
     """Refuse a checkpoint that was trained on the visual tokens of another tokenizer, both given by fingerprint.
 
     Raises:
@@ -26,32 +26,33 @@ def check_vision(saved: str, own: str) -> None:
     """
     if saved != own:
         raise ValueError(
-            f"the checkpoint was trained on the visual tokens of '{saved}', but model.vision is '{own}': {_ADVICE}"
+            f"the checkpoint was trained on the visual tokens of '{saved}', but model.vision is '{own}': {advice}"
         )
 
 
-def check_tokenizers(header: Mapping[str, Any], vision: str, text: str) -> None:
+def check_tokenizers(header: Mapping[str, Any], vision: str, text: str, advice: str = _ADVICE) -> None:
     """Refuse a checkpoint of another kind of model, or of other visual tokens or text ids.
 
     Args:
         header: what the checkpoint holds beside weights.
         vision: fingerprint of the visual tokenizer.
         text: of the text tokenizer.
+        advice: what to do, for the end of the sentence.
 
     Raises:
         ValueError: naming which.
     """
     if "vision" not in header or "text_tokenizer" not in header:
-        raise ValueError(f"the checkpoint is of another kind of model (it names no tokenizers): {_ADVICE}")
-    check_vision(header["vision"], vision)
+        raise ValueError(f"the checkpoint is of another kind of model (it names no tokenizers): {advice}")
+    check_vision(header["vision"], vision, advice)
     if header["text_tokenizer"] != text:
         raise ValueError(
             f"the checkpoint was trained on the ids of another text tokenizer ('{header['text_tokenizer']}') than "
-            f"data.tokenizer ('{text}'): {_ADVICE}"
+            f"data.tokenizer ('{text}'): {advice}"
         )
 
 
-def check_shapes(saved: Shapes, own: Shapes) -> None:
+def check_shapes(saved: Shapes, own: Shapes, advice: str = _ADVICE) -> None:
     """Refuse a checkpoint whose weights are others, or of other shapes, than the model's. Averages may be missing.
 
     Raises:
@@ -60,14 +61,14 @@ def check_shapes(saved: Shapes, own: Shapes) -> None:
     saved, own = _without_average(saved), _without_average(own)
     for name, shape in saved.items():
         if name not in own:
-            raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {_ADVICE}")
+            raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {advice}")
         if own[name] != shape:
             raise ValueError(
-                f"the checkpoint's '{name}' is {tuple(shape)}, the configured model's is {tuple(own[name])}: {_ADVICE}"
+                f"the checkpoint's '{name}' is {tuple(shape)}, the configured model's is {tuple(own[name])}: {advice}"
             )
     missing = [name for name in own if name not in saved]
     if missing:
-        raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {_ADVICE}")
+        raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {advice}")
 
 
 def has_average(names: Iterable[str]) -> bool:
