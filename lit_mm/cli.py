@@ -25,6 +25,7 @@ from data_modules.dataset import BrokenFile
 from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, is_exported
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.dry_run import Run, report
+from lit_mm.parser import ConfigParser
 from lit_mm.run_folder import claim
 from lit_mm.sequence import show_row
 
@@ -77,6 +78,7 @@ class LitCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            parser_class=ConfigParser,
             parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
             args=args,
             run=run,

@@ -103,7 +103,7 @@ def test_a_folder_without_weights_is_named(tmp_path: Path, monkeypatch: pytest.M
         (["--model.backbone.feed_forward.hidden_dim=192"], r"'backbone\.layers.* is \(.*128.*the configured.*192"),
         (
             ["--model.vision=configs/vision/rae_tiny.yaml"],
-            "trained on the visual tokens of '.*' but model.vision is '",
+            "trained on the visual tokens of '.*', but model.vision is '",
         ),
     ],
 )

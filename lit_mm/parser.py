@@ -1,0 +1,85 @@
+"""Mistakes in the configuration, each in one sentence."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_CLASS = re.compile(r"Problem with given class_path '([^']+)'")
+_MADE = re.compile(r"Got value: Namespace\(class_path='([^']+)'")
+_OPTION = re.compile(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)")
+_MISSING = re.compile(r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+')")
+_FILE = re.compile(r"Expected a path but (\S+) either not accessible or invalid")
+_TYPE = re.compile(r"Expected a <class '([^']+)'>(?:\. Got value: (.+?)(?:\. Got value|$))?")
+_CHOICE = re.compile(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.+))?$")
+_VALUE = re.compile(r"Given value: (.+)")
+_ARGUMENT = re.compile(r"unrecognized arguments: (.+)")
+
+
+class ConfigParser(LightningArgumentParser):
+    """Lightning's parser, which says what is wrong in one sentence instead of a tree of attempts."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with exit code 2 and one sentence; where errors are raised, raise jsonargparse's own."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        sys.stderr.write(f"error: {one_sentence(message)}\n")
+        self.exit(2)
+
+
+def one_sentence(message: str) -> str:
+    """What jsonargparse's message comes down to: the key, what was found there, and what would be right.
+
+    A value is tried as each type that it may have, as a path and as a class, and the message is the tree of what went
+    wrong with each. The deepest line is of the attempt that came furthest. A message without a known line is returned
+    as it is.
+    """
+    if unknown := _ARGUMENT.search(message):
+        return f"there is no option {unknown[1]}; `--help` lists those there are"
+    lines = message.splitlines()
+    found: list[tuple[int, int, str]] = []
+    keys: list[tuple[int, str]] = []
+    path = ""
+    for number, line in enumerate(lines):
+        depth = len(line) - len(line.lstrip(" -"))
+        if key := _KEY.findall(line):
+            keys = [(d, k) for d, k in keys if d < depth] + [(depth, k) for k in key]
+            path = ".".join(k for _, k in keys)
+        if sentence := _sentence(path, lines, number):
+            found.append((depth, -number, sentence))
+    return max(found)[2] if found else message
+
+
+def _sentence(path: str, lines: list[str], number: int) -> str | None:
+    line = lines[number]
+    owner = _MADE.search(line) or (_CLASS.search(lines[number - 1]) if number else None)
+    if option := _OPTION.search(line):
+        return f"{path}.{option[1]} is unknown; {_options(owner[1], option[1])}" if owner else f"{path}: {option[0]}"
+    if missing := _MISSING.search(line):
+        return f"{path} names a class that is not there ({missing[1]}); give a path such as package.module.Class"
+    if file := _FILE.search(line):
+        return f"{path} is '{file[1]}', which is neither a file nor a class; give the path of one"
+    after = (_VALUE.search(later) for later in lines[number + 1 :])
+    if choice := _CHOICE.search(line):
+        value = choice[2] or next((m[1] for m in after if m), "")
+        choices = ", ".join(m[1] for other in lines[number:] if (m := _CHOICE.search(other)))
+        return f"{path} is {value}; it takes one of {choices}"
+    if (type_ := _TYPE.search(line)) and type_[1] != "NoneType":
+        value = type_[2] or next((m[1] for m in after if m), "")
+        return f"{path} is {value}; it takes a value of type {type_[1]}"
+    return None
+
+
+def _options(class_path: str, wrong: str) -> str:
+    module, _, name = class_path.rpartition(".")
+    names = [n for n in inspect.signature(getattr(import_module(module), name)).parameters if n != "kwargs"]
+    if near := difflib.get_close_matches(wrong, names, n=1):
+        return f"did you mean '{near[0]}'? {name} takes {', '.join(names)}"
+    return f"{name} takes {', '.join(names)}"
