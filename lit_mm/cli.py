@@ -33,6 +33,11 @@ _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anythi
 _FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
 _FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
+_COMMANDS = {
+    "fit": "Train a model: lit-mm fit --config configs/tiny.yaml",
+    "validate": "Measure one on the validation data: lit-mm validate --ckpt_path CHECKPOINT",
+    "predict": "Let one write, describe, draw and imagine: lit-mm predict --ckpt_path CHECKPOINT --data.prompts FILE",
+}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -103,6 +108,13 @@ class LitCLI(LightningCLI):
         parser.add_argument(
             "--dry_run", type=bool, default=False, help="say what the run would take on all its devices, then stop"
         )
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Lightning's commands, with the first line of their help in our words."""
+        super()._add_subcommands(parser, **{name: {"description": text} for name, text in _COMMANDS.items()} | kwargs)
+        (commands,) = (action for action in parser._actions if isinstance(action.choices, dict))
+        for command in commands._choices_actions:  # type: ignore[attr-defined]
+            command.help = _COMMANDS[command.dest]
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

@@ -82,5 +82,13 @@ def test_in_a_file(
     assert said_of(capsys, f"--config={file}").startswith(said)
 
 
+def test_the_first_help_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for command in ("lit-mm fit --config", "lit-mm validate --ckpt_path", "lit-mm predict --ckpt_path"):
+        assert command in said
+
+
 def test_what_is_not_understood_is_left_as_it_is() -> None:
     assert one_sentence("something else\n  went wrong") == "something else\n  went wrong"
