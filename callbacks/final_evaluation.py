@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from data_modules.dataset import DocumentDataset
+
+
+def unused(file: Path) -> Path:
+    """The file itself, or, where there is one already, with the first free number behind its name."""
+    numbered = (file.with_stem(f"{file.stem}-{number}") for number in count(1))
+    return next(one for one in chain([file], numbered) if not one.exists())
 
 
 class FinalEvaluation(Callback):

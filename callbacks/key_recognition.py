@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.final_evaluation import FinalEvaluation
+from callbacks.final_evaluation import FinalEvaluation, unused
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.actions import Pose, action_text, displacement
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
@@ -119,7 +119,7 @@ class KeyRecognition(FinalEvaluation):
         run = trainer.log_dir  # asked for on every rank: the first one tells the others
         if not run or not trainer.is_global_zero:
             return
-        file = Path(run) / "key_recognition" / source / f"step_{trainer.global_step:07d}.json"
+        file = unused(Path(run) / "key_recognition" / source / f"step_{trainer.global_step:07d}.json")
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {"keys": KEYS, "confusion": table.tolist(), "actions": texts}
         file.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.final_evaluation import FinalEvaluation
+from callbacks.final_evaluation import FinalEvaluation, unused
 from data_modules.action_video import ActionVideoDataset
 from data_modules.actions import Pose, format_action
 from data_modules.dataset import DocumentDataset
@@ -83,7 +83,7 @@ class PlanningEvaluation(FinalEvaluation):
             folder = Path(run) / "planning"
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"mean": values, "cases": records}, indent=1) + "\n"
-            (folder / f"step_{trainer.global_step:07d}.json").write_text(text, encoding="utf-8")
+            unused(folder / f"step_{trainer.global_step:07d}.json").write_text(text, encoding="utf-8")
         return {f"planning_{name}": value for name, value in values.items()}
 
     def _case(self, decoder: Decoder, simulator: Simulator, case: Case, number: int) -> dict[str, Any]:

@@ -78,7 +78,8 @@ class PredictionWriter(BasePredictionWriter):
         path = self._path(trainer)
         path.mkdir(parents=True, exist_ok=True)
         suffix = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        with (path / f"answers{suffix}.jsonl").open("a", encoding="utf-8") as file:
+        # Half a character, which a failed prompt may have been about, is written as JSON's escape of it.
+        with (path / f"answers{suffix}.jsonl").open("a", encoding="utf-8", errors="backslashreplace") as file:
             for asked, answer in zip(batch, prediction, strict=True):
                 record = self._asked(path, pl_module, asked)
                 if isinstance(answer, FailedPrompt):
@@ -94,7 +95,7 @@ class PredictionWriter(BasePredictionWriter):
         if trainer.is_global_zero and path.exists():
             records = read_records(path)
             sheets = write_sheets(path, records)
-            (path / "index.html").write_text(page(records, sheets), encoding="utf-8")
+            (path / "index.html").write_text(page(records, sheets), encoding="utf-8", errors="backslashreplace")
             rank_zero_info("answers: %s", path / "index.html")
 
     def _asked(self, path: Path, pl_module: LightningModule, asked: Prompt | FailedPrompt) -> Record:

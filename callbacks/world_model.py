@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.io import write_png
 
 from callbacks.contact_sheet import SheetRow, contact_sheet
-from callbacks.final_evaluation import FinalEvaluation
+from callbacks.final_evaluation import FinalEvaluation, unused
 from data_modules.action_video import ActionVideoDataset
 from data_modules.dataset import DocumentDataset
 from data_modules.simulator import MOVES, TURNS, Case, held_out
@@ -71,6 +71,11 @@ class WorldModelEvaluation(FinalEvaluation):
         gamma: float = 1.5,
         seed: int = 0,
     ) -> None:
+        if len(maps) * cases < 2:
+            raise ValueError(
+                f"WorldModelEvaluation has {len(maps)} maps and {cases} cases on each; it compares with the actions of "
+                "another case, so give two or more in all"
+            )
         self.maps, self.cases, self.horizons, self.key_steps = maps, cases, horizons, key_steps
         self.draws, self.sampler, self.network, self.gamma, self.seed = draws, sampler, network, gamma, seed
 
@@ -92,7 +97,8 @@ class WorldModelEvaluation(FinalEvaluation):
         held = self._hold(decoder, cases)
         for steps in sorted({h for h in self.horizons if h <= self.key_steps}):
             for name, (right, total) in zip(CLASSES, self._fidelity(judge, cases, held, steps), strict=True):
-                values[f"fidelity_{name}@{steps}"] = right / max(1, total)
+                if total:
+                    values[f"fidelity_{name}@{steps}"] = right / total
                 values[f"fidelity_{name}_pairs@{steps}"] = float(total)
         self._write(trainer, decoder, cases, imagined["draw"], values)
         return values
@@ -112,8 +118,9 @@ class WorldModelEvaluation(FinalEvaluation):
     def _wander(self, decoder: Decoder, cases: Sequence[Case]) -> dict[str, Tensor]:
         """What each way to imagine makes of the wandering, (cases, steps, N, C)."""
         own = [case.walks["wander"].actions for case in cases]
-        # Of a case on another map: within a map the player may well do the same twice.
-        other = [own[(i + self.cases) % len(cases)] for i in range(len(cases))]
+        # Of a case on another map, where there is one: within a map the player may well do the same twice.
+        away = self.cases if len(self.maps) > 1 else 1
+        other = [own[(i + away) % len(cases)] for i in range(len(cases))]
         seeds = [self.seed + 100_000 * draw for draw in range(self.draws)]
         true = torch.stack([self._imagine(decoder, cases, own.__getitem__, seed) for seed in seeds])
         shuffled = torch.stack([self._imagine(decoder, cases, other.__getitem__, seed) for seed in seeds])
@@ -169,7 +176,7 @@ class WorldModelEvaluation(FinalEvaluation):
             return
         folder = Path(run) / "world_model"
         folder.mkdir(parents=True, exist_ok=True)
-        stem = f"step_{trainer.global_step:07d}"
+        stem = unused(folder / f"step_{trainer.global_step:07d}.json").stem
         settings: dict[str, Any] = {"maps": self.maps, "cases": len(cases), "draws": self.draws, "seed": self.seed}
         (folder / f"{stem}.json").write_text(json.dumps(settings | values, indent=1) + "\n", encoding="utf-8")
         rows = []

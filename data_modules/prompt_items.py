@@ -7,6 +7,7 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ OWN_OPTIONS = {
     "imagine": {"frames", "actions", "counterfactuals"},
     "interleave": {"wanted"},
 }
+_LONGEST = 200  # bytes of a name; file systems take 255, and what files are of is added to it
 _NAME = re.compile(r"\w([\w \-+=]{0,98}[\w\-+=])?")  # no dot: what follows one tells an answer's files apart
 
 
@@ -100,8 +102,13 @@ def check_names(names: list[str], source: str) -> None:
     """Names become file names, on file systems that may not tell capitals from small letters.
 
     Raises:
-        ValueError: two are alike.
+        ValueError: two are alike, or one is too long with what is added to it.
     """
+    if long := [name for name in names if len(name.encode()) > _LONGEST]:
+        raise ValueError(
+            f"data.prompts: '{source}' has a prompt named '{long[0]}', which takes {len(long[0].encode())} bytes as a "
+            f"file name; make it at most {_LONGEST}"
+        )
     counts = Counter(name.casefold() for name in names)
     twice = [name for name in names if counts[name.casefold()] > 1]
     if twice:
@@ -112,17 +119,20 @@ def pictures_of(folder: Path) -> dict[str, Path]:
     """The pictures in a folder by a name for each."""
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
     stems = Counter(_file_name(file.stem).casefold() for file in files)
-    return {
-        _file_name(
-            file.stem if stems[_file_name(file.stem).casefold()] == 1 else f"{file.stem}-{file.suffix[1:]}"
-        ): file
-        for file in files
-    }
+    named: dict[str, Path] = {}
+    for file in files:
+        name = _file_name(file.stem)
+        if stems[name.casefold()] > 1:
+            name = _file_name(f"{file.stem}-{file.suffix[1:]}")
+        taken = {other.casefold() for other in named}
+        numbered = (name if n == 1 else f"{name}-{n}" for n in count(1))
+        named[next(one for one in numbered if one.casefold() not in taken)] = file
+    return named
 
 
 def _file_name(text: str) -> str:
-    name = re.sub(r"[^\w\-+=]", "_", text)[:100]
-    return name if _NAME.fullmatch(name) else f"_{name}"[:100]
+    name = re.sub(r"[^\w\-+=]", "_", text).encode()[:90].decode(errors="ignore")
+    return name if _NAME.fullmatch(name) else f"_{name}"
 
 
 def _text(path: Path) -> str:
@@ -185,7 +195,14 @@ def _checked(number: int, item: Any, source: str) -> dict[str, Any]:
         raise ValueError(f"{where}: 'imagine' needs either 'actions' or 'counterfactuals' (actions by name)")
     name = str(item.get("name", number))
     check_name(name, where)
-    return {**item, "name": name}
+    return {**_with_text_keys(item), "name": name}
+
+
+def _with_text_keys(value: Any) -> Any:
+    """YAML has dates and numbers as keys, the JSON that answers are written in has not."""
+    if isinstance(value, dict):
+        return {str(key): _with_text_keys(one) for key, one in value.items()}
+    return [_with_text_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def check_name(name: str, where: str) -> None:

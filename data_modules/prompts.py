@@ -19,6 +19,7 @@ from lit_mm.prompt import FailedPrompt, Prompt, Wanted
 
 _WANTED: tuple[Wanted, ...] = ("any", "text", "image")
 _METHODS = ("euler", "heun")
+_TOO_MANY = 2**62  # seeds are counted up from there
 _COUNTS = {"max_tokens": 1, "max_frames": 0, "repeat": 1, "seed": 0, "top_k": 0, "steps": 1}  # and their least values
 
 
@@ -140,7 +141,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             question = (_text(asked, "question"),) if "question" in asked else ()
             return "text", (picture, *question), ()
         if item.kind == "imagine":
-            actions = action_texts(asked["actions"] if item.shown is None else item.shown, self.steering)
+            actions = action_texts(asked.get("actions") if item.shown is None else item.shown, self.steering)
             return "frames", tuple(self._frames(asked)), actions
         wanted = asked.get("wanted", "any")
         if wanted not in _WANTED:
@@ -192,6 +193,8 @@ def _text(asked: dict[str, Any], key: str) -> str:
     value = asked[key]
     if isinstance(value, list | dict) or value is None or not str(value).strip():
         raise ValueError(f"'{key}' is {value!r}; give a text")
+    if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise ValueError(f"'{key}' is {value!r}, which holds half of a character (a lone surrogate); give a whole text")
     return str(value)
 
 
@@ -208,8 +211,8 @@ def _whole(value: Any) -> bool:
 
 def _count(asked: dict[str, Any], key: str, default: int) -> int:
     value = asked.get(key, default)
-    if not _whole(value) or value < _COUNTS[key]:
-        raise ValueError(f"'{key}' is {value!r}; give a whole number of {_COUNTS[key]} or more")
+    if not _whole(value) or not _COUNTS[key] <= value < _TOO_MANY:
+        raise ValueError(f"'{key}' is {value!r}; give a whole number of {_COUNTS[key]} or more, below 2**62")
     return int(value)
 
 

@@ -34,6 +34,7 @@ Keys = tuple[str, ...]
 TURNS: tuple[Keys, ...] = (("LEFT",), ("RIGHT",))
 MOVES: tuple[Keys, ...] = (("W",), ("S",), ("A",), ("D",))
 _ATTEMPTS = 20
+_MOST_SPEED = 30.0  # map units a tic that anyone can go; what is faster was moved by a teleporter
 _MOST_PUSH = 40.0  # of the engine's buttons; running sideways is capped there
 
 
@@ -69,8 +70,10 @@ def held_out(
         seed: of the game.
 
     Raises:
-        ValueError: an episode of the training split is of one of them.
+        ValueError: an episode of the training split is of one of them, or one is named twice.
     """
+    if twice := [level for level in maps if list(maps).count(level) > 1]:
+        raise ValueError(f"maps names '{twice[0]}' twice; name every map once")
     files = find_files(data.paths["train"] or "", VIDEO_SUFFIXES, "train")
     for level in maps:
         trained = [file for file in files if f"_{level}_".lower() in file.name.lower()]
@@ -163,7 +166,7 @@ class Simulator:
         if game.is_episode_finished():
             return None
         image, pose = self._seen(game)
-        jumped = np.hypot(pose.x - before.x, pose.y - before.y) > 30 * self.episode.tics
+        jumped = np.hypot(pose.x - before.x, pose.y - before.y) > _MOST_SPEED * self.episode.tics
         return None if jumped else (image, pose)
 
     def case(self, number: int, steps: int, held: Sequence[Keys] = (), held_steps: int = 0) -> Case:
@@ -189,13 +192,14 @@ class Simulator:
             if wandered is None:
                 continue
             keys, seen = wandered
-            walks = {"wander": self._walk(seen[warm:])} if steps else {}
+            walks = {"wander": self._walk(seen[warm :: self.view.frame_step])} if steps else {}
             beginning = Beginning(place, turn, tuple(keys[:warm]))
             held_frames = held_steps * self.view.frame_step
             replays = {"+".join(one): self._replay(beginning, [one] * held_frames) for one in held}
             if any(replay is None for replay in replays.values()):
                 continue
-            walks |= {name: self._walk(replay) for name, replay in replays.items() if replay is not None}
+            step = self.view.frame_step
+            walks |= {name: self._walk(replay[::step]) for name, replay in replays.items() if replay is not None}
             shown = [image for image, _ in seen[warm - before : warm + 1 : self.view.frame_step]]
             return Case(self.level, beginning, torch.stack([_picture(image) for image in shown]), walks)
         raise ValueError(f"no place of '{self.level}' lets one walk {steps} and {held_steps} steps; use another map")
@@ -229,13 +233,13 @@ class Simulator:
     def follow(self, beginning: Beginning, deltas: Sequence[tuple[float, float, float]]) -> Walk:
         """Go on from a beginning by dx, dy and dyaw of every step, as far as walls and the player's speed allow.
 
-        The player turns evenly and is pushed, tic by tic, towards where the step ends.
+        The player turns evenly and is pushed, tic by tic, towards where the step ends. Where the level ends or a
+        teleporter is met it stays where it was last seen.
 
         Args:
             beginning: of a case.
             deltas: dx forward and dy to the left in multiples of the view's unit, dyaw to the left in radians.
         """
-        tics = self.view.frame_step * self.episode.tics
         with self._game(beginning.place, beginning.turn) as game:
             for keys in beginning.keys:
                 game.make_action(pressed(keys), self.episode.tics)
@@ -243,21 +247,32 @@ class Simulator:
             for dx, dy, dyaw in deltas:
                 start = kept[-1][1]
                 goal = np.array([start.x, start.y]) + _turned(np.array([dx, dy]) * self.view.unit, start.angle)
-                for tic in range(tics):
-                    before = self._seen(game)[1]
-                    wanted = (goal - [before.x, before.y]) / (tics - tic)
-                    turn = -np.degrees(dyaw) / tics
-                    # The engine keeps 29/32 of the speed and adds 1/32 of the push.
-                    push = _turned((wanted - speed * 29 / 32) * 32, -(before.angle - turn))
-                    push = np.clip(push, -_MOST_PUSH, _MOST_PUSH)
-                    game.make_action([*pressed(()), float(push[0]), float(-push[1]), turn], 1)
-                    after = self._seen(game)[1]
-                    speed = np.array([after.x - before.x, after.y - before.y])
+                ended, speed = self._pushed(game, goal, dyaw, speed)
+                if ended:
+                    break
                 kept.append(self._seen(game))
-        return self._walk([moment for moment in kept for _ in range(self.view.frame_step)][: -self.view.frame_step + 1])
+        return self._walk([*kept, *[kept[-1]] * (len(deltas) + 1 - len(kept))])
 
-    def _walk(self, seen: Sequence[tuple[np.ndarray, Pose]]) -> Walk:
-        kept = seen[:: self.view.frame_step]
+    def _pushed(self, game: Any, goal: np.ndarray, dyaw: float, speed: np.ndarray) -> tuple[bool, np.ndarray]:
+        """One step towards a place (2,): whether the level's end or a teleporter cut it short, and the speed (2,)."""
+        tics = self.view.frame_step * self.episode.tics
+        turn = -np.degrees(dyaw) / tics
+        for tic in range(tics):
+            before = self._seen(game)[1]
+            wanted = (goal - [before.x, before.y]) / (tics - tic)
+            # The engine keeps 29/32 of the speed and adds 1/32 of the push.
+            push = _turned((wanted - speed * 29 / 32) * 32, -(before.angle - turn))
+            push = np.clip(push, -_MOST_PUSH, _MOST_PUSH)
+            game.make_action([*pressed(()), float(push[0]), float(-push[1]), turn], 1)
+            if game.is_episode_finished():
+                return True, speed
+            after = self._seen(game)[1]
+            speed = np.array([after.x - before.x, after.y - before.y])
+            if np.hypot(*speed) > _MOST_SPEED:
+                return True, speed
+        return False, speed
+
+    def _walk(self, kept: Sequence[tuple[np.ndarray, Pose]]) -> Walk:
         poses = [pose for _, pose in kept]
         rel_t, unit = 1 / self.view.horizon, self.view.unit
         actions = [action_text(a, b, rel_t, unit) for a, b in pairwise(poses)]

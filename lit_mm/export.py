@@ -27,7 +27,7 @@ from callbacks.latent_cache import LatentCache
 from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, TOKENIZER, read_config, read_weights, write
 from lit_mm.generation.decoding import Decoder
 from lit_mm.module import LitMultimodal
-from lit_mm.parallel.checkpoint_checks import check_shapes, check_vision, shapes_of
+from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.tokenizer import Tokenizer
 
@@ -82,17 +82,18 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Decoder:
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: the visual tokenizer is another, or the weights are not the configuration's.
+        ValueError: a tokenizer is another than in training, or the weights are not the configuration's.
     """
     folder = Path(folder)
     weights, header = read_weights(folder)
     module = _module(read_config(folder)["model"])
-    check_vision(header["vision"], module.vision.fingerprint())
+    tokenizer = Tokenizer(folder / TOKENIZER)
+    check_tokenizers(header, module.vision.fingerprint(), tokenizer.fingerprint())
     module.configure_model()
     check_shapes(shapes_of(weights), shapes_of(module.model.state_dict()))
     module.model.load_state_dict(weights)
     module.eval().to(device)
-    return Decoder(module.model, module.vision, module.flow, module.sampler, Tokenizer(folder / TOKENIZER))
+    return Decoder(module.model, module.vision, module.flow, module.sampler, tokenizer)
 
 
 def _module(config: dict[str, Any]) -> LitMultimodal:

@@ -133,6 +133,18 @@ def test_a_fit_cannot_go_on_from_it(exported: Path) -> None:
         main(["fit", f"--ckpt_path={exported}"])
 
 
+def test_another_text_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
+    export(trained, tmp_path / "model")
+    file = tmp_path / "model" / TOKENIZER
+    other = json.loads(file.read_text())
+    vocabulary = other["model"]["vocab"]
+    first, second = "q", "z"
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(other))
+    with pytest.raises(ValueError, match="ids of another text tokenizer"):
+        load(tmp_path / "model")
+
+
 def test_another_visual_tokenizer_is_refused(trained: Path, tmp_path: Path) -> None:
     export(trained, tmp_path / "model")
     file = tmp_path / "model" / CONFIG

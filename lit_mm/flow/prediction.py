@@ -24,11 +24,6 @@ def velocity_from_data(data: Tensor, noisy: Tensor, timesteps: Tensor, min_noise
     return (data - noisy) / (1 - expand_timesteps(timesteps, data)).clamp_min(min_noise)
 
 
-def data_from_velocity(v: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-    """`x = z_t + (1 - t) * v`. Shapes as in `velocity_from_data`."""
-    return noisy + (1 - expand_timesteps(timesteps, v)) * v
-
-
 def to_velocity(
     output: Tensor, noisy: Tensor, timesteps: Tensor, prediction: Prediction, min_noise: float = MIN_NOISE
 ) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_mm.flow.guidance import guide
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.request import Continuation, Prefix, Request, Stop
+from lit_mm.generation.request import Continuation, Prefix, Request, Stop, frame_seed
 from lit_mm.generation.rows import CachedRows
 from lit_mm.sequence import Document, Frame, Segment, Text
 
@@ -181,7 +181,7 @@ class Generation:
 
     def _noise(self, row: Row, shape: tuple[int, int]) -> Tensor:
         device = self.decoder.device
-        generator = torch.Generator(device).manual_seed(row.request.seed + len(row.answer.latents))
+        generator = torch.Generator(device).manual_seed(frame_seed(row.request.seed, len(row.answer.latents)))
         return torch.randn(shape, generator=generator, device=device)
 
     def _unconditional(self, rows: list[Row]) -> tuple[list[int], list[list[Segment]]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 from torch import Tensor
 
 from lit_mm.flow.sampler import FlowSampler
@@ -14,6 +15,14 @@ from lit_mm.sequence import Frame, Segment, Text
 
 Prefix = Sequence[Segment]
 Stop = Literal["eos", "tokens", "frames", "text", "context"]
+
+
+def frame_seed(seed: int, frame: int) -> int:
+    """Seed of the noise of an answer's n-th frame.
+
+    Repetitions have seeds that count up, as frames do: a sum of both would give frames of several answers one noise.
+    """
+    return int(np.random.SeedSequence((seed, frame)).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)

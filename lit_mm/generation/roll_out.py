@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.request import frame_seed
 from lit_mm.sequence import Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
@@ -21,7 +22,7 @@ class RollOut:
     Args:
         context: (n, 3, image_size, image_size) uint8, or latents (n, N, C), oldest first.
         actions: one text per frame to draw.
-        seed: of the noise; frame i uses seed + i.
+        seed: of the noise. Every frame has noise of its own, which no frame of another seed has.
         sampler: of frames; the decoder's own by default.
     """
 
@@ -50,7 +51,7 @@ def roll_out(decoder: Decoder, roll_outs: Sequence[RollOut]) -> list[Tensor]:
         ]
         for sampler in {id(roll_outs[i].sampler): roll_outs[i].sampler for i in going_on}.values():
             alike = [n for n, i in enumerate(going_on) if roll_outs[i].sampler is sampler]
-            seeds = [roll_outs[going_on[n]].seed + step for n in alike]
+            seeds = [frame_seed(roll_outs[going_on[n]].seed, step) for n in alike]
             latents = decoder.draw_latents([prefixes[n] for n in alike], seeds, sampler)
             for n, of_row in zip(alike, latents, strict=True):
                 i = going_on[n]

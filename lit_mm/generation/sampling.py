@@ -14,7 +14,7 @@ class TextSampling:
     """How a token is chosen from its logits, in this order.
 
     Args:
-        temperature: divides the logits; 0 takes the most likely token whatever the rest says.
+        temperature: divides the logits; 0 takes the most likely token whatever the rest says, else at least 1e-6.
         top_k: only so many of the most likely tokens are left; 0 leaves all.
         top_p: only the most likely tokens that together have this probability are left (Holtzman et al. 2019, arXiv
             1904.09751); 1 leaves all.
@@ -32,7 +32,7 @@ class TextSampling:
 
     def __post_init__(self) -> None:
         ranges = {
-            "temperature": (self.temperature >= 0, "0 or more"),
+            "temperature": (self.temperature == 0 or self.temperature >= 1e-6, "0, or 1e-6 or more"),
             "top_k": (self.top_k >= 0 and self.top_k == int(self.top_k), "a whole number, 0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "min_p": (0 <= self.min_p <= 1, "from 0 to 1"),

@@ -111,6 +111,13 @@ def test_a_group_is_laid_out_in_rows(tmp_path: Path) -> None:
     assert Image.open(folder / "d.sheet.png").width == 3 * (tile + gap) + gap, "single pictures share a row"
 
 
+def test_a_prompt_that_failed_for_its_letters_is_written_down(tmp_path: Path) -> None:
+    settings = {"continue": "cut \ud83d"}
+    (record,) = write(tmp_path, [FailedPrompt("0", "prompt '0': half of a character", "0", settings)])
+    assert record["settings"] == settings
+    assert "half of a character" in (tmp_path / "predictions/index.html").read_text()
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write(tmp_path, [walk("walk", [80])])
     with pytest.raises(ValueError, match="already holds answers or other files; name another folder"):

@@ -142,12 +142,34 @@ def test_a_blind_imagination_tells_no_keys_apart(
 def test_the_model_itself_is_rolled_out_and_written_down(
     module: LitMultimodal, data: ActionVideoDataModule, tmp_path: Path
 ) -> None:
-    found = validate(evaluation(maps=("map14",), cases=1), module, data, tmp_path)
+    found = validate(evaluation(maps=("map14",)), module, data, tmp_path)
     assert all(0 <= found[f"fidelity_{name}@1"] <= 1 for name in ("turns", "moves"))
     folder = tmp_path / "run/version_0/world_model"
     written = json.loads((folder / "step_0000000.json").read_text())
     assert written["latent@2"] == found["latent@2"]
     assert (folder / "step_0000000.png").stat().st_size > 1000
+
+
+def test_what_an_earlier_validation_wrote_stays(
+    module: LitMultimodal, data: ActionVideoDataModule, tmp_path: Path
+) -> None:
+    small = evaluation(maps=("map14",), horizons=(1,), key_steps=1, draws=1)
+    validate(small, module, data, tmp_path)
+    folder = tmp_path / "run/version_0/world_model"
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    validate(small, module, data, tmp_path)
+    assert {file.name for file in folder.iterdir()} == {*before, "step_0000000-1.json", "step_0000000-1.png"}
+    assert all((folder / name).read_bytes() == content for name, content in before.items())
+
+
+def test_one_case_has_no_other_to_take_actions_from() -> None:
+    with pytest.raises(ValueError, match="1 maps and 1 cases on each; .* give two or more in all"):
+        evaluation(maps=("map14",), cases=1)
+
+
+def test_a_map_named_twice_is_refused(module: LitMultimodal, data: ActionVideoDataModule, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="maps names 'map14' twice"):
+        validate(evaluation(maps=("map14", "map14")), module, data, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,25 @@ def test_a_folder_of_pictures_is_described(folder: Path) -> None:
     assert {prompt.wanted for prompt in read_.values()} == {"text"}
 
 
+def test_no_picture_of_a_folder_is_lost(folder: Path) -> None:
+    """Names that differ only in what file names cannot hold, in capitals, or behind their first hundred letters."""
+    names = ["a b.png", "a_b.png", "a b.PNG", "A_b.jpg", f"{'x' * 120}1.png", f"{'x' * 120}2.png", "狐" * 80 + ".png"]
+    for name in names:
+        Image.new("RGB", (4, 4)).save(folder / "pictures" / name, format="PNG")
+    prompts = Prompts(str(folder / "pictures"), SIZE)
+    read_ = [prompts[i] for i in range(len(prompts))]
+    assert len({prompt.name.casefold() for prompt in read_}) == len(names) + 3
+    assert {Path(prompt.settings["describe"]).name for prompt in read_} == {*names, "red.png", "green.png", "blue.png"}
+    assert all(len(prompt.name.encode()) <= 200 for prompt in read_)
+
+
+def test_keys_that_json_lacks_become_texts(folder: Path) -> None:
+    (folder / "p.yaml").write_text("- {imagine: grey.mp4, frames: [0], counterfactuals: {2024-01-01: W, 7: S}}")
+    prompts = Prompts(str(folder / "p.yaml"), SIZE, Steering.load(str(ROOT / "configs/steering/game.yaml")))
+    assert [prompts[i].name for i in range(2)] == ["0-2024-01-01", "0-7"]
+    assert json.loads(json.dumps(prompts[0].settings))["counterfactuals"] == {"2024-01-01": "W", "7": "S"}
+
+
 def test_describe_with_a_question_and_of_a_folder(folder: Path) -> None:
     (prompt,) = good(folder, {"describe": "pictures/green.png", "question": "Which colour?"})
     assert is_of(prompt.parts[0], "green")
@@ -187,11 +206,14 @@ FRAMES = {"imagine": "grey.mp4", "frames": [0]}
         ({"interleave": [{"text": "x"}], "wanted": "sound"}, ["'wanted' is 'sound'; give one of any, text, image"]),
         ({"draw": ""}, ["'draw' is ''; give a text"]),
         ({"continue": ["x"]}, ["'continue' is ['x']; give a text"]),
+        ({"continue": "cut \ud83d"}, ["'continue' is 'cut \\ud83d', which holds half of a character"]),
+        ({**FRAMES, "counterfactuals": {"left": None}}, ["actions"]),
+        ({"draw": "x", "seed": 2**64}, ["'seed' is 18446744073709551616; give a whole number of 0 or more, below"]),
         ({"draw": "x", "seed": "one"}, ["'seed' is 'one'; give a whole number of 0 or more"]),
         ({"draw": "x", "repeat": 0}, ["'repeat' is 0; give a whole number of 1 or more"]),
         ({"draw": "x", "max_tokens": True}, ["'max_tokens' is True"]),
         ({"draw": "x", "temperature": "hot"}, ["'temperature' is 'hot'; give a number"]),
-        ({"draw": "x", "temperature": -1}, ["temperature is -1.0; it has to be 0 or more"]),
+        ({"draw": "x", "temperature": -1}, ["temperature is -1.0; it has to be 0, or 1e-6 or more"]),
         ({"draw": "x", "top_p": 0}, ["top_p is 0.0; it has to be above 0"]),
         ({"draw": "x", "method": "rk4"}, ["'method' is 'rk4'; give one of euler, heun"]),
         ({"draw": "x", "steps": 0}, ["'steps' is 0; give a whole number of 1 or more"]),
@@ -230,6 +252,7 @@ def test_one_prompt_fails_and_the_others_do_not(item: dict[str, Any], words: lis
         ("p.yaml", "- {imagine: x, frames: [0]}", "needs either 'actions' or 'counterfactuals'"),
         ("p.yaml", "- {draw: x, name: a}\n- {draw: y, name: A}", "two prompts named 'a'"),
         ("p.yaml", "- {draw: x, name: a, repeat: 2}\n- {draw: y, name: a-1}", "two prompts named 'a-1'"),
+        ("p.yaml", f"- {{draw: x, name: {'狐' * 90}}}", "takes 270 bytes as a file name; make it at most 200"),
         ("p.yaml", "- {draw: x, name: ../a}", "the name '../a', which is no safe file name"),
         ("p.yaml", "- {draw: x, name: a.b}", "the name 'a.b', which is no safe file name"),
         ("p.jsonl", '{"draw": "x"}\n{"draw": ', "line 2 of .*p.jsonl' is '{\"draw\":'; write a mapping"),

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +83,48 @@ def test_a_plan_is_followed_where_there_is_room(simulator: Simulator) -> None:
         math.radians((b.angle - a.angle + 180) % 360 - 180) for a, b in zip(walk.poses, walk.poses[1:], strict=False)
     ]
     assert turns == pytest.approx([0.0, 0.0, -0.4, 0.3], abs=0.01)
+
+
+def test_a_plan_is_followed_at_every_frame_of_the_video() -> None:
+    simulator = Simulator("map14", replace(VIEW, frame_step=1), gamma=1.5)
+    case = simulator.case(1, 0, TURNS, 1)
+    walk = simulator.follow(case.beginning, [(0.0, 0.0, 0.2), (0.0, 0.0, -0.3)])
+    assert len(walk.frames) == len(walk.poses) == 3
+    turns = [(b.angle - a.angle + 180) % 360 - 180 for a, b in zip(walk.poses, walk.poses[1:], strict=False)]
+    assert turns == pytest.approx([math.degrees(0.2), math.degrees(-0.3)], abs=0.5)
+
+
+@pytest.mark.parametrize("what", ["ends", "jumps"])
+def test_a_plan_stops_where_the_level_does(what: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first of three steps the level ends, or the player is put elsewhere, as by a teleporter."""
+    case = simulator.case(1, 0, TURNS, 1)
+    tics, played, make = 8, len(case.beginning.keys), simulator._game
+
+    @contextmanager
+    def interrupted(*args: Any) -> Iterator[Any]:
+        with make(*args) as game:
+            actions = 0
+
+            def act(action: list[float], tics_: int) -> None:
+                nonlocal actions
+                actions += 1
+                game.make_action(action, tics_)
+                if actions == played + tics + 3 and what == "jumps":
+                    x, y = case.beginning.place
+                    game.send_game_command(f"warp {x + 500} {y + 500}")
+
+            yield SimpleNamespace(
+                make_action=act,
+                get_state=game.get_state,
+                is_episode_finished=lambda: what == "ends" and actions >= played + tics + 3,
+            )
+
+    monkeypatch.setattr(simulator, "_game", interrupted)
+    walk = simulator.follow(case.beginning, [(0.5, 0.0, 0.0)] * 3)
+    assert len(walk.poses) == len(walk.frames) == 4
+    assert walk.poses[0] != walk.poses[1]
+    assert walk.poses[1] == walk.poses[2] == walk.poses[3]
+    assert torch.equal(walk.frames[1], walk.frames[3])
 
 
 def test_nothing_leads_through_a_wall(simulator: Simulator) -> None:

@@ -15,7 +15,7 @@ from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
-from lit_mm.generation.request import Request
+from lit_mm.generation.request import Request, frame_seed
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.model import MultimodalTransformer
@@ -370,6 +370,11 @@ def test_compiled_blocks_are_neither_run_nor_compiled_while_decoding() -> None:
 # ---- roll-outs
 
 
+def test_no_two_frames_share_their_noise() -> None:
+    """Seeds of repetitions count up as frames do, and the seed of one is that of another's later frame nowhere."""
+    assert len({frame_seed(seed, frame) for seed in range(100) for frame in range(100)}) == 10_000
+
+
 @pytest.mark.parametrize("apart", [False, True], ids=["one tokenizer", "two"])
 def test_a_roll_out_draws_each_frame_from_the_last_four(apart: bool) -> None:
     vision = Dual(Inverted(), Pixels(16, 8)) if apart else None
@@ -383,7 +388,7 @@ def test_a_roll_out_draws_each_frame_from_the_last_four(apart: bool) -> None:
         row: list[Segment] = [text(T.bos_id)]
         for frame in frames[-4:]:
             row += [text(T.boi_id), Frame(frame, clean=True), text(T.eoi_id)]
-        frames.append(uncached.frame([*row, text(action, T.boi_id)], 7 + i))
+        frames.append(uncached.frame([*row, text(action, T.boi_id)], frame_seed(7, i)))
         same(drawn[i], frames[-1], rtol=1e-3, atol=1e-3)
     assert drawn.shape == (6, 4, 192)
     assert other.shape == (1, 4, 192)

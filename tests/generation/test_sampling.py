@@ -100,8 +100,9 @@ def test_equal_seeds_choose_equally() -> None:
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1; it has to be 0 or more"),
-        ({"temperature": math.nan}, "temperature is nan; it has to be 0 or more"),
+        ({"temperature": -0.1}, "temperature is -0.1; it has to be 0, or 1e-6 or more"),
+        ({"temperature": math.nan}, "temperature is nan; it has to be 0, or 1e-6 or more"),
+        ({"temperature": 1e-40}, "temperature is 1e-40; it has to be 0, or 1e-6 or more"),
         ({"top_k": -1}, "top_k is -1; it has to be a whole number, 0 or more"),
         ({"top_k": 2.5}, "top_k is 2.5; it has to be a whole number, 0 or more"),
         ({"top_p": 0.0}, "top_p is 0.0; it has to be above 0 and at most 1"),

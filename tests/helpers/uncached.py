@@ -15,6 +15,7 @@ from torch import Tensor
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.request import frame_seed
 from lit_mm.model import ModelOutput, MultimodalTransformer
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedRow, Segment, Text
@@ -51,11 +52,11 @@ class Uncached:
         return self._run(row, text_at=torch.tensor([length - 1])).text[0]
 
     @torch.no_grad()
-    def frame(self, prefix: Row, seed: int, sampler: FlowSampler | None = None) -> Tensor:
-        """(N, C) latents of a frame behind a prefix that ends with `<boi>`."""
-        sampler = sampler or self.sampler
+    def frame(self, prefix: Row, seed: int, number: int = 0) -> Tensor:
+        """(N, C) latents of the n-th frame of an answer, behind a prefix that ends with `<boi>`."""
+        sampler = self.sampler
         shape = (1, self.vision.num_tokens, self.vision.channels)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(frame_seed(seed, number)))
 
         def velocity_of(row: Row, z: Tensor, t: Tensor) -> Tensor:
             output = self._run([*row, Frame(z[0])], at=float(t[0])).visual
@@ -84,7 +85,7 @@ class Uncached:
         Args:
             prefix: what to continue.
             choose: from logits (vocabulary,) without those that cannot come, and the number of the token.
-            seed: of the first frame's noise; each further one has the next.
+            seed: of the answer.
             max_tokens: delimiters included.
             max_frames: behind so many, `<boi>` cannot come.
         """
@@ -96,7 +97,7 @@ class Uncached:
             if frame_next:
                 if drawn == max_frames:
                     break
-                latents = self.frame([*prefix, *made], seed + drawn)
+                latents = self.frame([*prefix, *made], seed, drawn)
                 made.append(Frame(latents, clean=True))
                 drawn, frame_next = drawn + 1, False
                 if tokens == max_tokens:
