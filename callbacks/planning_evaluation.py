@@ -1,4 +1,4 @@
-"""Plans made in the model's imagination, carried out in the simulator (paper §7; Navigation World Models)."""
+"""Plans made in the model's imagination, carried out in the simulator (paper §5; Navigation World Models)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from data_modules.dataset import DocumentDataset, DocumentFormat
 
 
 class MixtureDataModule(DocumentDataModule):
-    """A weighted mixture of data modules (paper §3, design of the sampler in `data_modules.sampler`).
+    """A weighted mixture of data modules (paper §4, design of the sampler in `data_modules.sampler`).
 
     Args:
         sources: data modules by name; metrics are logged under these names.

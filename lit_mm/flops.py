@@ -53,7 +53,7 @@ class TrainingFlops(NamedTuple):
 
     @classmethod
     def of(cls, model: MultimodalTransformer) -> TrainingFlops:
-        """Six for each parameter that a token passes (`C = 6 N D`, with the active N of experts: paper section 4)."""
+        """Six for each parameter that a token passes (`C = 6 N D`, with the active N of experts)."""
         blocks: Any = model.backbone.layers
         passed = sum(_size(b) - _size(b.feed_forward) + b.feed_forward.active_parameters() for b in blocks)
         return cls(

@@ -91,8 +91,8 @@ def _losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
 class VisualInput(nn.Module):
     """Visual tokens to model width, with the time of their frame added.
 
-    One linear layer in (paper section 1.1), and a sinusoidal embedding of t through a two-layer perceptron, added to
-    every token of the frame: the paper's parameter count leaves no room for modulation per layer (section 1.2).
+    One linear layer in (the paper's recipe), and a sinusoidal embedding of t through a two-layer perceptron, added to
+    every token of the frame: the paper's parameter count leaves no room for modulation per layer.
     Frames that are read through another encoder than those that are drawn have a linear layer of their own.
 
     Rotary positions count along the document, so a token sees how far away others are, but not at which place of its
@@ -181,7 +181,7 @@ def sinusoidal_embedding(timesteps: Tensor, features: int) -> Tensor:
 
 
 class VelocityHead(nn.Module):
-    """Vectors to the flow's prediction (velocity or clean tokens): one linear layer (paper section 1.1).
+    """Vectors to the flow's prediction (velocity or clean tokens): one linear layer (the paper's recipe).
 
     Args:
         dim: model width.

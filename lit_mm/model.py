@@ -28,7 +28,7 @@ class ModelOutput(NamedTuple):
 
 
 class MultimodalTransformer(nn.Module):
-    """Token embedding and visual input, one backbone, a text head and a velocity head (paper §1.1).
+    """Token embedding and visual input, one backbone, a text head and a velocity head (the paper's recipe).
 
     Visual tokens pass one linear layer on the way in and one on the way out; there is no U-Net.
 

@@ -51,7 +51,7 @@ class Losses(NamedTuple):
 
 
 class LitMultimodal(AnswersPrompts):
-    """Next-token prediction on text and flow matching on visual tokens, in one transformer (paper §1.6).
+    """Next-token prediction on text and flow matching on visual tokens, in one transformer (the paper's recipe).
 
     `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks; experts
     may add balance losses.

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 @dataclass
 class WarmupCosine:
-    """Linear from 0 to the learning rate, then a half cosine down to a share of it (paper §4).
+    """Linear from 0 to the learning rate, then a half cosine down to a share of it (the paper's recipe).
 
     Args:
         warmup_steps: optimizer steps of the warm-up.

@@ -1,4 +1,4 @@
-"""A mixture of small experts as a feed-forward layer (paper section 1.7)."""
+"""A mixture of small experts as a feed-forward layer (paper §6)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from lit_mm.backbone.routing import ModalityRouting
 def llama_hidden_dim(dim: int, multiplier: float = 1.5, multiple_of: int = 256) -> int:
     """Hidden width by the Llama 3 rule: two thirds of 4 x `dim`, times `multiplier`, rounded up to `multiple_of`.
 
-    With the paper's 3/2 (section 1.2) a width of 2048 gives 8192.
+    With the paper's 3/2 a width of 2048 gives 8192.
     """
     hidden = int(multiplier * int(2 * 4 * dim / 3))
     return multiple_of * -(-hidden // multiple_of)
@@ -77,7 +77,7 @@ class DenseFeedForward(FeedForward):
 
 
 class ModalityFeedForward(FeedForward):
-    """Two SwiGLUs, one for text and one for visual tokens (paper section 1.5).
+    """Two SwiGLUs, one for text and one for visual tokens (the paper's recipe).
 
     Every token passes exactly one, so it costs what one `DenseFeedForward` costs. Both are computed by one grouped
     matrix product over tokens sorted by modality: static shapes, and no wait for the device to say how many there are.

@@ -2,7 +2,7 @@
 
     allowed(q, k) = same document and (k <= q or same frame) and (k is of branch 0 or of the same branch)
 
-(paper section 1.4; branches are ours, see `lit_mm.sequence.Document`). Padding attends to itself alone, which keeps
+(the paper's recipe; branches are ours, see `lit_mm.sequence.Document`). Padding attends to itself alone, which keeps
 its softmax finite and its values out of everything else. A mask is built once per batch and used by every layer.
 `DenseMask` runs anywhere and is the reference, `FlexMask` skips blocks of 128 x 128 pairs that hold nothing, which is
 what makes packing cheap on a GPU.

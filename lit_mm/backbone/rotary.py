@@ -1,4 +1,4 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), over the document as one line (paper section 1.2)."""
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), over the document as one line (the paper's recipe)."""
 
 from __future__ import annotations
 

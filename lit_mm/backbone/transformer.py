@@ -1,4 +1,4 @@
-"""The decoder-only transformer that reads and writes text and visual tokens alike (paper section 1)."""
+"""The decoder-only transformer that reads and writes text and visual tokens alike (the paper's recipe)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BackboneOutput(NamedTuple):
 class Transformer(nn.Module):
     """Llama 3's architecture: pre-RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
 
-    The defaults are the paper's backbone (section 1.2). With its text head it has 1.498 B parameters with
+    The defaults are the paper's backbone. With its text head it has 1.498 B parameters with
     `DenseFeedForward` and 2.304 B with `ModalityFeedForward`.
 
     Args:

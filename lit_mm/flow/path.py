@@ -1,4 +1,4 @@
-"""The straight path from noise to data (paper section 1.6): t = 0 is noise, t = 1 is data."""
+"""The straight path from noise to data (the paper's recipe): t = 0 is noise, t = 1 is data."""
 
 from __future__ import annotations
 

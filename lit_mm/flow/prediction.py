@@ -45,7 +45,7 @@ def to_velocity(
 def flow_loss(
     output: Tensor, data: Tensor, noise: Tensor, noisy: Tensor, timesteps: Tensor, prediction: Prediction
 ) -> Tensor:
-    """Squared error of the velocity, the mean over each frame (paper section 1.6).
+    """Squared error of the velocity, the mean over each frame (the paper's recipe).
 
     For `x`, both velocities have the same floored divisor (as in JiT), so a perfect x has no loss at any t: it is the
     error of x over `max(1 - t, 0.05)`, squared.
@@ -72,7 +72,7 @@ def check_width(dim: int, channels: int, prediction: Prediction) -> str | None:
     """A warning if the model is too narrow for its prediction, else None.
 
     The velocity holds the noise, which fills all channels; what a linear layer makes of `dim` numbers fills at most
-    `dim` of them. The loss then has a floor (RAE, section 7.2 of the paper digest). Clean data fills fewer.
+    `dim` of them. The loss then has a floor (RAE, arXiv 2510.11690). Clean data fills fewer.
 
     Args:
         dim: model width.

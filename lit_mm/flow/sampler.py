@@ -17,7 +17,7 @@ class FlowSampler:
 
     Args:
         method: `euler`, one evaluation a step, or `heun`, second order, two evaluations a step but the last.
-        steps: steps from noise to data; the paper takes 25 of Euler (section 1.6).
+        steps: steps from noise to data; the paper takes 25 of Euler.
         guidance_scale: how strongly the condition is followed; 1 is not at all guided, the paper's is 3.
         noise_scale: deviation of the noise that drawing starts from. Below 1, draws stay nearer to what is expected,
             at the price of variety (the reduced temperature of Glow, arXiv 1807.03039).

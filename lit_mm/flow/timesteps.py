@@ -16,7 +16,7 @@ def sample_timesteps(
 ) -> Tensor:
     """Independent timesteps, on the generator's device.
 
-    The paper draws from U[0, 1] (section 1.6); RAE's code from the logit-normal(0, 1) of SD3 (arXiv 2403.03206).
+    The paper draws from U[0, 1]; RAE's code from the logit-normal(0, 1) of SD3 (arXiv 2403.03206).
 
     Args:
         count: how many, F.
@@ -35,7 +35,7 @@ def sample_timesteps(
 
 
 def noise_shift(tokens: int, channels: int, base: int = 4096) -> float:
-    """RAE's shift `max(1, sqrt(tokens * channels / base))` (arXiv 2510.11690; paper section 1.6).
+    """RAE's shift `max(1, sqrt(tokens * channels / base))` (arXiv 2510.11690; the paper's recipe).
 
     The more numbers a picture has, the more noise it takes to hide what it shows.
 

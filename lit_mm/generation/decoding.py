@@ -1,4 +1,4 @@
-"""Decoding: any interleaving of text and frames, with one model (paper §1.3)."""
+"""Decoding: any interleaving of text and frames, with one model (the paper's recipe)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Decoder:
         return torch.cat([latents, self.vision.read(self.vision.decode(latents))], dim=-1)
 
     def without_text(self, segments: Prefix) -> list[Segment]:
-        """What the model is shown without its condition: pictures and delimiters (paper §1.6)."""
+        """What the model is shown without its condition: pictures and delimiters (the paper's recipe)."""
         t = self.tokenizer
         delimiters = torch.tensor([t.bos_id, t.eos_id, t.boi_id, t.eoi_id])
         return [Text(s.ids[torch.isin(s.ids, delimiters)]) if isinstance(s, Text) else s for s in segments]

@@ -17,7 +17,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.roll_out import RollOut, roll_out
 
-# Writes the text of one step from dx, dy and dyaw, such as `data_modules.actions.written_action`.
+# Writes the text of one step from dx, dy and dyaw, such as `data_modules.actions.format_action` with rel_t given.
 WriteAction = Callable[[float, float, float], str]
 
 

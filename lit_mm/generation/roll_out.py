@@ -1,4 +1,4 @@
-"""Roll-outs: frame after frame, each drawn from the last few and an action (paper §7)."""
+"""Roll-outs: frame after frame, each drawn from the last few and an action (paper §5)."""
 
 from __future__ import annotations
 
