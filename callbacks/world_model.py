@@ -42,7 +42,8 @@ class WorldModelEvaluation(FinalEvaluation):
       `<measure>_shuffled_mean@<h>`: the model with the actions of another case.
     - `fidelity_turns@<h>`, `fidelity_moves@<h>`: share of pairs of keys, over all cases, where the frame imagined while
       holding a key (LEFT, RIGHT; W, S, A, D) is closer to the truth, in tokens, than the one imagined while holding
-      another. Chance is 0.5. The noise is the same. Pairs of keys that lead to the same place (a wall is in the way) are left out.
+      another. Chance is 0.5. The noise is the same. Pairs of keys that lead to the same place (a wall is in the way)
+      are left out.
 
     All numbers and the counts behind them are in `world_model/step_*.json` of the run folder, beside a picture of some
     cases. See `FinalEvaluation` for when it runs.

@@ -20,7 +20,7 @@ _NEARLY_CLEAN = 1e-4  # floor of 1 - t while sampling; see `to_velocity`
 
 
 class FlowMatching(nn.Module):
-    """`z_t = (1-t) * noise + t * z` with a t of its own for each frame; the loss is one of velocities (the paper's recipe).
+    """`z_t = (1-t) * noise + t * z` with a t for each frame; the loss is one of velocities (the paper's recipe).
 
     Args:
         prediction: what the velocity head puts out, clean tokens (`x`) or the velocity (`v`).
