@@ -120,13 +120,15 @@ def pictures_of(folder: Path) -> dict[str, Path]:
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
     stems = Counter(_file_name(file.stem).casefold() for file in files)
     named: dict[str, Path] = {}
+    taken: set[str] = set()
     for file in files:
         name = _file_name(file.stem)
         if stems[name.casefold()] > 1:
             name = _file_name(f"{file.stem}-{file.suffix[1:]}")
-        taken = {other.casefold() for other in named}
         numbered = (name if n == 1 else f"{name}-{n}" for n in count(1))
-        named[next(one for one in numbered if one.casefold() not in taken)] = file
+        name = next(one for one in numbered if one.casefold() not in taken)
+        taken.add(name.casefold())
+        named[name] = file
     return named
 
 

@@ -20,14 +20,13 @@ from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.weight_averaging import WeightAveraging
-from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile
 from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, is_exported
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.dry_run import Run, report
 from lit_mm.parser import ConfigParser
+from lit_mm.printed_rows import print_rows
 from lit_mm.run_folder import claim
-from lit_mm.sequence import show_row
 
 _MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
 _FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
@@ -180,40 +179,6 @@ class LitCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""
-
-
-def print_rows(data: DocumentDataModule, count: int, first: int | None = None, checkpoint: str | None = None) -> None:
-    """Show packed training rows to a person.
-
-    Args:
-        data: the data module.
-        count: how many.
-        first: number of the first; by default that which a run would begin with.
-        checkpoint: what the run would go on from; later rows are sooner found from there.
-
-    Raises:
-        ValueError: the checkpoint is past the first row.
-    """
-    data.setup("fit")
-    if checkpoint is not None:
-        data.load_state_dict(read_header(Path(checkpoint))[type(data).__qualname__])
-    assert data.format is not None
-    rows = data.training_rows()
-    planner = rows.planner()
-    if first is not None and planner.rows > first:
-        raise ValueError(
-            f"--first_row is {first}, but '{checkpoint}' goes on with row {planner.rows}; give an earlier one"
-        )
-    while first is not None and planner.rows < first:
-        planner.next_row()
-    rows.state = planner.state()
-    shown = 0
-    for batch in rows:
-        for row in range(len(batch.seeds)):
-            print(show_row(batch, row, data.format.tokenizer.decode))
-            shown += 1
-            if shown == count:
-                return
 
 
 def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:

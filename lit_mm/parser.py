@@ -20,6 +20,7 @@ _FILE = re.compile(r"Expected a path but (\S+) either not accessible or invalid"
 _TYPE = re.compile(r"Expected a <class '([^']+)'>(?:\. Got value: (.+?)(?:\. Got value|$))?")
 _CHOICE = re.compile(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.+))?$")
 _VALUE = re.compile(r"Given value: (.+)")
+_CONFIG = re.compile(r"Parser key \"config\": File does not exist: '(.+)'")
 _ARGUMENT = re.compile(r"unrecognized arguments: (.+)")
 
 
@@ -43,6 +44,8 @@ def one_sentence(message: str) -> str:
     """
     if unknown := _ARGUMENT.search(message):
         return f"there is no option {unknown[1]}; `--help` lists those there are"
+    if absent := _CONFIG.search(message):
+        return f"--config: there is no file '{absent[1]}'; give the path of a YAML file, such as configs/tiny.yaml"
     lines = message.splitlines()
     found: list[tuple[int, int, str]] = []
     keys: list[tuple[int, str]] = []

@@ -46,6 +46,10 @@ def said_of(capsys: pytest.CaptureFixture[str], *args: str) -> str:
             "error: model.flow names a class that is not there (module 'lit_mm.flow' has",
         ),
         (
+            ["--config=configs/no.yaml"],
+            f"error: --config: there is no file '{ROOT}/configs/no.yaml'; give the path of a YAML file, such as ",
+        ),
+        (
             ["--model.backbone=no.yaml"],
             "error: model.backbone is 'no.yaml', which is neither a file nor a class; give ",
         ),
