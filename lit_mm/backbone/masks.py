@@ -4,8 +4,8 @@
 
 (the paper's recipe; branches are ours, see `lit_mm.sequence.Document`). Padding attends to itself alone, which keeps
 its softmax finite and its values out of everything else. A mask is built once per batch and used by every layer.
-`DenseMask` runs anywhere and is the reference, `FlexMask` skips blocks of 128 x 128 pairs that hold nothing, which is
-what makes packing cheap on a GPU.
+`DenseMask` runs anywhere and is the reference. `FlexMask` on a GPU and `BlockSparseMask` on a CPU skip blocks of pairs
+that hold nothing, which is what makes packing cheap.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
+from lit_mm.backbone.block_sparse import block_sparse_attention, key_ranges
 from lit_mm.backbone.layout import SequenceLayout
 
-AttentionBackend = Literal["auto", "sdpa", "flex"]
+AttentionBackend = Literal["auto", "sdpa", "flex", "blocks"]
 
 
 class AttentionMask(Protocol):
@@ -59,6 +60,23 @@ class DenseMask:
 
 
 @dataclass(frozen=True)
+class BlockSparseMask:
+    """The same for a CPU, with the range of keys that each block of queries needs.
+
+    Attributes:
+        bias: (B, 1, L, L) float32, 0 or minus infinity, row q, column k.
+        ranges: (B, blocks, 2) int64, see `key_ranges`.
+    """
+
+    bias: Tensor
+    ranges: Tensor
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `AttentionMask.attend`."""
+        return block_sparse_attention(query, key, value, self.bias, self.ranges)[0]
+
+
+@dataclass(frozen=True)
 class FlexMask:
     """A block-sparse mask for FlexAttention, which has a backward pass on CUDA only."""
 
@@ -90,16 +108,20 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
 
     Args:
         layout: the batch's documents and frames.
-        backend: `flex`, `sdpa`, or `auto`: FlexAttention on CUDA, SDPA with a dense mask elsewhere.
+        backend: `flex`, `blocks`, `sdpa`, or `auto`: FlexAttention on CUDA, blocks on a CPU, SDPA with a dense mask
+            elsewhere.
     """
-    on_cuda = layout.document_ids.is_cuda
+    on_cuda, on_cpu = layout.document_ids.is_cuda, layout.document_ids.is_cpu
     if backend == "flex" or (backend == "auto" and on_cuda):
         rows, length = layout.document_ids.shape
         # Uncompiled, the builder materialises every pair and can cost more than the attention it saves.
         create = _compiled(create_block_mask) if on_cuda else create_block_mask
         mask_mod = _mask_mod(layout.document_ids, layout.frame_ids, _branches(layout))
         return FlexMask(create(mask_mod, rows, None, length, length, device=layout.document_ids.device))
-    return DenseMask(_dense(layout))
+    allowed = _dense(layout)
+    if backend == "blocks" or (backend == "auto" and on_cpu):
+        return BlockSparseMask(torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf), key_ranges(allowed))
+    return DenseMask(allowed)
 
 
 def _dense(layout: SequenceLayout) -> Tensor:

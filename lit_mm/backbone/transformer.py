@@ -47,8 +47,8 @@ class Transformer(nn.Module):
         feed_forward: makes one block's feed-forward layer from the width.
         rope_theta: base of the rotary angles; larger bases turn more slowly.
         norm_eps: added to the mean square in every norm.
-        attention_backend: `flex` (FlexAttention, CUDA to train), `sdpa` (a dense mask), or `auto`, which takes flex
-            on CUDA and sdpa elsewhere.
+        attention_backend: `flex` (FlexAttention, CUDA to train), `blocks` (CPU), `sdpa` (a dense mask), or `auto`:
+            flex on CUDA, blocks on a CPU, sdpa elsewhere.
         embedding_std: standard deviation of token embeddings at the start. What blocks add soon drowns 0.02, above all
             with Muon, and with it what each digit of an action says.
 

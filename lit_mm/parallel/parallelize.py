@@ -25,6 +25,7 @@ _KEPT = {
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
+    torch.ops.lit_mm.block_sparse_attention.default,
     torch.ops.higher_order.flex_attention,
 }
 

@@ -35,7 +35,7 @@ def brute_force(layout: SequenceLayout, query: Tensor, key: Tensor, value: Tenso
     return out
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "flex"])
+@pytest.mark.parametrize("backend", ["sdpa", "flex", "blocks"])
 @pytest.mark.parametrize("seed", range(4))
 def test_attention_equals_a_double_loop_over_pairs(random_layout, backend, seed):
     layout = random_layout(seed)

@@ -1,0 +1,123 @@
+"""Attention on a CPU that skips what nobody may attend to: each block of queries reads its own range of keys.
+
+PyTorch's CPU kernel computes every pair of a row and masks afterwards. In a row of packed documents two thirds of the
+pairs or more are masked, the more the longer the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+BLOCK = 64  # queries that share a range of keys
+
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def key_ranges(allowed: Tensor) -> Tensor:
+    """The first key that any query of a block may attend to, and the one behind the last.
+
+    Args:
+        allowed: (B, 1, L, L) bool, row q, column k; every query may attend to something.
+
+    Returns:
+        (B, blocks, 2) int64.
+    """
+    length = allowed.shape[-1]
+    blocks = pad(allowed[:, 0], (0, 0, 0, -length % BLOCK)).unflatten(1, (-1, BLOCK)).any(2).byte()
+    return torch.stack((blocks.argmax(-1), length - blocks.flip(-1).argmax(-1)), -1)
+
+
+# A custom operator, since the ranges are other ones in every batch: torch.compile would compile each of them anew.
+@torch.library.custom_op("lit_mm::block_sparse_attention", mutates_args=(), device_types="cpu")
+def block_sparse_attention(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, ranges: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Grouped-query attention, in float32 whatever the inputs: the kernel is no faster in bfloat16.
+
+    Args:
+        query: (B, heads, L, head_dim).
+        key: (B, kv_heads, L, head_dim).
+        value: as `key`.
+        bias: (B, 1, L, L) float32, added to scores: 0, or minus infinity where there is nothing to attend to.
+        ranges: of `key_ranges`.
+
+    Returns:
+        (B, heads, L, head_dim) like `query`, and (B, heads, L) float32 log-sum-exps of the scores.
+    """
+    out, log_sums = torch.empty_like(query), _log_sums_of(query)
+    query, key, value = query.float(), key.float(), value.float()
+    for rows, queries, keys in _blocks(ranges):
+        there, seen, pairs = (rows, slice(None), queries), (rows, slice(None), keys), (rows, slice(None), queries, keys)
+        out[there], log_sums[there] = _forward(query[there], key[seen], value[seen], attn_mask=bias[pairs])
+    return out, log_sums
+
+
+@block_sparse_attention.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(query), _log_sums_of(query)
+
+
+@torch.library.custom_op("lit_mm::block_sparse_attention_backward", mutates_args=(), device_types="cpu")
+def _gradients(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    log_sums: Tensor,
+    bias: Tensor,
+    ranges: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_query, of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (query, key, value))
+    like = query.dtype
+    gradient, query, key, value, out = (x.float() for x in (gradient, query, key, value, out))
+    for rows, queries, keys in _blocks(ranges):
+        there, seen, pairs = (rows, slice(None), queries), (rows, slice(None), keys), (rows, slice(None), queries, keys)
+        of_query[there], keys_share, values_share = _backward(
+            gradient[there],
+            query[there],
+            key[seen],
+            value[seen],
+            out[there],
+            log_sums[there],
+            0.0,
+            False,
+            attn_mask=bias[pairs],
+        )
+        of_key[seen] += keys_share
+        of_value[seen] += values_share
+    return of_query.to(like), of_key.to(like), of_value.to(like)
+
+
+@_gradients.register_fake
+def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    query, key, value, bias, ranges = inputs
+    ctx.save_for_backward(query, key, value, *output, bias, ranges)
+
+
+def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_gradients(gradient, *ctx.saved_tensors), None, None
+
+
+block_sparse_attention.register_autograd(_differentiate, setup_context=_save)
+
+
+def _log_sums_of(query: Tensor) -> Tensor:
+    return query.new_empty(query.shape[:3], dtype=torch.float32)
+
+
+def _blocks(ranges: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Row, queries and keys of each block."""
+    for row, blocks in enumerate(ranges.tolist()):
+        for number, (first, last) in enumerate(blocks):
+            yield slice(row, row + 1), slice(number * BLOCK, (number + 1) * BLOCK), slice(first, last)

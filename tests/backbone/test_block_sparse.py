@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from lit_mm.backbone.block_sparse import block_sparse_attention, key_ranges
+from lit_mm.backbone.masks import BlockSparseMask, build_mask
+
+
+def inputs(length: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(length)
+    shapes = ((2, length, heads, 16) for heads in (4, 2, 2))
+    return [torch.randn(s, generator=generator).to(dtype).transpose(1, 2).requires_grad_() for s in shapes]
+
+
+def masks(random_layout, length: int, seed: int = 5) -> tuple[BlockSparseMask, Tensor]:
+    """The mask, and the same as truth values."""
+    layout = random_layout(seed, rows=2, length=length)
+    return build_mask(layout, "blocks"), build_mask(layout, "sdpa").allowed
+
+
+@pytest.mark.parametrize("length", [48, 64, 190, 384])
+def test_values_and_gradients_are_those_of_pytorch_under_the_same_mask(random_layout, length):
+    mask, allowed = masks(random_layout, length)
+    ours, theirs = inputs(length), inputs(length)
+    got = mask.attend(*ours)
+    wanted = scaled_dot_product_attention(*theirs, attn_mask=allowed, enable_gqa=True)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    assert got.stride() == ours[0].stride()
+    gradient = torch.randn_like(wanted)
+    got.backward(gradient)
+    wanted.backward(gradient)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_is_as_near_to_exact_as_rounding_the_result_allows(random_layout):
+    mask, allowed = masks(random_layout, 190)
+    half = inputs(190, torch.bfloat16)
+    exact = [x.detach().double().requires_grad_() for x in half]
+    got = mask.attend(*half)
+    wanted = scaled_dot_product_attention(*exact, attn_mask=allowed, enable_gqa=True)
+    gradient = torch.randn_like(got)
+    got.backward(gradient)
+    wanted.backward(gradient.double())
+    torch.testing.assert_close(got.double(), wanted, rtol=2**-8, atol=1e-4)
+    for one, other in zip(half, exact, strict=True):
+        assert one.grad.dtype == torch.bfloat16
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=2**-6, atol=2e-2)
+
+
+def test_a_block_reads_from_the_beginning_of_its_first_document_to_the_end_of_its_last_frame():
+    allowed = torch.eye(200, dtype=torch.bool)[None, None]
+    allowed[..., 100:110, 30:140] = True  # queries of the second block
+    assert key_ranges(allowed).tolist() == [[[0, 64], [30, 140], [128, 192], [192, 200]]]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_operator_keeps_what_pytorch_asks_of_operators(random_layout):
+    mask, _ = masks(random_layout, 90)
+    torch.library.opcheck(block_sparse_attention, (*inputs(90), mask.bias, mask.ranges))
+
+
+@pytest.mark.slow
+def test_compiled_once_for_all_documents(random_layout):
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    attend = torch.compile(lambda *args: block_sparse_attention(*args)[0].square().sum(), backend=counter)
+    for seed in range(4):
+        mask, _ = masks(random_layout, 190, seed)
+        x = inputs(190)
+        attend(*x, mask.bias, mask.ranges).backward()
+        assert all(t.grad is not None for t in x)
+    assert counter.frame_count == 1
