@@ -6,14 +6,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from lit_mm.backbone.initialization import init_linear
-from lit_mm.sequence import IGNORE
+from lit_mm.text_loss import TextLosses, text_losses
 
 PLACE_STD = 0.2  # like clean visual tokens behind their linear layer: at t = 0 the place is nearly all there is to see
-LOSS_ROWS = 512  # tokens whose logits exist at one time while the text loss is computed
 
 
 class TextHead(nn.Module):
@@ -33,7 +30,7 @@ class TextHead(nn.Module):
         """Truncated normal of deviation 0.02: logits start near zero, the loss near log(vocab_size)."""
         init_linear(self.linear.weight)
 
-    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor | TextLosses:
         """Losses where targets are given, else logits.
 
         Args:
@@ -41,51 +38,11 @@ class TextHead(nn.Module):
             targets: (T,) int64, or -100 where there is nothing to predict.
 
         Returns:
-            Cross-entropy in nats (T,) float32, 0 where the target is -100; or logits (..., vocab_size).
+            See `text_losses`; or logits (..., vocab_size).
         """
         if targets is None:
             return self.linear(hidden)
-        return token_losses(hidden, self.linear.weight, targets)
-
-
-def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of `hidden @ weight.T` per token, with the logits of only 512 tokens in memory.
-
-    They are computed twice, forward and backward. PyTorch's own function does this from version 2.14 on; it returns
-    losses in the precision of its input, so bfloat16 runs, and older versions, use checkpointed chunks.
-
-    Args:
-        hidden: (T, D).
-        weight: (vocab_size, D).
-        targets: (T,) int64, -100 where there is no loss.
-
-    Returns:
-        (T,) float32.
-    """
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-    if hidden.dtype == torch.float32 and torch.__version__ >= "2.14":
-        options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=LOSS_ROWS, chunking_method=None)
-        return functional.linear_cross_entropy(
-            hidden, weight, targets, reduction="none", ignore_index=IGNORE, options=options
-        )
-    return _chunked_losses(hidden, weight, targets)
-
-
-def _chunked_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    chunks = zip(hidden.split(LOSS_ROWS), targets.split(LOSS_ROWS), strict=True)
-    losses = [
-        checkpoint(_losses, rows, weight, wanted, use_reentrant=False, preserve_rng_state=False)
-        for rows, wanted in chunks
-    ]
-    return torch.cat(losses)
-
-
-def _losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    return functional.cross_entropy(
-        functional.linear(hidden, weight).float(), targets, reduction="none", ignore_index=IGNORE
-    )
+        return text_losses(hidden, self.linear.weight, targets)
 
 
 class VisualInput(nn.Module):

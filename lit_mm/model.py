@@ -17,12 +17,15 @@ class ModelOutput(NamedTuple):
     """What the two heads say.
 
     Attributes:
-        text: (T,) float32 loss of each wanted text position where targets were given, else (T, vocabulary) logits.
+        text: (T,) float32 loss of each wanted text position where targets were given, without a gradient; else
+            (T, vocabulary) logits.
+        text_sum: () float32 sum of those losses, for the backward pass; None with logits.
         visual: (F', N, C) prediction for each wanted frame, in the model's own parameterisation (x or v).
         expert_loss: () float32, weighted balance and z losses of the experts; 0 without any.
     """
 
     text: Tensor
+    text_sum: Tensor | None
     visual: Tensor
     expert_loss: Tensor
 
@@ -88,9 +91,14 @@ class MultimodalTransformer(nn.Module):
         wanted = text_positions if masks is not None and not len(drawn_frames) else None
         hidden, expert_loss = self.backbone(flat.view_as(x), layout, masks, wanted)
         hidden = hidden.flatten(0, 1)
-        drawn = hidden[visual_positions[drawn_frames]]
+        # Every position is asked for once, so gradients need no adding up, which plain indexing would prepare for.
+        where = visual_positions[drawn_frames]
+        drawn = hidden.index_select(0, where.flatten()).view(*where.shape, -1)
+        text = self.text_head(hidden if wanted is not None else hidden.index_select(0, text_positions), targets)
+        losses, total = (text, None) if targets is None else text
         return ModelOutput(
-            text=self.text_head(hidden if wanted is not None else hidden[text_positions], targets),
+            text=losses,
+            text_sum=total,
             visual=self.velocity_head(drawn),
             expert_loss=expert_loss,
         )

@@ -40,12 +40,14 @@ class Losses(NamedTuple):
     """Of one batch.
 
     Attributes:
-        text: (T,) of every predicted token.
+        text: (T,) of every predicted token, without a gradient.
+        text_sum: () their sum.
         flow: (F',) of every drawn frame.
         expert: () what the experts add, weighted.
     """
 
     text: Tensor
+    text_sum: Tensor
     flow: Tensor
     expert: Tensor
 
@@ -251,7 +253,8 @@ class LitMultimodal(AnswersPrompts):
         )
         drawn = batch.drawn_frames
         flow_losses = self.flow.loss(output.visual, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
-        return Losses(output.text, flow_losses, output.expert_loss)
+        assert output.text_sum is not None
+        return Losses(output.text, output.text_sum, flow_losses, output.expert_loss)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""
@@ -259,7 +262,8 @@ class LitMultimodal(AnswersPrompts):
         timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
-        text, flow = global_means([losses.text, losses.flow], self.trainer.world_size)
+        sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))
+        text, flow = global_means(sums, counts, self.trainer.world_size)
         loss = self.text_weight * text + self.flow_weight * flow + losses.expert
         self._step_loss = self._step_loss + loss.detach()
         return loss

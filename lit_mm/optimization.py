@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,21 +25,22 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def global_means(losses: list[Tensor], world_size: int) -> list[Tensor]:
+def global_means(sums: Sequence[Tensor], counts: Sequence[int], world_size: int) -> list[Tensor]:
     """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs.
 
     Args:
-        losses: (n,) each; ranks may hold different numbers of them.
+        sums: () each, of this rank.
+        counts: how many losses each is the sum of; ranks may hold different numbers of them.
         world_size: number of ranks.
 
     Returns:
         () each.
     """
     if world_size == 1:
-        return [loss.sum() / max(1, len(loss)) for loss in losses]
-    counts = torch.tensor([float(len(loss)) for loss in losses], device=losses[0].device)
-    dist.all_reduce(counts)
-    return [loss.sum() * world_size / count.clamp(min=1) for loss, count in zip(losses, counts, strict=True)]
+        return [total / max(1, count) for total, count in zip(sums, counts, strict=True)]
+    of_all = torch.tensor([float(count) for count in counts], device=sums[0].device)
+    dist.all_reduce(of_all)
+    return [total * world_size / count.clamp(min=1) for total, count in zip(sums, of_all, strict=True)]
 
 
 def clip_gradients(trained: nn.Module, most: float) -> Tensor:

@@ -6,7 +6,7 @@ pairs or more are masked, the more the longer the row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from torch.nn.functional import pad
 
 BLOCK = 64  # queries that share a range of keys
 
-_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
 def key_ranges(allowed: Tensor) -> Tensor:
@@ -51,10 +51,12 @@ def block_sparse_attention(
         (B, heads, L, head_dim) like `query`, and (B, heads, L) float32 log-sum-exps of the scores.
     """
     out, log_sums = torch.empty_like(query), _log_sums_of(query)
-    query, key, value = query.float(), key.float(), value.float()
-    for rows, queries, keys in _blocks(ranges):
-        there, seen, pairs = (rows, slice(None), queries), (rows, slice(None), keys), (rows, slice(None), queries, keys)
-        out[there], log_sums[there] = _forward(query[there], key[seen], value[seen], attn_mask=bias[pairs])
+    for views, of_keys in _blocks((query.float(), bias, out, log_sums), (key.float(), value.float()), ranges):
+        q, mask, o, sums = views
+        k, v = of_keys
+        result = _forward(q, k, v, attn_mask=mask)
+        o.copy_(result[0])
+        sums.copy_(result[1])
     return out, log_sums
 
 
@@ -75,24 +77,15 @@ def _gradients(
     ranges: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     of_query, of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (query, key, value))
-    like = query.dtype
-    gradient, query, key, value, out = (x.float() for x in (gradient, query, key, value, out))
-    for rows, queries, keys in _blocks(ranges):
-        there, seen, pairs = (rows, slice(None), queries), (rows, slice(None), keys), (rows, slice(None), queries, keys)
-        of_query[there], keys_share, values_share = _backward(
-            gradient[there],
-            query[there],
-            key[seen],
-            value[seen],
-            out[there],
-            log_sums[there],
-            0.0,
-            False,
-            attn_mask=bias[pairs],
-        )
-        of_key[seen] += keys_share
-        of_value[seen] += values_share
-    return of_query.to(like), of_key.to(like), of_value.to(like)
+    by_query = query.float(), bias, out.float(), log_sums, gradient.float(), of_query
+    for views, of_keys in _blocks(by_query, (key.float(), value.float(), of_key, of_value), ranges):
+        q, mask, o, sums, g, gq = views
+        k, v, gk, gv = of_keys
+        result = _backward(g, q, k, v, o, sums, 0.0, False, attn_mask=mask)
+        gq.copy_(result[0])
+        gk += result[1]
+        gv += result[2]
+    return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
 
 
 @_gradients.register_fake
@@ -116,8 +109,16 @@ def _log_sums_of(query: Tensor) -> Tensor:
     return query.new_empty(query.shape[:3], dtype=torch.float32)
 
 
-def _blocks(ranges: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Row, queries and keys of each block."""
+def _blocks(
+    by_query: Sequence[Tensor], by_key: Sequence[Tensor], ranges: Tensor
+) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Views of what belongs to each block's queries, and to the keys that they read, the third dimension counting both.
+
+    The second of what belongs to queries is the mask, whose last dimension counts keys.
+    """
     for row, blocks in enumerate(ranges.tolist()):
-        for number, (first, last) in enumerate(blocks):
-            yield slice(row, row + 1), slice(number * BLOCK, (number + 1) * BLOCK), slice(first, last)
+        queries = zip(*(t[row : row + 1].split(BLOCK, 2) for t in by_query), strict=True)
+        keys = [t[row : row + 1] for t in by_key]
+        for views, (first, last) in zip(queries, blocks, strict=True):
+            q, mask, *others = views
+            yield [q, mask.narrow(3, first, last - first), *others], [t.narrow(2, first, last - first) for t in keys]

@@ -13,8 +13,8 @@ class Rotary:
     """Angles of a batch, shared by all layers.
 
     Attributes:
-        cos: (B, L, 1, head_dim / 2) float32.
-        sin: (B, L, 1, head_dim / 2) float32.
+        cos: (B, L, 1, head_dim) float32, both halves alike.
+        sin: (B, L, 1, head_dim) float32, the first half negative.
     """
 
     cos: Tensor
@@ -34,10 +34,10 @@ class Rotary:
         with torch.autocast(positions.device.type, enabled=False):
             exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
             angles = positions[..., None, None].float() * theta**-exponent
-            return cls(angles.cos(), angles.sin())
+            cos, sin = angles.cos(), angles.sin()
+            return cls(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
 
     def rotate(self, x: Tensor) -> Tensor:
         """Turn (B, L, heads, head_dim) by the angles of its positions; coordinate i is paired with i + head_dim / 2."""
-        first, second = x.chunk(2, dim=-1)  # the products are float32, as the angles are
-        rotated = (first * self.cos - second * self.sin, second * self.cos + first * self.sin)
-        return torch.cat(rotated, dim=-1).to(x.dtype)
+        partner = x.roll(x.shape[-1] // 2, -1)  # the products are float32, as the angles are
+        return torch.addcmul(x * self.cos, partner, self.sin).to(x.dtype)

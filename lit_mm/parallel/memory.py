@@ -175,7 +175,8 @@ def fake_step(model: Any, shape: BatchShape) -> None:
         torch.zeros(text, dtype=torch.int64),
         read,
     )
-    (output.text.sum() + output.visual.sum() + output.expert_loss).backward()
+    assert output.text_sum is not None
+    (output.text_sum + output.visual.sum() + output.expert_loss).backward()
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
