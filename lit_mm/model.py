@@ -93,7 +93,7 @@ class MultimodalTransformer(nn.Module):
         hidden = hidden.flatten(0, 1)
         # Every position is asked for once, so gradients need no adding up, which plain indexing would prepare for.
         where = visual_positions[drawn_frames]
-        drawn = hidden.index_select(0, where.flatten()).view(*where.shape, -1)
+        drawn = hidden.index_select(0, where.flatten()).view(*where.shape, self.backbone.dim)
         text = self.text_head(hidden if wanted is not None else hidden.index_select(0, text_positions), targets)
         losses, total = (text, None) if targets is None else text
         return ModelOutput(
