@@ -85,7 +85,7 @@ def test_the_estimate_is_what_fsdp_needs(name: str, recompute: str) -> None:
     assert step.parameters == pytest.approx(own, rel=1e-3)
     assert found.parameters + found.gradients + found.optimizer == 16 * own
     # Most is kept while the text head computes its losses, when no block is whole.
-    assert 0.98 * step.peak < found.total < 1.03 * step.peak + found.gathered
+    assert 0.98 * step.peak < found.total < 1.05 * step.peak + found.gathered
 
 
 def test_every_copy_is_sharded_over_its_own_processes() -> None:
