@@ -7,8 +7,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
-# Threads that sleep while they wait leave the cores to the processes that read data.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 PROMPTS ?= configs/prompts/play.yaml
 

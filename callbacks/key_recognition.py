@@ -19,7 +19,7 @@ from callbacks.final_evaluation import FinalEvaluation, unused
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.actions import Pose, action_text, displacement
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
-from data_modules.episodes import POSE, VideoTable, read_table, shuffled
+from data_modules.episodes import POSE, VideoTable, read_table
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Prefix
 from lit_mm.generation.rows import CachedRows
@@ -214,8 +214,7 @@ def action_texts(means: np.ndarray, ahead: int, settings: ActionVideoDataModule)
 
 def find_cases(dataset: ActionVideoDataset, means: Mapping[int, np.ndarray], unit: float) -> Iterator[Case]:
     """Every target up to which one key alone was held and moved at least half as far as on the average."""
-    places = shuffled(np.arange(len(dataset)), len(dataset))
-    columns = dataset.documents.data
+    places, columns = dataset.places, dataset.documents.data
     rows, anchors = (columns.column(name).to_numpy()[places] for name in ("row", "anchor"))
     steps = columns.column("ahead").take(places).to_pylist()
     for row in np.unique(rows).tolist():

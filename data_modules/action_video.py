@@ -188,6 +188,7 @@ class ActionVideoDataset(DocumentDataset):
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
+        places: (documents,) int64, where each document is in the table.
         skipped_at_setup: episodes left out because they cannot be read.
     """
 
@@ -219,13 +220,14 @@ class ActionVideoDataset(DocumentDataset):
         # The last <eoi> of the context opens every branch, and <eos> ends it.
         bare = format.bracketed_frames(module.context) + targets * (2 + format.bracketed_frames(1))
         lengths = np.stack([texts + bare, bare])
-        self.lengths = lengths[:, shuffled(np.arange(len(targets)), len(targets))].astype(np.int32)
+        self.places = shuffled(len(targets))
+        self.lengths = lengths[:, self.places].astype(np.int32)
 
     def document(self, draw: Draw) -> Document:
         """One context and its targets; see `variants`."""
-        from data_modules.episodes import frame_keys, shuffled
+        from data_modules.episodes import frame_keys
 
-        place = int(shuffled(np.array([draw.index]), len(self))[0])
+        place = int(self.places[draw.index])
         row, anchor, ahead, actions = (
             self.documents.data.column(name)[place].as_py() for name in ("row", "anchor", "ahead", "ids")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -225,6 +226,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),  # from such memory a GPU copies batches while it computes
             persistent_workers=isinstance(rows, TrainingRows) and workers > 0,
+            worker_init_fn=_start_worker if workers else None,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -259,3 +261,8 @@ class DocumentDataModule(LightningDataModule, ABC):
         """Go on from a checkpoint; differences in the mixture are said in the log, never silent."""
         self.plan_state = state_dict["plan"]
         self.skipped = Counter(state_dict["skipped"])
+
+
+def _start_worker(number: int) -> None:
+    """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it."""
+    gc.freeze()

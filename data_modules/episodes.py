@@ -137,9 +137,9 @@ def _rows(
         yield row
 
 
-def shuffled(documents: np.ndarray, count: int) -> np.ndarray:
-    """Places of `documents` in the tables, the same in every run: the first so many are from all of the files."""
-    return permute(documents, count, key_of("documents of videos"))
+def shuffled(count: int) -> np.ndarray:
+    """Place (count,) of each document in its table, the same in every run: the first so many are from all files."""
+    return permute(np.arange(count), count, key_of("documents of videos"))
 
 
 def table_of(video: Path) -> Path | None:

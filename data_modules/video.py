@@ -119,14 +119,16 @@ class VideoDataset(DocumentDataset):
     """Clips in a fixed shuffled order, so that any first part (what is validated on) is from all files.
 
     Attributes:
+        places: (documents,) int64, which clip each document is.
         skipped_at_setup: files left out because they cannot be read.
     """
 
     def __init__(self, source: str, clips: ClipPlan, format: DocumentFormat, skipped: int) -> None:
-        from data_modules.episodes import VideoPictures
+        from data_modules.episodes import VideoPictures, shuffled
 
         self.source = source
         self.clips = clips
+        self.places = shuffled(clips.count)
         self.format = format
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(clips.table, format.image_size)
@@ -135,9 +137,9 @@ class VideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One clip."""
-        from data_modules.episodes import frame_keys, shuffled
+        from data_modules.episodes import frame_keys
 
-        row, frames = self.clips.locate(int(shuffled(np.array([draw.index]), len(self))[0]))
+        row, frames = self.clips.locate(int(self.places[draw.index]))
         drawn = self.frames(frame_keys(row, np.array(frames)).tolist())
         t = self.format.tokenizer
         segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]

@@ -13,29 +13,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from data_modules.base import DocumentDataModule
-from lit_mm.cli import LitCLI
 from lit_mm.sequence import PackedBatch
 from tests.benchmarks.report import finish, options
+from tests.benchmarks.tiny_data import tiny_data
 from tests.helpers.program import ROOT
 
 SOURCES = ("text", "image_text", "video", "action_video")
 WORKERS = (0, 1, 2)
 WARM_UP = 8  # batches, or steps, that are not counted
 SAMPLES = 10  # of memory
-
-
-def tiny_data(weights: dict[str, float], workers: int) -> DocumentDataModule:
-    """The data module of configs/tiny.yaml with other weights."""
-    weighted = [f"--data.weights.{name}={weight}" for name, weight in weights.items()]
-    cli = LitCLI(args=["--config=configs/tiny.yaml", f"--data.loader.workers={workers}", *weighted], run=False)
-    cli.datamodule.setup("fit")
-    return cli.datamodule
 
 
 def batches(data: DocumentDataModule) -> Iterator[PackedBatch]:
@@ -48,7 +41,8 @@ def batches(data: DocumentDataModule) -> Iterator[PackedBatch]:
 
 def rows_per_second(weights: dict[str, float], workers: int, seconds: float) -> float:
     """How many rows come out when nothing else is done."""
-    data = tiny_data(weights, workers)
+    weighted = (f"--data.weights.{name}={weight}" for name, weight in weights.items())
+    data = tiny_data(f"--data.loader.workers={workers}", *weighted)
     loader, rows, begin = batches(data), 0, time.perf_counter()
     while time.perf_counter() - begin < seconds:
         rows += len(next(loader).seeds)
@@ -66,7 +60,6 @@ def training(workers: int, steps: int, environment: dict[str, str]) -> dict[str,
             "--trainer.num_sanity_val_steps=0",
             f"--trainer.val_check_interval={WARM_UP + steps + 1}",
             f"--trainer.logger.save_dir={folder}",
-            "--trainer.enable_progress_bar=false",
             "--trainer.callbacks+=tests.benchmarks.step_clock.StepClock",
             f"--trainer.callbacks.file={folder}/clock.json",
         ]
@@ -87,12 +80,12 @@ def training(workers: int, steps: int, environment: dict[str, str]) -> dict[str,
 
 def memory(rows: int) -> list[dict[str, float]]:
     """Memory of this process and its two workers while so many rows of the mixture are read: MiB, shared pages once."""
-    data = tiny_data({}, 2)
+    data = tiny_data("--data.loader.workers=2")
     loader, read, found = batches(data), 0, []
     while read < rows:
         read += len(next(loader).seeds)
         if read >= (len(found) + 1) * rows // SAMPLES:
-            workers = [worker.pid for worker in loader._workers]  # type: ignore[attr-defined]
+            workers = [worker.pid for worker in active_children() if worker.pid is not None]
             found.append({"rows": read, "reader": _mebibytes(os.getpid()), "workers": sum(map(_mebibytes, workers))})
     return found
 
@@ -104,7 +97,7 @@ def _mebibytes(process: int) -> float:
 
 def main() -> None:
     """Print tables and write them as JSON."""
-    parser = options(__doc__, "data_path", seconds=6, steps=25, rounds=2, rows=16_000)
+    parser = options(__doc__, "data_path", seconds=6, steps=30, rounds=3, rows=16_000)
     arguments = parser.parse_args()
     mixtures = {name: {other: float(other == name) for other in SOURCES} for name in SOURCES} | {"all, mixed": {}}
     speeds: dict[str, list[float]] = {}

@@ -27,12 +27,12 @@ from rich.table import Table
 from data_modules.sampler import DrawStream, RowPlanner
 from lit_mm.backbone import ExpertFeedForward, ModalityFeedForward
 from lit_mm.backbone.masks import AttentionBackend
-from lit_mm.cli import LitCLI
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedBatch, PackedRow, Text
 from tests.benchmarks.interleaved import interleaved
 from tests.benchmarks.our_model import Size, TrainingStep, lit_model, with_latents
 from tests.benchmarks.report import finish, options
+from tests.benchmarks.tiny_data import tiny_data
 from tests.helpers.documents import FakeDataset
 from tests.helpers.program import ROOT, environment
 
@@ -49,10 +49,8 @@ Found = dict[int, dict[str, float]]
 
 def mixture(length: int, rows: int, count: int = 2) -> list[PackedBatch]:
     """Batches of the tiny mixture."""
-    options = f"--data.loader.row_length={length}", f"--data.loader.rows={rows}"
-    cli = LitCLI(args=["--config=configs/tiny.yaml", *options], run=False)
-    cli.datamodule.setup("fit")
-    batches = iter(cli.datamodule.training_rows())
+    data = tiny_data(f"--data.loader.row_length={length}", f"--data.loader.rows={rows}")
+    batches = iter(data.training_rows())
     return [with_latents(next(batches), TINY.channels) for _ in range(count)]
 
 

@@ -20,12 +20,12 @@ from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.rows import RowReader
 from data_modules.sampler import DrawStream, RowPlan, RowPlanner
 from lit_mm.backbone import ModalityFeedForward
-from lit_mm.cli import LitCLI
 from lit_mm.sequence import Document, PackedBatch, Text
 from lit_mm.tokenizer import Tokenizer
 from tests.benchmarks.interleaved import interleaved
 from tests.benchmarks.our_model import Size, TrainingStep, lit_model, with_latents
 from tests.benchmarks.report import finish, options
+from tests.benchmarks.tiny_data import tiny_data
 
 TOKENIZER = "data/tiny/tokenizer.json"
 LENGTHS = {"tiny mixture": 512, "web pages": 2048}  # positions in a row
@@ -58,9 +58,7 @@ def web_pages() -> tuple[RowReader, RowPlanner]:
 
 def tiny_mixture() -> tuple[RowReader, RowPlanner]:
     """Reader and plan of configs/tiny.yaml."""
-    cli = LitCLI(args=["--config=configs/tiny.yaml"], run=False)
-    cli.datamodule.setup("fit")
-    rows = cli.datamodule.training_rows()
+    rows = tiny_data().training_rows()
     return rows.reader, rows.planner()
 
 
