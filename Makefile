@@ -15,7 +15,7 @@ PROMPTS ?= configs/prompts/play.yaml
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev,benchmarks]'
 	touch $@
 
 data: .venv/ready

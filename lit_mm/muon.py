@@ -124,8 +124,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     a, b, c = _NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
     x = (matrices if wide else matrices.mT).bfloat16()
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(_EPS)
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(_EPS)).reshape(-1, *x.shape[-2:])
     for _ in range(_STEPS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x if wide else x.mT).to(matrices.dtype)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).reshape(matrices.shape).to(matrices.dtype)
