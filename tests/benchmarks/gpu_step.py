@@ -28,7 +28,7 @@ from lit_mm.vision import Rae, VisualTokenizer
 from tests.benchmarks.our_model import GivenLatents, Size, TrainingStep, lit_model
 from tests.benchmarks.report import finish, options
 
-TEXT = 510  # ids of a text; with its delimiters two of them are as long as two frames with theirs
+TEXT = 500  # ids of a text, so that a row of 4,096 holds four texts and eight frames
 SMALL = Size(1024, 16, 16, 4, 32_768, 256, 1152)
 PAPER = Size(2048, 16, 32, 8, 128_256, 256, 1152)
 TOY = Size(128, 2, 4, 2, 1024, 16, 24)
