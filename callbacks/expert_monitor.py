@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from callbacks.steps import step_ended
+from callbacks.steps import log_values, step_ended
 from lit_mm.backbone.balance import selections, summarise
 from lit_mm.backbone.router import Router
 from lit_mm.backbone.specialisation import KINDS, Specialisation, specialisation, token_kinds
@@ -66,7 +66,7 @@ class ExpertMonitor(Callback):
             logged[f"{name}/largest_load"] = float(summary.largest[layer])
             logged[f"{name}/load_entropy"] = float(summary.entropy[layer])
             logged[f"{name}/dead"] = float(summary.dead[layer])
-        pl_module.log_dict(logged, rank_zero_only=True)
+        log_values(pl_module, logged)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for layer, values in enumerate(load / load.mean(-1, keepdim=True)):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.steps import step_logs
+from callbacks.steps import log_values, step_logs
 from lit_mm.metrics import SourceMeans
 from lit_mm.sequence import PackedBatch
 
@@ -38,4 +38,4 @@ class LatentMonitor(Callback):
             mean, square = means[source, "mean"], means[source, "square"]
             logged[f"latents/{source}/mean"] = mean
             logged[f"latents/{source}/deviation"] = max(0.0, square - mean**2) ** 0.5
-        pl_module.log_dict(logged, rank_zero_only=True)
+        log_values(pl_module, logged)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.steps import step_logs
+from callbacks.steps import log_values, step_logs
 from lit_mm.sequence import PackedBatch
 
 
@@ -33,4 +33,4 @@ class MixtureMonitor(Callback):
             skipped = data.skipped[name] + getattr(data.datasets["train"][name], "skipped_at_setup", 0)
             if skipped:
                 logged[f"data/{name}/skipped"] = float(skipped)
-        pl_module.log_dict(logged, rank_zero_only=True)
+        log_values(pl_module, logged)

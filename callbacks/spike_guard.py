@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.steps import step_ended
+from callbacks.steps import log_values, step_ended
 from lit_mm.sequence import PackedBatch
 from lit_mm.spikes import SpikeDetector
 
@@ -99,7 +99,7 @@ class SpikeGuard(Callback):
         if records and trainer.is_global_zero and folder is not None:
             with (Path(folder) / "skipped_steps.jsonl").open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)
-        pl_module.log("train/skipped_steps", float(self.skipped), rank_zero_only=True)
+        log_values(pl_module, {"train/skipped_steps": self.skipped})
         if self.in_a_row > self.most_in_a_row:
             last = records[-1]
             raise ValueError(

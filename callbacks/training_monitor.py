@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks.steps import step_logs
+from callbacks.steps import log_values, step_logs
 from lit_mm.flops import TrainingFlops, attended_pairs, peak
 from lit_mm.parallel.memory import peak_memory
 from lit_mm.sequence import PackedBatch
@@ -67,8 +67,8 @@ class TrainingMonitor(Callback):
         logged["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         logged |= self._speed(trainer)
         logged["memory/peak_gib"] = peak_memory(pl_module.device) / 2**30
-        pl_module.log_dict(logged, rank_zero_only=True)
-        pl_module.log("loss", logged["train/loss"], prog_bar=True, logger=False, rank_zero_only=True)
+        log_values(pl_module, logged)
+        log_values(pl_module, {"loss": logged["train/loss"]}, prog_bar=True, logger=False)
         self._restart(trainer)
 
     def _speed(self, trainer: Trainer) -> dict[str, float]:

@@ -38,7 +38,8 @@ def global_means(sums: Sequence[Tensor], counts: Sequence[int], world_size: int)
     """
     if world_size == 1:
         return [total / max(1, count) for total, count in zip(sums, counts, strict=True)]
-    of_all = torch.tensor([float(count) for count in counts], device=sums[0].device)
+    # Filled there, not copied there: a copy would wait for the device.
+    of_all = torch.stack([torch.full((), float(count), device=sums[0].device) for count in counts])
     dist.all_reduce(of_all)
     return [total * world_size / count.clamp(min=1) for total, count in zip(sums, of_all, strict=True)]
 

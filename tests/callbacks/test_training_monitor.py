@@ -6,9 +6,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from lightning.pytorch import LightningModule
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from data_modules.base import TimedLoader
+from lit_mm.cli import main
+from tests.helpers.program import ROOT, SMALL
 
 
 class Slow(IterableDataset):
@@ -32,3 +36,22 @@ def test_waiting_is_what_the_loader_takes_while_nobody_else_works(workers: int) 
     waited = loader.waited - before
     assert waited > 4 * 0.05 if workers == 0 else waited < 0.5 * 4 * 0.05
     assert waited < worked - 4 * 0.15 + 0.05
+
+
+def test_nothing_is_copied_to_the_device_to_be_logged(tmp_path, monkeypatch) -> None:
+    """Lightning would put numbers there and, for the progress bar, read them back after every step."""
+    monkeypatch.chdir(ROOT)
+    given: dict[str, bool] = {}
+    inner = LightningModule._LightningModule__to_tensor  # type: ignore[attr-defined]
+
+    def noted(module: LightningModule, value: object, name: str) -> Tensor:
+        given[name] = isinstance(value, Tensor) and value.device.type == "cpu"
+        return inner(module, value, name)
+
+    monkeypatch.setattr(LightningModule, "_LightningModule__to_tensor", noted)
+    names = ("training_monitor.TrainingMonitor", "mixture_monitor.MixtureMonitor", "latent_monitor.LatentMonitor")
+    callbacks = [f"--trainer.callbacks+=callbacks.{name}" for name in names]
+    steps = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--data.loader.workers=0"]
+    main(["fit", "--config=configs/tiny.yaml", *SMALL, *callbacks, *steps, f"--trainer.logger.save_dir={tmp_path}"])
+    assert {"loss", "train/gradient_norm", "data/padding", "latents/video/mean"} <= set(given)
+    assert all(given.values()), [name for name, host in given.items() if not host]
