@@ -19,18 +19,33 @@ _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 
 
-def key_ranges(allowed: Tensor) -> Tensor:
+def key_ranges(document: Tensor, frame: Tensor) -> Tensor:
     """The first key that any query of a block may attend to, and the one behind the last.
 
     Args:
-        allowed: (B, 1, L, L) bool, row q, column k; every query may attend to something.
+        document: (B, L) integers, alike where tokens stand side by side and belong to one document.
+        frame: (B, L) likewise for frames; text and padding belong to none and are each other than those beside them.
 
     Returns:
         (B, blocks, 2) int64.
     """
-    length = allowed.shape[-1]
-    blocks = pad(allowed[:, 0], (0, 0, 0, -length % BLOCK)).unflatten(1, (-1, BLOCK)).any(2).byte()
-    return torch.stack((blocks.argmax(-1), length - blocks.flip(-1).argmax(-1)), -1)
+    length = document.shape[1]
+    index = torch.arange(length).expand_as(document)
+    begins = pad(document[:, 1:] != document[:, :-1], (1, 0), value=True)
+    ends = pad(frame[:, 1:] != frame[:, :-1], (0, 1), value=True)
+    first = index.where(begins, 0).cummax(1).values
+    last = index.where(ends, length).flip(1).cummin(1).values.flip(1)
+    missing = -length % BLOCK
+    firsts = pad(first, (0, missing), value=length).unflatten(1, (-1, BLOCK)).amin(2)
+    lasts = pad(last, (0, missing)).unflatten(1, (-1, BLOCK)).amax(2)
+    return torch.stack((firsts, lasts + 1), -1)
+
+
+def block_slices(ranges: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Row, queries and keys of each block."""
+    for row, blocks in enumerate(ranges.tolist()):
+        for number, (first, last) in enumerate(blocks):
+            yield slice(row, row + 1), slice(number * BLOCK, (number + 1) * BLOCK), slice(first, last)
 
 
 # A custom operator, since the ranges are other ones in every batch: torch.compile would compile each of them anew.
@@ -44,16 +59,16 @@ def block_sparse_attention(
         query: (B, heads, L, head_dim).
         key: (B, kv_heads, L, head_dim).
         value: as `key`.
-        bias: (B, 1, L, L) float32, added to scores: 0, or minus infinity where there is nothing to attend to.
+        bias: (pairs,) float32, added to scores: 0, or minus infinity where there is nothing to attend to; of one block
+            after the other, by queries, then keys.
         ranges: of `key_ranges`.
 
     Returns:
         (B, heads, L, head_dim) like `query`, and (B, heads, L) float32 log-sum-exps of the scores.
     """
     out, log_sums = torch.empty_like(query), _log_sums_of(query)
-    for views, of_keys in _blocks((query.float(), bias, out, log_sums), (key.float(), value.float()), ranges):
-        q, mask, o, sums = views
-        k, v = of_keys
+    by_query, by_key = (query.float(), out, log_sums), (key.float(), value.float())
+    for (q, o, sums), (k, v), mask in _views(by_query, by_key, bias, ranges):
         result = _forward(q, k, v, attn_mask=mask)
         o.copy_(result[0])
         sums.copy_(result[1])
@@ -77,10 +92,9 @@ def _gradients(
     ranges: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     of_query, of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (query, key, value))
-    by_query = query.float(), bias, out.float(), log_sums, gradient.float(), of_query
-    for views, of_keys in _blocks(by_query, (key.float(), value.float(), of_key, of_value), ranges):
-        q, mask, o, sums, g, gq = views
-        k, v, gk, gv = of_keys
+    by_query = query.float(), out.float(), log_sums, gradient.float(), of_query
+    by_key = key.float(), value.float(), of_key, of_value
+    for (q, o, sums, g, gq), (k, v, gk, gv), mask in _views(by_query, by_key, bias, ranges):
         result = _backward(g, q, k, v, o, sums, 0.0, False, attn_mask=mask)
         gq.copy_(result[0])
         gk += result[1]
@@ -109,16 +123,16 @@ def _log_sums_of(query: Tensor) -> Tensor:
     return query.new_empty(query.shape[:3], dtype=torch.float32)
 
 
-def _blocks(
-    by_query: Sequence[Tensor], by_key: Sequence[Tensor], ranges: Tensor
-) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Views of what belongs to each block's queries, and to the keys that they read, the third dimension counting both.
-
-    The second of what belongs to queries is the mask, whose last dimension counts keys.
-    """
+def _views(
+    by_query: Sequence[Tensor], by_key: Sequence[Tensor], bias: Tensor, ranges: Tensor
+) -> Iterator[tuple[tuple[Tensor, ...], list[Tensor], Tensor]]:
+    """Of each block what belongs to its queries, to the keys that they read (dimension 2), and its mask."""
+    at = 0
     for row, blocks in enumerate(ranges.tolist()):
         queries = zip(*(t[row : row + 1].split(BLOCK, 2) for t in by_query), strict=True)
         keys = [t[row : row + 1] for t in by_key]
-        for views, (first, last) in zip(queries, blocks, strict=True):
-            q, mask, *others = views
-            yield [q, mask.narrow(3, first, last - first), *others], [t.narrow(2, first, last - first) for t in keys]
+        for of_block, (first, last) in zip(queries, blocks, strict=True):
+            shape = 1, 1, of_block[0].shape[2], last - first
+            mask = bias.narrow(0, at, shape[2] * shape[3]).view(shape)
+            at += mask.numel()
+            yield of_block, [t.narrow(2, first, last - first) for t in keys], mask

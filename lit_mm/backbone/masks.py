@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
-from lit_mm.backbone.block_sparse import block_sparse_attention, key_ranges
+from lit_mm.backbone.block_sparse import block_slices, block_sparse_attention, key_ranges
 from lit_mm.backbone.layout import SequenceLayout
 
 AttentionBackend = Literal["auto", "sdpa", "flex", "blocks"]
@@ -61,10 +61,10 @@ class DenseMask:
 
 @dataclass(frozen=True)
 class BlockSparseMask:
-    """The same for a CPU, with the range of keys that each block of queries needs.
+    """Only the range of keys that each block of queries needs, for a CPU; see `block_sparse_attention`.
 
     Attributes:
-        bias: (B, 1, L, L) float32, 0 or minus infinity, row q, column k.
+        bias: (pairs,) float32, 0 or minus infinity, of one block after the other.
         ranges: (B, blocks, 2) int64, see `key_ranges`.
     """
 
@@ -118,22 +118,42 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
         create = _compiled(create_block_mask) if on_cuda else create_block_mask
         mask_mod = _mask_mod(layout.document_ids, layout.frame_ids, _branches(layout))
         return FlexMask(create(mask_mod, rows, None, length, length, device=layout.document_ids.device))
-    allowed = _dense(layout)
+    tokens = _Tokens.of(layout)
     if backend == "blocks" or (backend == "auto" and on_cpu):
-        return BlockSparseMask(torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf), key_ranges(allowed))
-    return DenseMask(allowed)
+        ranges = key_ranges(tokens.document, tokens.frame)
+        allowed = [tokens.allowed(*block).flatten() for block in block_slices(ranges)]
+        return BlockSparseMask(_bias(torch.cat(allowed)), ranges)
+    every = slice(None)
+    return DenseMask(tokens.allowed(every, every, every)[:, None])
 
 
-def _dense(layout: SequenceLayout) -> Tensor:
-    document, frame = layout.document_ids, layout.frame_ids
-    index = torch.arange(document.shape[1], device=document.device)
-    earlier = index[:, None] >= index[None, :]
-    same_frame = (frame[:, :, None] == frame[:, None, :]) & (frame >= 0)[:, :, None]
-    same_document = (document[:, :, None] == document[:, None, :]) & (document >= 0)[:, :, None]
-    itself = index[:, None] == index[None, :]
-    branch = _branches(layout)
-    followed = (branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :])
-    return (same_document & (earlier | same_frame) & followed | itself)[:, None]
+class _Tokens(NamedTuple):
+    """(B, L) each. Padding is a document of its own at every position, and what is no frame a frame of its own."""
+
+    document: Tensor
+    frame: Tensor
+    branch: Tensor
+    place: Tensor
+
+    @classmethod
+    def of(cls, layout: SequenceLayout) -> _Tokens:
+        document, frame = layout.document_ids, layout.frame_ids
+        place = torch.arange(document.shape[1], dtype=document.dtype, device=document.device).expand_as(document)
+        return cls(
+            document.where(document >= 0, -1 - place), frame.where(frame >= 0, -1 - place), _branches(layout), place
+        )
+
+    def allowed(self, rows: slice, queries: slice, keys: slice) -> Tensor:
+        """Truth values (rows, queries, keys)."""
+        q, k = _Tokens(*(t[rows, queries, None] for t in self)), _Tokens(*(t[rows, None, keys] for t in self))
+        followed = (k.branch == 0) | (k.branch == q.branch)
+        return (k.document == q.document) & ((k.place <= q.place) | (k.frame == q.frame)) & followed
+
+
+def _bias(allowed: Tensor) -> Tensor:
+    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+    torch._dynamo.maybe_mark_dynamic(bias, 0)  # of another length in every batch: to be compiled once for all of them
+    return bias
 
 
 def _branches(layout: SequenceLayout) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from lit_mm.backbone.block_sparse import block_sparse_attention, key_ranges
+from lit_mm.backbone.block_sparse import block_sparse_attention
 from lit_mm.backbone.masks import BlockSparseMask, build_mask
 
 
@@ -51,10 +51,13 @@ def test_bfloat16_is_as_near_to_exact_as_rounding_the_result_allows(random_layou
         torch.testing.assert_close(one.grad.double(), other.grad, rtol=2**-6, atol=2e-2)
 
 
-def test_a_block_reads_from_the_beginning_of_its_first_document_to_the_end_of_its_last_frame():
-    allowed = torch.eye(200, dtype=torch.bool)[None, None]
-    allowed[..., 100:110, 30:140] = True  # queries of the second block
-    assert key_ranges(allowed).tolist() == [[[0, 64], [30, 140], [128, 192], [192, 200]]]
+@pytest.mark.parametrize("length", [190, 384])
+def test_a_block_reads_all_that_its_queries_may_attend_to_and_no_more(random_layout, length):
+    mask, allowed = masks(random_layout, length)
+    for row, of_row in zip(mask.ranges.tolist(), allowed[:, 0], strict=True):
+        for number, (first, last) in enumerate(row):
+            seen = of_row[64 * number : 64 * (number + 1)].any(0).nonzero().flatten().tolist()
+            assert (first, last) == (seen[0], seen[-1] + 1)
 
 
 @pytest.mark.filterwarnings("ignore")
