@@ -110,8 +110,16 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
         layout: the batch's documents and frames.
         backend: `flex`, `blocks`, `sdpa`, or `auto`: FlexAttention on CUDA, blocks on a CPU, SDPA with a dense mask
             elsewhere.
+
+    Raises:
+        ValueError: the backend is `blocks`, and the layout is not on a CPU.
     """
     on_cuda, on_cpu = layout.document_ids.is_cuda, layout.document_ids.is_cpu
+    if backend == "blocks" and not on_cpu:
+        raise ValueError(
+            f"model.backbone.attention_backend is 'blocks', which runs on a CPU, but the model is on "
+            f"'{layout.document_ids.device.type}'; use 'auto', 'flex' or 'sdpa'"
+        )
     if backend == "flex" or (backend == "auto" and on_cuda):
         rows, length = layout.document_ids.shape
         # Uncompiled, the builder materialises every pair and can cost more than the attention it saves.

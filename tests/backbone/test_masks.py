@@ -67,3 +67,10 @@ def test_training_with_flex_on_a_cpu_says_what_to_do(random_layout):
     query = torch.randn(3, 2, 48, 8, requires_grad=True)
     with pytest.raises(ValueError, match=r"attention_backend is 'flex'.*use 'auto' or 'sdpa'"):
         mask.attend(query, query, query)
+
+
+def test_blocks_elsewhere_than_on_a_cpu_say_what_to_do(random_layout):
+    layout = random_layout(0)
+    elsewhere = SequenceLayout(*(t.to("meta") for t in (layout.document_ids, layout.frame_ids, layout.positions)))
+    with pytest.raises(ValueError, match=r"attention_backend is 'blocks'.*on 'meta'; use 'auto', 'flex' or 'sdpa'"):
+        build_mask(elsewhere, "blocks")
