@@ -18,6 +18,7 @@ PARTS = {
     "data": "--data",
     "trainer": "--trainer",
     "callbacks": "--trainer.callbacks",
+    "profiler": "--trainer.profiler",
     "prompts": "--data.prompts",
     "steering": "--data.steering",
 }

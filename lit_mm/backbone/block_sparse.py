@@ -6,6 +6,7 @@ pairs or more are masked, the more the longer the row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -42,10 +43,11 @@ def key_ranges(document: Tensor, frame: Tensor) -> Tensor:
 
 
 def block_slices(ranges: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Row, queries and keys of each block."""
-    for row, blocks in enumerate(ranges.tolist()):
-        for number, (first, last) in enumerate(blocks):
-            yield slice(row, row + 1), slice(number * BLOCK, (number + 1) * BLOCK), slice(first, last)
+    """Rows, queries and keys of each block; rows of one layout, such as a long text each, share their blocks."""
+    alike = bool((ranges == ranges[:1]).all())
+    for rows in [slice(0, len(ranges))] if alike else [slice(row, row + 1) for row in range(len(ranges))]:
+        for number, (first, last) in enumerate(ranges[rows.start].tolist()):
+            yield rows, slice(number * BLOCK, (number + 1) * BLOCK), slice(first, last)
 
 
 # A custom operator, since the ranges are other ones in every batch: torch.compile would compile each of them anew.
@@ -125,14 +127,12 @@ def _log_sums_of(query: Tensor) -> Tensor:
 
 def _views(
     by_query: Sequence[Tensor], by_key: Sequence[Tensor], bias: Tensor, ranges: Tensor
-) -> Iterator[tuple[tuple[Tensor, ...], list[Tensor], Tensor]]:
+) -> Iterator[tuple[list[Tensor], list[Tensor], Tensor]]:
     """Of each block what belongs to its queries, to the keys that they read (dimension 2), and its mask."""
     at = 0
-    for row, blocks in enumerate(ranges.tolist()):
-        queries = zip(*(t[row : row + 1].split(BLOCK, 2) for t in by_query), strict=True)
-        keys = [t[row : row + 1] for t in by_key]
-        for of_block, (first, last) in zip(queries, blocks, strict=True):
-            shape = 1, 1, of_block[0].shape[2], last - first
-            mask = bias.narrow(0, at, shape[2] * shape[3]).view(shape)
-            at += mask.numel()
-            yield of_block, [t.narrow(2, first, last - first) for t in keys], mask
+    for rows, queries, keys in block_slices(ranges):
+        of_queries = [t[rows, :, queries] for t in by_query]
+        shape = len(of_queries[0]), 1, of_queries[0].shape[2], keys.stop - keys.start
+        mask = bias.narrow(0, at, math.prod(shape)).view(shape)
+        at += mask.numel()
+        yield of_queries, [t[rows, :, keys] for t in by_key], mask

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from lit_mm.backbone import SequenceLayout
 from lit_mm.backbone.block_sparse import block_sparse_attention
 from lit_mm.backbone.masks import BlockSparseMask, build_mask
 
@@ -32,6 +33,22 @@ def test_values_and_gradients_are_those_of_pytorch_under_the_same_mask(random_la
     gradient = torch.randn_like(wanted)
     got.backward(gradient)
     wanted.backward(gradient)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_share_their_blocks_keep_masks_of_their_own():
+    """Each row is one document of 128 positions; only where its frame lies within the first block differs."""
+    frame = torch.full((2, 128), -1, dtype=torch.int32)
+    frame[0, 8:24] = frame[1, 30:46] = 0
+    layout = SequenceLayout(torch.zeros_like(frame), frame, torch.arange(128).expand(2, -1))
+    mask, allowed = build_mask(layout, "blocks"), build_mask(layout, "sdpa").allowed
+    assert torch.equal(mask.ranges[0], mask.ranges[1])
+    ours, theirs = inputs(128), inputs(128)
+    got, wanted = mask.attend(*ours), scaled_dot_product_attention(*theirs, attn_mask=allowed, enable_gqa=True)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    for loss in (got, wanted):
+        loss.square().sum().backward()
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
 
