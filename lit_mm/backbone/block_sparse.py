@@ -55,7 +55,7 @@ def block_slices(ranges: Tensor) -> Iterator[tuple[slice, slice, slice]]:
 def block_sparse_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, ranges: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Grouped-query attention, in float32 whatever the inputs: the kernel is no faster in bfloat16.
+    """Grouped-query attention, in float32 where the inputs are of half precision, in which the kernel is no faster.
 
     Args:
         query: (B, heads, L, head_dim).
@@ -66,11 +66,11 @@ def block_sparse_attention(
         ranges: of `key_ranges`.
 
     Returns:
-        (B, heads, L, head_dim) like `query`, and (B, heads, L) float32 log-sum-exps of the scores.
+        (B, heads, L, head_dim) like `query`, and (B, heads, L) log-sum-exps of the scores.
     """
     out, log_sums = torch.empty_like(query), _log_sums_of(query)
-    by_query, by_key = (query.float(), out, log_sums), (key.float(), value.float())
-    for (q, o, sums), (k, v), mask in _views(by_query, by_key, bias, ranges):
+    by_query, by_key = (_full(query), out, log_sums), (_full(key), _full(value))
+    for (q, o, sums), (k, v), mask in _views(by_query, by_key, bias.to(log_sums.dtype), ranges):
         result = _forward(q, k, v, attn_mask=mask)
         o.copy_(result[0])
         sums.copy_(result[1])
@@ -93,10 +93,10 @@ def _gradients(
     bias: Tensor,
     ranges: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_query, of_key, of_value = (torch.zeros_like(x, dtype=torch.float32) for x in (query, key, value))
-    by_query = query.float(), out.float(), log_sums, gradient.float(), of_query
-    by_key = key.float(), value.float(), of_key, of_value
-    for (q, o, sums, g, gq), (k, v, gk, gv), mask in _views(by_query, by_key, bias, ranges):
+    of_query, of_key, of_value = (torch.zeros_like(x, dtype=log_sums.dtype) for x in (query, key, value))
+    by_query = _full(query), _full(out), log_sums, _full(gradient), of_query
+    by_key = _full(key), _full(value), of_key, of_value
+    for (q, o, sums, g, gq), (k, v, gk, gv), mask in _views(by_query, by_key, bias.to(log_sums.dtype), ranges):
         result = _backward(g, q, k, v, o, sums, 0.0, False, attn_mask=mask)
         gq.copy_(result[0])
         gk += result[1]
@@ -122,7 +122,11 @@ block_sparse_attention.register_autograd(_differentiate, setup_context=_save)
 
 
 def _log_sums_of(query: Tensor) -> Tensor:
-    return query.new_empty(query.shape[:3], dtype=torch.float32)
+    return _full(query.new_empty(query.shape[:3]))
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _views(

@@ -22,6 +22,17 @@ def masks(random_layout, length: int, seed: int = 5) -> tuple[BlockSparseMask, T
     return build_mask(layout, "blocks"), build_mask(layout, "sdpa").allowed
 
 
+def test_double_precision_stays_double(random_layout):
+    mask, allowed = masks(random_layout, 190)
+    ours, theirs = inputs(190, torch.float64), inputs(190, torch.float64)
+    got, wanted = mask.attend(*ours), scaled_dot_product_attention(*theirs, attn_mask=allowed, enable_gqa=True)
+    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+    for loss in (got, wanted):
+        loss.square().sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("length", [48, 64, 190, 384])
 def test_values_and_gradients_are_those_of_pytorch_under_the_same_mask(random_layout, length):
     mask, allowed = masks(random_layout, length)
