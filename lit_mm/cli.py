@@ -18,6 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.weight_averaging import WeightAveraging
 from data_modules.dataset import BrokenFile
@@ -28,7 +29,12 @@ from lit_mm.parser import ConfigParser
 from lit_mm.printed_rows import print_rows
 from lit_mm.run_folder import claim
 
-_MISTAKES = (ValueError, FileNotFoundError, BrokenFile)  # of the user's; anything else is ours and shows a traceback
+_MISTAKES = (
+    ValueError,
+    FileNotFoundError,
+    BrokenFile,
+    MisconfigurationException,
+)  # of the user's; anything else is ours and shows a traceback
 _FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
 _FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."

@@ -48,6 +48,8 @@ def complaint(
         (["--data.tokenizer=nowhere.json"], ["nowhere.json"]),
         (["--model.backbone.depht=3"], ["depht"]),
         (["--model.backbone.heads=3"], ["heads"]),
+        (["--model.backbone.attention_backend=block"], ["attention_backend is block; it takes one of", "'blocks'"]),
+        (["--trainer.profiler=nowhere.yaml"], ["profiler", "simple"]),
         (
             [*EXPERTS, "--model.backbone.feed_forward.active=40"],
             ["feed_forward.active is 40", "experts: 32 only 30", "41 or more"],

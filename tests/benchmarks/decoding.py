@@ -2,20 +2,16 @@
 
 The tiny model with random weights, on one thread.
 
-Run: `python -m tests.benchmarks.decoding --out runs/decoding.json`
+Run: `python -m tests.benchmarks.decoding`
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -32,6 +28,7 @@ from lit_mm.sequence import Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Rae
 from tests.benchmarks.interleaved import interleaved
+from tests.benchmarks.report import finish, options
 from tests.helpers.uncached import Uncached
 
 TOKENIZER = "data/tiny/tokenizer.json"
@@ -110,18 +107,14 @@ def frame_tasks(decoder: Decoder) -> dict[str, Any]:
 
 def main() -> None:
     """Print a table and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("runs/decoding.json"))
-    options = parser.parse_args()
+    arguments = options(__doc__, "decoding", tokens=512, rounds=3).parse_args()
     torch.set_num_threads(1)
     decoder, uncached = decoders()
     table = Table("what", "seconds", "beside", "seconds", "ratio")
     found: dict[str, Any] = {}
     pairs = [
-        (text_tasks(decoder, uncached, options.tokens), 0, options.rounds),
-        (frame_tasks(decoder), 2, 5 * options.rounds),
+        (text_tasks(decoder, uncached, arguments.tokens), 0, arguments.rounds),
+        (frame_tasks(decoder), 2, 5 * arguments.rounds),
     ]
     for tasks, warm_up, rounds in pairs:
         seconds = {name: min(times) for name, times in interleaved(tasks, rounds, warm_up).items()}
@@ -135,9 +128,7 @@ def main() -> None:
         size = cache.memory.numel() * cache.memory.element_size()
         found[f"bytes at {context}"] = size
         table.add_row(f"cache of {context} positions", "", f"{size / 2**20:.2f} MiB a row", "", "")
-    Console().print(table)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
+    finish(table, found, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
 """What share of a training step each visual tokenizer takes to encode the step's pictures.
 
-Run: `python -m tests.benchmarks.encoding --out runs/encoding.json`
+Run: `python -m tests.benchmarks.encoding`
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
-from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from lit_mm.cli import main as lit_mm
 from tests.benchmarks.encoding_time import EncodingTime
+from tests.benchmarks.report import finish, options
 
 WARM_UP = 5  # steps that are not counted
 
@@ -51,19 +48,15 @@ def measure(vision: str, steps: int) -> dict[str, float]:
 
 def main() -> None:
     """Print a table and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, "encoding", steps=40)
     parser.add_argument("--vision", nargs="+", default=["rae_tiny", "vae_tiny", "dual_tiny", "pixels"])
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=Path("runs/encoding.json"))
-    options = parser.parse_args()
-    found = {name: measure(f"configs/vision/{name}.yaml", options.steps) for name in options.vision}
+    arguments = parser.parse_args()
+    found = {name: measure(f"configs/vision/{name}.yaml", arguments.steps) for name in arguments.vision}
     table = Table("tokenizer", "pictures a step", "step (s)", "encoding (s)", "share of the step")
     for name, row in found.items():
         times = f"{row['step_seconds']:.2f}", f"{row['encoding_seconds']:.3f}"
         table.add_row(name, f"{row['pictures']:.0f}", *times, f"{row['share']:.1%}")
-    Console().print(table)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf8")
+    finish(table, found, arguments.out)
 
 
 if __name__ == "__main__":

@@ -87,25 +87,25 @@ def batch_of(size: Size, rows: int, length: int, pixels: int | None = None) -> P
 
 
 def measure(
-    size: Size, feed_forward: Callable[[int], FeedForward], device: str, options: Any, vision: VisualTokenizer
+    size: Size, feed_forward: Callable[[int], FeedForward], device: str, arguments: Any, vision: VisualTokenizer
 ) -> dict[str, Any]:
     """Steps of one model, which is gone afterwards."""
     pixels = None if isinstance(vision, GivenLatents) else vision.image_size
     with torch.device(device):
         module = lit_model(size, feed_forward, vision, compile=device == "cuda").to(device)
-    batch = batch_of(size, options.rows, options.row_length, pixels)
+    batch = batch_of(size, arguments.rows, arguments.row_length, pixels)
     if device == "cuda":
         batch = batch.pin_memory()
         torch.cuda.reset_peak_memory_stats()
     step = TrainingStep(module, [batch], torch.bfloat16)
     times = []
-    for number in range(options.warm_up + options.steps):
+    for number in range(arguments.warm_up + arguments.steps):
         begin = time.perf_counter()
         step(number)
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begin)
-    seconds = statistics.median(times[options.warm_up :])
+    seconds = statistics.median(times[arguments.warm_up :])
     flops_of = TrainingFlops.of(module.model)
     flops = flops_of.of_batch(batch) + flops_of.pair * float(attended_pairs(batch))
     most = peak(torch.cuda.get_device_name()) if device == "cuda" else None
