@@ -26,7 +26,7 @@ demo: data
 	$(BIN)/lit-mm fit --config configs/tiny.yaml --config configs/demo.yaml
 	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt
 	@echo
-	@$(BIN)/python -m callbacks.results_table $(DEMO)
+	@$(BIN)/python -m callbacks.pages.results_table $(DEMO)
 	@echo "validation before and after:  $(DEMO)/validation.jsonl"
 	@echo "pictures and texts:           $(DEMO)/samples/   $(DEMO)/predictions/"
 	@echo "curves:                       $(BIN)/tensorboard --logdir runs"

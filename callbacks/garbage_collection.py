@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.steps import step_ended
+from lit_mm.mistake import Mistake
 
 
 class GarbageCollection(Callback):
@@ -22,7 +23,7 @@ class GarbageCollection(Callback):
 
     def __init__(self, every_n_steps: int = 500) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"every_n_steps of GarbageCollection is {every_n_steps}; use 1 or more")
+            raise Mistake(f"every_n_steps of GarbageCollection is {every_n_steps}; use 1 or more")
         self.every_n_steps = every_n_steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from data_modules.dataset import DocumentDataset
-from data_modules.latent_making import make_shards
-from data_modules.latent_store import LatentStore, StoredType, StoreIndex, hash_of_pictures
-from data_modules.picture_source import PictureSource
+from data_modules.reading.latent_making import make_shards
+from data_modules.reading.latent_store import LatentStore, StoredType, StoreIndex, hash_of_pictures
+from data_modules.reading.picture_source import PictureSource
+from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, encode_to_store, stored_channels
 
@@ -55,7 +56,7 @@ class LatentCache(Callback):
         self, folder: str, dtype: StoredType = "float32", batch_size: int = 64, shard_size: float = 512.0
     ) -> None:
         if batch_size < 1 or shard_size <= 0:
-            raise ValueError(
+            raise Mistake(
                 f"callbacks.LatentCache: batch_size is {batch_size} and shard_size {shard_size}; both are above 0"
             )
         self.folder, self.dtype, self.batch_size, self.shard_size = Path(folder), dtype, batch_size, shard_size
@@ -67,13 +68,13 @@ class LatentCache(Callback):
             StaleLatents: a store in the folder does not fit.
             NonFiniteLatents: the tokenizer makes NaN or infinity of a picture.
             BrokenFile: a picture cannot be read.
-            ValueError: the model has no frozen visual tokenizer, or the disk is too small.
+            Mistake: the model has no frozen visual tokenizer, or the disk is too small.
         """
         if stage not in ("fit", "validate"):
             return
         vision = getattr(pl_module, "vision", None)
         if not isinstance(vision, VisualTokenizer):
-            raise ValueError(
+            raise Mistake(
                 f"callbacks.LatentCache needs a model with a frozen visual tokenizer, but {type(pl_module).__name__} "
                 "has none; leave the callback out"
             )
@@ -158,7 +159,7 @@ class LatentCache(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if still > free:
-            raise ValueError(
+            raise Mistake(
                 f"the latent cache '{self.folder}' still needs {_size(still)}, but its disk has {_size(free)} free; "
                 "give a folder on another disk, or a 16-bit dtype"
             )

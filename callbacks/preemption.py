@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.checkpoints import Checkpoints
 from callbacks.steps import step_ended
+from lit_mm.mistake import Mistake
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -32,7 +33,7 @@ class Preemption(Callback):
 
     def __init__(self, every_n_steps: int = 10, exit_code: int = 75) -> None:
         if every_n_steps < 1:
-            raise ValueError(f"every_n_steps of Preemption is {every_n_steps}; use 1 or more")
+            raise Mistake(f"every_n_steps of Preemption is {every_n_steps}; use 1 or more")
         self.every_n_steps, self.exit_code = every_n_steps, exit_code
         self._asked = False
         self._before: dict[signal.Signals, Any] = {}

@@ -11,8 +11,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.steps import log_values, step_ended
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
-from lit_mm.spikes import SpikeDetector
+from lit_mm.training.spikes import SpikeDetector
 
 
 class _Step(NamedTuple):
@@ -37,14 +38,14 @@ class SpikeGuard(Callback):
         most_in_a_row: the run ends when more steps than this were skipped one after the other.
 
     Raises:
-        ValueError: the optimizer cannot skip on the device, or too many steps were skipped.
+        Mistake: the optimizer cannot skip on the device, or too many steps were skipped.
     """
 
     def __init__(
         self, deviations: float = 6.0, warmup_steps: int = 200, decay: float = 0.99, most_in_a_row: int = 20
     ) -> None:
         if most_in_a_row < 1:
-            raise ValueError(f"most_in_a_row of SpikeGuard is {most_in_a_row}; use 1 or more")
+            raise Mistake(f"most_in_a_row of SpikeGuard is {most_in_a_row}; use 1 or more")
         self.detector = SpikeDetector(deviations, warmup_steps, decay)
         self.most_in_a_row = most_in_a_row
         self.skipped = self.in_a_row = 0
@@ -63,7 +64,7 @@ class SpikeGuard(Callback):
         optimizer = trainer.optimizers[0]
         if not getattr(optimizer, "_step_supports_amp_scaling", False):
             remedy = "give model.optimizer.fused: true" if "fused" in optimizer.defaults else "use AdamW, fused"
-            raise ValueError(
+            raise Mistake(
                 f"SpikeGuard cannot skip steps of {type(optimizer).__name__} without waiting for the device; {remedy}, "
                 "or leave SpikeGuard out"
             )
@@ -102,7 +103,7 @@ class SpikeGuard(Callback):
         log_values(pl_module, {"train/skipped_steps": self.skipped})
         if self.in_a_row > self.most_in_a_row:
             last = records[-1]
-            raise ValueError(
+            raise Mistake(
                 f"{self.in_a_row} steps in a row were skipped, the last with a loss of {last['loss']:.4g} and a "
                 f"gradient norm of {last['gradient_norm']:.4g}: see skipped_steps.jsonl in '{folder}'; go on from a "
                 "checkpoint with a lower learning rate or without the data of those rows"

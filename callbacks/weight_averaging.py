@@ -10,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from callbacks.steps import step_ended
+from lit_mm.mistake import Mistake
 from lit_mm.parallel import tensors
 
 
@@ -27,7 +28,7 @@ class WeightAveraging(Callback):
 
     def __init__(self, decay: float = 0.9999) -> None:
         if not 0 <= decay <= 1:
-            raise ValueError(f"the decay of WeightAveraging is {decay}; use a number from 0 to 1, such as 0.9999")
+            raise Mistake(f"the decay of WeightAveraging is {decay}; use a number from 0 to 1, such as 0.9999")
         self._move = get_ema_multi_avg_fn(decay)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from data_modules.actions import Pose, action_text
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.files import find_files, settle_broken
+from data_modules.reading.actions import Pose, action_text
+from data_modules.reading.files import find_files, settle_broken
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import datasets
 
-    from data_modules.episodes import VideoTable
+    from data_modules.reading.episodes import VideoTable
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +70,11 @@ class ActionVideoDataModule(DocumentDataModule):
         counts = {"context": context, "frame_step": frame_step, "horizon": horizon, "targets": targets}
         for name, count in counts.items():
             if count < 1:
-                raise ValueError(f"{name}: {count} is too few; give 1 or more")
+                raise Mistake(f"{name}: {count} is too few; give 1 or more")
         if not 0 <= action_dropout <= 1:
-            raise ValueError(f"action_dropout: {action_dropout} is not a share; give a number from 0 to 1")
+            raise Mistake(f"action_dropout: {action_dropout} is not a share; give a number from 0 to 1")
         if unit <= 0:
-            raise ValueError(f"unit: {unit} is not a length; give map units above 0")
+            raise Mistake(f"unit: {unit} is not a length; give map units above 0")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.unit = unit
         self.context, self.frame_step, self.horizon, self.targets = context, frame_step, horizon, targets
@@ -81,8 +82,8 @@ class ActionVideoDataModule(DocumentDataModule):
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
         """Contexts and targets of one split; action texts are written and tokenized once."""
-        from data_modules.decoding import VIDEO_SUFFIXES
-        from data_modules.episodes import index_files
+        from data_modules.reading.decoding import VIDEO_SUFFIXES
+        from data_modules.reading.episodes import index_files
 
         path = self.paths[split]
         if path is None:
@@ -102,7 +103,7 @@ class ActionVideoDataModule(DocumentDataModule):
         if short:
             few = f"{len(short)} of {len(table)} episodes are shorter than context and target, {needed} frames"
             if len(short) == len(usable):
-                raise ValueError(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
+                raise Mistake(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
             logger.warning("%s: %s, and are left out", key, few)
         fields = ("context", "frame_step", "horizon", "targets", "unit")
         return table.rows.map(
@@ -203,7 +204,7 @@ class ActionVideoDataset(DocumentDataset):
         format: DocumentFormat,
         skipped: int,
     ) -> None:
-        from data_modules.episodes import VideoPictures, shuffled
+        from data_modules.reading.episodes import VideoPictures, shuffled
 
         self.source = source
         self.table = table
@@ -225,7 +226,7 @@ class ActionVideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One context and its targets; see `variants`."""
-        from data_modules.episodes import frame_keys
+        from data_modules.reading.episodes import frame_keys
 
         place = int(self.places[draw.index])
         row, anchor, ahead, actions = (
@@ -252,7 +253,7 @@ class ActionVideoDataset(DocumentDataset):
 
     def picture_keys(self) -> np.ndarray:
         """Frames of contexts and targets; documents share theirs."""
-        from data_modules.episodes import frame_keys
+        from data_modules.reading.episodes import frame_keys
 
         columns = self.documents.data
         row, anchor = (columns.column(name).to_numpy() for name in ("row", "anchor"))

@@ -17,11 +17,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
-from data_modules.picture_source import PictureReader
-from data_modules.prompt_items import STDIN, read_stdin
-from data_modules.prompts import Prompts
-from data_modules.rows import RowReader, Share, TrainingRows, ValidationRows
-from data_modules.steering import Steering
+from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
+from data_modules.prompting.prompt_items import STDIN, read_stdin
+from data_modules.prompting.prompts import Prompts
+from data_modules.prompting.steering import Steering
+from data_modules.reading.picture_source import PictureReader
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
@@ -86,9 +87,9 @@ class DocumentDataModule(LightningDataModule, ABC):
         image_size: side of a picture in pixels; linked from the model's visual tokenizer.
         tokens_per_frame: visual tokens of a picture; linked from the model's visual tokenizer.
         prompts: what predict is asked: a YAML list, JSON lines, a folder of pictures, or `-` for standard input (see
-            `data_modules.prompts`).
-        steering: YAML file that says what keys in the prompts' actions do (see `data_modules.steering`); without it
-            they are texts.
+            `data_modules.prompting.prompts`).
+        steering: YAML file that says what keys in the prompts' actions do (see `data_modules.prompting.steering`);
+            without it they are texts.
     """
 
     def __init__(
@@ -146,10 +147,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         if any(self.datasets.values()):
             return
         if self.tokenizer_path is None:
-            raise ValueError("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
+            raise Mistake("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
         self.format = DocumentFormat(Tokenizer(self.tokenizer_path), self.image_size, self.tokens_per_frame)
         if self.format.bracketed_frames(1) + 2 > self.loader.row_length:
-            raise ValueError(
+            raise Mistake(
                 f"data.loader.row_length is {self.loader.row_length}, which cannot hold one frame: it takes "
                 f"{self.format.bracketed_frames(1) + 2} positions with its delimiters"
             )
@@ -167,7 +168,7 @@ class DocumentDataModule(LightningDataModule, ABC):
     def _check_lengths(self, name: str, dataset: DocumentDataset) -> None:
         longest = int(np.max(dataset.lengths, initial=0))
         if not dataset.splittable and longest > self.loader.row_length:
-            raise ValueError(
+            raise Mistake(
                 f"data.loader.row_length is {self.loader.row_length}, but source '{name}' has a document of "
                 f"{longest} positions that cannot be split; make rows at least that long or its documents shorter"
             )
@@ -208,7 +209,7 @@ class DocumentDataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader:
         """The prompts, a few at a time."""
         if self.prompts is None:
-            raise ValueError("data.prompts is missing: predict needs prompts, in YAML or JSON lines")
+            raise Mistake("data.prompts is missing: predict needs prompts, in YAML or JSON lines")
         text = None
         if self.prompts == STDIN:  # one process alone can read it
             assert self.trainer is not None
@@ -248,7 +249,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         lost = self.skipped[source]  # of this rank's share of the draws
         drawn = self.plan_state["sources"][source]["next"] // self._share().ranks
         if lost > max(1, MAX_SKIPPED * drawn):
-            raise ValueError(
+            raise Mistake(
                 f"source '{source}': {lost} of about {drawn} documents broke while being read, more than 1 %; "
                 "repair its files, or use data.loader.on_error: raise to see the first one"
             )

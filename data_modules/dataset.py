@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Frame
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from data_modules.picture_source import PictureReader, PictureSource
+    from data_modules.reading.picture_source import PictureReader, PictureSource
 
 
 class Draw(NamedTuple):
@@ -27,7 +28,7 @@ class Draw(NamedTuple):
     seed: int
 
 
-class BrokenFile(Exception):
+class BrokenFile(Mistake):
     """A file that broke while it was being read (a cut MP4, a corrupt PNG, bad UTF-8).
 
     Raised by `DocumentDataset.document`; whether it ends the run or the document is left out is `on_error`'s choice.
@@ -64,7 +65,7 @@ class DocumentDataset(ABC):
         shares: (variants,) share of draws that show each variant, summing to 1.
         splittable: whether a document may be cut at any position (text only).
         pictures: where the frames of documents come from; None without frames.
-        latents: read instead of `pictures` if given (see `data_modules.latent_store`).
+        latents: read instead of `pictures` if given (see `data_modules.reading.latent_store`).
     """
 
     source: str

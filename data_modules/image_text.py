@@ -13,8 +13,9 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
-from data_modules.files import find_files, settle_broken
-from data_modules.pair_table import PairPictures, PairTable
+from data_modules.reading.files import find_files, settle_broken
+from data_modules.reading.pair_table import PairPictures, PairTable
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 
 logger = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ class ImageTextDataModule(DocumentDataModule):
         super().__init__(**kwargs)
         for name, share in {"caption_first": caption_first, "condition_dropout": condition_dropout}.items():
             if not 0 <= share <= 1:
-                raise ValueError(f"{name}: {share} is not a share; give a number from 0 to 1")
+                raise Mistake(f"{name}: {share} is not a share; give a number from 0 to 1")
         if max_caption < 1:
-            raise ValueError(f"max_caption: {max_caption} tokens hold no caption; give 1 or more")
+            raise Mistake(f"max_caption: {max_caption} tokens hold no caption; give 1 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.image_column = image_column
         self.caption_column = caption_column
@@ -73,7 +74,7 @@ class ImageTextDataModule(DocumentDataModule):
         parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
         if not any(len(part.rows) for part in tokenized):
-            raise ValueError(f"{key}: '{path}' holds no pairs")
+            raise Mistake(f"{key}: '{path}' holds no pairs")
         empty = [BrokenFile(part.where, f"row {i} has no caption") for part in tokenized for i in part.empty]
         total = sum(len(part.rows) for part in tokenized)
         skipped += settle_broken(empty, total, key, self.on_error)
@@ -83,7 +84,7 @@ class ImageTextDataModule(DocumentDataModule):
         return ImageTextDataset(source, tokenized, self.shares, format, skipped)
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
-        from data_modules.records import HUB, check_column, load_hub, load_records
+        from data_modules.reading.records import HUB, check_column, load_hub, load_records
 
         if path.startswith(HUB):
             rows = load_hub(path, "train" if split == "train" else "validation", key)

@@ -7,10 +7,11 @@ from typing import Any
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat
+from lit_mm.mistake import Mistake
 
 
 class MixtureDataModule(DocumentDataModule):
-    """A weighted mixture of data modules (paper §4, design of the sampler in `data_modules.sampler`).
+    """A weighted mixture of data modules (paper §4, design of the sampler in `data_modules.mixing.sampler`).
 
     Args:
         sources: data modules by name; metrics are logged under these names.
@@ -24,14 +25,14 @@ class MixtureDataModule(DocumentDataModule):
         names = ", ".join(sources)
         for name, weight in weights.items():
             if name not in sources:
-                raise ValueError(f"data.weights names an unknown source '{name}'; data.sources has: {names}")
+                raise Mistake(f"data.weights names an unknown source '{name}'; data.sources has: {names}")
             if not 0 <= weight < float("inf"):
-                raise ValueError(f"data.weights.{name} is {weight}; a weight is 0 or a positive number")
+                raise Mistake(f"data.weights.{name} is {weight}; a weight is 0 or a positive number")
         for name in sources:
             if name not in weights:
-                raise ValueError(f"data.weights has no weight for source '{name}'; add one (0 to leave it out)")
+                raise Mistake(f"data.weights has no weight for source '{name}'; add one (0 to leave it out)")
         if not any(weights.values()):
-            raise ValueError("data.weights are all 0; at least one source needs a positive weight")
+            raise Mistake("data.weights are all 0; at least one source needs a positive weight")
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
         """Documents of one of the sources."""

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_modules.actions import Pose, action_text
-from data_modules.decoding import VIDEO_SUFFIXES
-from data_modules.files import find_files
+from data_modules.reading.actions import Pose, action_text
+from data_modules.reading.decoding import VIDEO_SUFFIXES
+from data_modules.reading.files import find_files
 from data_modules.recipes.encode import resize
 from data_modules.recipes.game import TICS_PER_SECOND, Episode, brightening, middle, pressed, start
 from data_modules.recipes.policy import Wanderer
 from data_modules.recipes.wad import starting_places
+from lit_mm.mistake import Mistake
 
 if TYPE_CHECKING:
     from data_modules.action_video import ActionVideoDataModule
@@ -70,17 +71,15 @@ def held_out(
         seed: of the game.
 
     Raises:
-        ValueError: an episode of the training split is of one of them, or one is named twice.
+        Mistake: an episode of the training split is of one of them, or one is named twice.
     """
     if twice := [level for level in maps if list(maps).count(level) > 1]:
-        raise ValueError(f"maps names '{twice[0]}' twice; name every map once")
+        raise Mistake(f"maps names '{twice[0]}' twice; name every map once")
     files = find_files(data.paths["train"] or "", VIDEO_SUFFIXES, "train")
     for level in maps:
         trained = [file for file in files if f"_{level}_".lower() in file.name.lower()]
         if trained:
-            raise ValueError(
-                f"maps names '{level}', but '{trained[0]}' of it is trained on; name maps that are held out"
-            )
+            raise Mistake(f"maps names '{level}', but '{trained[0]}' of it is trained on; name maps that are held out")
     view = View(image_size, data.unit, data.context, data.frame_step, data.horizon)
     return [Simulator(level, view, gamma, seed) for level in maps]
 
@@ -179,7 +178,7 @@ class Simulator:
             held_steps: of each of those.
 
         Raises:
-            ValueError: no place of this level lets one walk so far.
+            Mistake: no place of this level lets one walk so far.
         """
         key = zlib.crc32(self.level.encode())
         places = starting_places(self.episode.wad_file, self.level)
@@ -202,7 +201,7 @@ class Simulator:
             walks |= {name: self._walk(replay[::step]) for name, replay in replays.items() if replay is not None}
             shown = [image for image, _ in seen[warm - before : warm + 1 : self.view.frame_step]]
             return Case(self.level, beginning, torch.stack([_picture(image) for image in shown]), walks)
-        raise ValueError(f"no place of '{self.level}' lets one walk {steps} and {held_steps} steps; use another map")
+        raise Mistake(f"no place of '{self.level}' lets one walk {steps} and {held_steps} steps; use another map")
 
     def _wander(
         self, place: tuple[int, int], turn: int, random: np.random.Generator, frames: int

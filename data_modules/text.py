@@ -13,7 +13,8 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.files import OnError, find_files, settle_broken
+from data_modules.reading.files import OnError, find_files, settle_broken
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
 
@@ -42,7 +43,7 @@ class TextDataModule(DocumentDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if window < 3:
-            raise ValueError(f"window: {window} tokens cannot hold <bos>, text and <eos>; give 3 or more")
+            raise Mistake(f"window: {window} tokens cannot hold <bos>, text and <eos>; give 3 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.column = column
         self.window = window
@@ -93,7 +94,7 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.on_error` is `skip`.
         FileNotFoundError, ValueError: a path, column or text is missing.
     """
-    from data_modules.records import HUB, find_broken
+    from data_modules.reading.records import HUB, find_broken
 
     files = [] if path.startswith(HUB) else find_files(path, SUFFIXES, key)
     rows, skipped = _read(path, files, split, key, module.column, module.on_error)
@@ -102,14 +103,14 @@ def load_text(
     except UnicodeDecodeError as error:  # Arrow's JSON reader lets bytes through that are not UTF-8
         raise find_broken(files or [Path(path)], (module.column,)) from error
     if not len(windows):
-        raise ValueError(f"{key}: '{path}' holds no text in column '{module.column}'")
+        raise Mistake(f"{key}: '{path}' holds no text in column '{module.column}'")
     return TextDataset(source, windows, skipped)
 
 
 def _read(
     path: str, files: Sequence[Path], split: Split, key: str, column: str, on_error: OnError
 ) -> tuple[datasets.Dataset, int]:
-    from data_modules.records import check_column, check_strings, load_hub, load_records, without_nulls
+    from data_modules.reading.records import check_column, check_strings, load_hub, load_records, without_nulls
 
     if files:
         rows, skipped = load_records(files, (column,), key, on_error)

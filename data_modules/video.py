@@ -10,7 +10,8 @@ import numpy as np
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.files import find_files, settle_broken
+from data_modules.reading.files import find_files, settle_broken
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 
 logger = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ class VideoDataModule(DocumentDataModule):
     ) -> None:
         super().__init__(**kwargs)
         if fps <= 0:
-            raise ValueError(f"fps: {fps} frames per second is not a rate; give a number above 0")
+            raise Mistake(f"fps: {fps} frames per second is not a rate; give a number above 0")
         if frames < 1 or (stride is not None and stride < 1):
-            raise ValueError(f"frames and stride: {frames} and {stride} are not counts; give 1 or more")
+            raise Mistake(f"frames and stride: {frames} and {stride} are not counts; give 1 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.fps = fps
         self.frames = frames
@@ -51,8 +52,8 @@ class VideoDataModule(DocumentDataModule):
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> VideoDataset | None:
         """Clips of one split; files are indexed once and decoded when drawn."""
-        from data_modules.decoding import VIDEO_SUFFIXES
-        from data_modules.episodes import index_files
+        from data_modules.reading.decoding import VIDEO_SUFFIXES
+        from data_modules.reading.episodes import index_files
 
         path = self.paths[split]
         if path is None:
@@ -64,7 +65,7 @@ class VideoDataModule(DocumentDataModule):
         if clips.short:
             few = f"{len(clips.short)} of {len(table)} videos are shorter than a clip of {self.frames} frames"
             if clips.count == 0:
-                raise ValueError(
+                raise Mistake(
                     f"{key}: {few} at {self.fps:g} per second ('{table.path(clips.short[0])}' lasts "
                     f"{table.index(clips.short[0]).seconds[-1]:.2f} s); lower `frames` or raise `fps`"
                 )
@@ -124,7 +125,7 @@ class VideoDataset(DocumentDataset):
     """
 
     def __init__(self, source: str, clips: ClipPlan, format: DocumentFormat, skipped: int) -> None:
-        from data_modules.episodes import VideoPictures, shuffled
+        from data_modules.reading.episodes import VideoPictures, shuffled
 
         self.source = source
         self.clips = clips
@@ -137,7 +138,7 @@ class VideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One clip."""
-        from data_modules.episodes import frame_keys
+        from data_modules.reading.episodes import frame_keys
 
         row, frames = self.clips.locate(int(self.places[draw.index]))
         drawn = self.frames(frame_keys(row, np.array(frames)).tolist())
@@ -150,6 +151,6 @@ class VideoDataset(DocumentDataset):
 
     def picture_keys(self) -> np.ndarray:
         """Frames that clips show; those that overlap share theirs."""
-        from data_modules.episodes import frame_keys
+        from data_modules.reading.episodes import frame_keys
 
         return np.concatenate([frame_keys(row, frames) for row, frames in self.clips.used_frames()])

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torchvision.io import read_image, write_png
 
-from callbacks.contact_sheet import SheetRow, contact_sheet
+from callbacks.pages.contact_sheet import SheetRow, contact_sheet
 
 
 def main(folder: str, out: str) -> None:

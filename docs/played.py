@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torchvision.io import read_image, write_png
 
-from callbacks.contact_sheet import SheetRow, contact_sheet
+from callbacks.pages.contact_sheet import SheetRow, contact_sheet
 
 SEEDS = 2
 WALKS = ("what-if", "what-is-expected", "told")

@@ -21,22 +21,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.weight_averaging import WeightAveraging
-from data_modules.dataset import BrokenFile
-from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, is_exported
+from lit_mm.command_line.dry_run import Run, report
+from lit_mm.command_line.mistakes import ConfigParser
+from lit_mm.command_line.printed_rows import print_rows
+from lit_mm.command_line.run_folder import claim
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
-from lit_mm.parallel.dry_run import Run, report
-from lit_mm.parser import ConfigParser
-from lit_mm.printed_rows import print_rows
-from lit_mm.run_folder import claim
+from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
 
-_MISTAKES = (
-    ValueError,
-    FileNotFoundError,
-    BrokenFile,
-    MisconfigurationException,
-)  # of the user's; anything else is ours and shows a traceback
 _FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
-_FROM_A_WORKER = f"{BrokenFile.__module__}.{BrokenFile.__name__}: "  # the last line of a worker's traceback starts so
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
 _COMMANDS = {
     "fit": "Train a model: lit-mm fit --config configs/tiny.yaml",
@@ -60,11 +53,11 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero and folder is not None:
             try:
                 claim(Path(folder), fresh=self.config.ckpt_path is None)
-            except ValueError as error:
+            except Mistake as error:
                 problem = str(error)
         problem = trainer.strategy.broadcast(problem)
         if problem:  # on all processes, or the others would wait for the first
-            raise ValueError(problem)
+            raise Mistake(problem)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the configuration beside the weights."""
@@ -124,7 +117,7 @@ class LitCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "validate":
-            parser.set_defaults(verbose=False)  # callbacks.results_table shows the results source by source
+            parser.set_defaults(verbose=False)  # callbacks.pages.results_table shows the results source by source
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -193,18 +186,18 @@ def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
         return args
     if not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
         found = "is no complete checkpoint" if Path(path).exists() else "does not exist"
-        raise FileNotFoundError(
+        raise MissingFile(
             f"--ckpt_path: '{path}' {found}; give a .ckpt file or folder that fit has written, or a folder of "
             "lit_mm.export"
         )
     if args[0] == "fit" and is_exported(Path(path)):
-        raise ValueError(
+        raise Mistake(
             f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written, or "
             f"starts a new run from weights with --model.start_from {path}"
         )
     header = read_header(Path(path))
     if not isinstance(header, dict) or CONFIG_KEY not in header:
-        raise ValueError(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
+        raise Mistake(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
     config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in SHARED_KEYS}
     file = folder / "checkpoint.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -223,7 +216,8 @@ def _option(args: list[str], name: str) -> str | None:
 def main(args: list[str] | None = None) -> None:
     """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
 
-    With the environment variable LIT_MM_TRACEBACK set, the traceback is shown too.
+    Any other error is one of the program and shows its traceback; with the environment variable LIT_MM_TRACEBACK set, a
+    mistake does so too.
     """
     _quieten()
     try:
@@ -232,11 +226,11 @@ def main(args: list[str] | None = None) -> None:
     except SystemExit:  # of all processes alike
         _leave_group()
         raise
-    except _MISTAKES as error:  # perhaps of this one alone, while others wait within a collective operation
-        if os.environ.get("LIT_MM_TRACEBACK"):
+    except Exception as error:  # perhaps of this process alone, while others wait within a collective operation
+        sentence = _mistake_in(error)
+        if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
-        sentence = str(_first_cause(error)).strip().splitlines()[-1]
-        sys.exit(f"error: {sentence.removeprefix(_FROM_A_WORKER)}")
+        sys.exit(f"error: {sentence}")
 
 
 def _leave_group() -> None:
@@ -250,10 +244,15 @@ def _leave_group() -> None:
         dist.destroy_process_group()
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    """The sentence we wrote: jsonargparse wraps it in others."""
-    cause = error.__cause__ or error.__context__
-    return _first_cause(cause) if isinstance(cause, _MISTAKES) else error
+def _mistake_in(error: BaseException | None) -> str | None:
+    """The sentence of a mistake, which jsonargparse may have wrapped in errors of its own; None if it is none."""
+    while error is not None:
+        if isinstance(error, Mistake):
+            return error.sentence
+        if isinstance(error, MisconfigurationException):  # Lightning's word for the same
+            return str(error).strip()
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _quieten() -> None:

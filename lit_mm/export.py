@@ -24,11 +24,12 @@ from jsonargparse import ArgumentParser, auto_cli
 from lightning.pytorch import LightningModule
 
 from callbacks.latent_cache import LatentCache
-from lit_mm.exported import CONFIG_KEY, SHARED_KEYS, TOKENIZER, read_config, read_weights, write
 from lit_mm.generation.decoding import Decoder
+from lit_mm.mistake import Mistake
 from lit_mm.module import LitMultimodal
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
+from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, TOKENIZER, read_config, read_weights, write
 from lit_mm.tokenizer import Tokenizer
 
 
@@ -46,14 +47,14 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
         dtype: of the stored weights.
 
     Raises:
-        ValueError: the folder is not empty, or the checkpoint cannot be read or is of another kind of model.
-        FileNotFoundError: the checkpoint or the text tokenizer is not there.
+        Mistake: the folder is not empty, or the checkpoint cannot be read or is of another kind of model.
+        MissingFile: the checkpoint or the text tokenizer is not there.
     """
     if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"'{folder}' is not empty; name another folder")
+        raise Mistake(f"'{folder}' is not empty; name another folder")
     saved = CheckpointFiles().load_checkpoint(checkpoint, weights_only=False)
     if CONFIG_KEY not in saved or "vision" not in saved:
-        raise ValueError(
+        raise Mistake(
             f"the checkpoint '{checkpoint}' is not of a multimodal model; give one that `lit-mm fit` wrote of one"
         )
     config = yaml.safe_load(saved[CONFIG_KEY])
@@ -81,8 +82,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Decoder:
         device: where to put it.
 
     Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: a tokenizer is another than in training, or the weights are not the configuration's.
+        MissingFile: a file is missing.
+        Mistake: a tokenizer is another than in training, or the weights are not the configuration's.
     """
     folder = Path(folder)
     weights, header = read_weights(folder)
@@ -114,5 +115,5 @@ def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 if __name__ == "__main__":
     try:
         auto_cli(export)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    except Mistake as error:
+        sys.exit(f"error: {error.sentence}")

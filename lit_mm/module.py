@@ -17,21 +17,22 @@ from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
+from lit_mm.flow.token_statistics import check_made_for
 from lit_mm.generation.decoding import Decoder
-from lit_mm.metrics import SourceMeans
-from lit_mm.model import MultimodalTransformer
-from lit_mm.optimization import clip_gradients, global_means, parameter_groups
+from lit_mm.mistake import Mistake
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
 from lit_mm.parallel.starting_weights import load_starting_weights
 from lit_mm.prediction import AnswersPrompts
-from lit_mm.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.sequence import PackedBatch
-from lit_mm.spikes import SpikeDetector
 from lit_mm.tokenizer import Tokenizer
+from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
+from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
+from lit_mm.training.spikes import SpikeDetector
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
-from lit_mm.vision.token_statistics import check_made_for
 
 VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
 
@@ -97,7 +98,7 @@ class LitMultimodal(AnswersPrompts):
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
         if self.flow.read_noise and vision.reads_apart:
-            raise ValueError(
+            raise Mistake(
                 f"model.flow.read_noise is {self.flow.read_noise}, but {type(vision).__name__} reads frames by other "
                 "tokens than those that noise is put on; set it to 0"
             )
@@ -114,7 +115,7 @@ class LitMultimodal(AnswersPrompts):
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
         self.gradient_norm = torch.tensor(0.0)
         self.spike_detector: SpikeDetector | None = None  # set by callbacks.spike_guard
-        self.latents: Tensor | None = None  # of the last batch, for callbacks.latent_monitor
+        self.latents: Tensor | None = None  # of the last batch, for callbacks.monitors.latent_monitor
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
         self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
         self.validation_results: dict[str, float] = {}
@@ -181,7 +182,7 @@ class LitMultimodal(AnswersPrompts):
         size = self.tokenizer.vocab_size
         rounded = -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         if self.vocab_size not in (size, rounded):
-            raise ValueError(
+            raise Mistake(
                 f"model.vocab_size is {self.vocab_size} but the tokenizer '{self.tokenizer.path}' has {size} entries; "
                 f"set it to {size}" + (f" or {rounded}" if rounded != size else "")
             )

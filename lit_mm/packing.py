@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Text
 
 
@@ -22,7 +23,7 @@ def pack_rows(
     """Lay the documents of each row one after another and pad to `length`.
 
     Raises:
-        ValueError: a row's documents need more than `length` positions, or a frame is neither
+        Mistake: a row's documents need more than `length` positions, or a frame is neither
             (3, image_size, image_size) pixels nor (tokens_per_frame, C) latents like the others.
     """
     packer = _Packer(len(rows), length, tokens_per_frame, image_size, pad_id)
@@ -99,10 +100,10 @@ class _Packer:
             fits = image.shape == (3, self.image_size, self.image_size)
             expected = f"(3, {self.image_size}, {self.image_size})"
         if not fits:
-            raise ValueError(f"a frame of source '{source}' has shape {tuple(image.shape)}; {expected} is expected")
+            raise Mistake(f"a frame of source '{source}' has shape {tuple(image.shape)}; {expected} is expected")
         first = self.frames[0].image if self.frames else image
         if (first.shape, first.dtype) != (image.shape, image.dtype):
-            raise ValueError(
+            raise Mistake(
                 f"a frame of source '{source}' is {image.dtype} {tuple(image.shape)}, but others of its batch are "
                 f"{first.dtype} {tuple(first.shape)}; all sources have to give pixels, or latents of one kind"
             )

@@ -108,7 +108,8 @@ class PackedBatch:
             another number of ranks, sees the same noise for the same row.
         row_numbers: B numbers, the rows' places in the plan.
         sources: names, in the order that the ids count.
-        plan_state: where the plan stands once every rank has consumed this step's rows (see `data_modules.sampler`).
+        plan_state: where the plan stands once every rank has consumed this step's rows; see
+            `data_modules.mixing.sampler`.
         skipped: per source, documents left out because their file broke while being read.
     """
 

@@ -11,6 +11,8 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from torch import Tensor
 
+from lit_mm.mistake import MissingFile, Mistake
+
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<boi>", "<eoi>")
 
 
@@ -24,19 +26,19 @@ class Tokenizer:
         path: a `tokenizer.json`, or a folder that holds one.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is not a Hugging Face tokenizer.
+        MissingFile: no such file.
+        Mistake: the file is not a Hugging Face tokenizer.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.file = file = self.path / "tokenizer.json" if self.path.is_dir() else self.path
         if not file.is_file():
-            raise FileNotFoundError(f"tokenizer: no file '{file}'; give the path of a Hugging Face tokenizer.json")
+            raise MissingFile(f"tokenizer: no file '{file}'; give the path of a Hugging Face tokenizer.json")
         try:
             self.backend = HuggingFaceTokenizer.from_file(str(file))
         except Exception as error:
-            raise ValueError(f"tokenizer: '{file}' is not a Hugging Face tokenizer.json ({error})") from error
+            raise Mistake(f"tokenizer: '{file}' is not a Hugging Face tokenizer.json ({error})") from error
         self.backend.no_padding()
         self.backend.no_truncation()
         missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]

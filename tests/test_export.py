@@ -15,8 +15,8 @@ from torchvision.io import decode_image
 
 from lit_mm.cli import main
 from lit_mm.export import export, load
-from lit_mm.exported import CONFIG, CONFIG_KEY, TOKENIZER, WEIGHTS
 from lit_mm.parallel.checkpoint_files import read_header
+from lit_mm.parallel.exported import CONFIG, CONFIG_KEY, TOKENIZER, WEIGHTS
 from tests.helpers.program import ROOT, environment, run
 
 SCRIPT = """
@@ -51,7 +51,7 @@ def test_it_answers_as_predict_does(trained: Path, exported: Path, tmp_path: Pat
         "predict",
         f"--ckpt_path={trained}",
         f"--data.prompts={prompts}",
-        "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter",
+        "--trainer.callbacks+=callbacks.pages.prediction_writer.PredictionWriter",
         f"--trainer.callbacks.folder={tmp_path / 'answers'}",
     )
     command = [sys.executable, "-c", SCRIPT, str(exported)]
@@ -65,7 +65,7 @@ def test_it_answers_as_predict_does(trained: Path, exported: Path, tmp_path: Pat
 def test_what_belongs_to_the_machine_stays_there(trained: Path, tmp_path: Path) -> None:
     saved = torch.load(trained, weights_only=False)
     config = yaml.safe_load(saved[CONFIG_KEY])
-    samples, cache = "callbacks.samples.Samples", "callbacks.latent_cache.LatentCache"
+    samples, cache = "callbacks.pages.samples.Samples", "callbacks.latent_cache.LatentCache"
     config["trainer"]["callbacks"] = [
         {"class_path": samples},
         {"class_path": cache, "init_args": {"folder": "somewhere"}},
@@ -114,7 +114,7 @@ def test_the_program_takes_it_as_a_checkpoint(
                 f"--ckpt_path={checkpoint}",
                 f"--trainer.logger.save_dir={tmp_path / name}",
                 "--trainer.limit_val_batches=2",
-                "--trainer.callbacks+=callbacks.results_table.ResultsTable",
+                "--trainer.callbacks+=callbacks.pages.results_table.ResultsTable",
             ]
         )
         (file,) = (tmp_path / name).rglob("validation.jsonl")

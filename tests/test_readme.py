@@ -37,8 +37,8 @@ def run_on(checkpoint: Path, command: str, folder: Path, monkeypatch: pytest.Mon
 
 
 WRITERS = {
-    "validate": "callbacks.results_table.ResultsTable",
-    "predict": "callbacks.prediction_writer.PredictionWriter",
+    "validate": "callbacks.pages.results_table.ResultsTable",
+    "predict": "callbacks.pages.prediction_writer.PredictionWriter",
 }
 
 
@@ -74,7 +74,7 @@ def test_predict_answers_every_prompt(trained: Path, tmp_path: Path, monkeypatch
                 "predict",
                 f"--ckpt_path={trained}",
                 f"--trainer.logger.save_dir={tmp_path}",
-                "--trainer.callbacks+=callbacks.prediction_writer.PredictionWriter",
+                "--trainer.callbacks+=callbacks.pages.prediction_writer.PredictionWriter",
                 f"--trainer.callbacks.folder={file.parent}",
             ]
         )

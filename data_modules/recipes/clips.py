@@ -11,6 +11,7 @@ from rich.progress import track
 from data_modules.recipes.encode import resize, write_video
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
+from lit_mm.mistake import Mistake
 
 SHORT_SIDE, VAL_SHARE, CRF = 96, 0.2, 17
 NAMES = ("bigbuckbunny", "bikes", "carphone_pristine")
@@ -44,11 +45,11 @@ def clips_settings(short_side: int = SHORT_SIDE, val_share: float = VAL_SHARE, c
     """All that decides what the files contain, checked.
 
     Raises:
-        ValueError: a value is out of range.
+        Mistake: a value is out of range.
     """
     if short_side < 2 or short_side % 2 or not 0 < val_share < 1:
         found = f"{short_side}, {val_share}"
-        raise ValueError(f"short_side, val_share: {found} were given; an even number and a share in (0, 1) are needed")
+        raise Mistake(f"short_side, val_share: {found} were given; an even number and a share in (0, 1) are needed")
     packages = package_versions("skvideo", "av")
     return {"version": 1, "short_side": short_side, "val_share": val_share, "crf": crf, "packages": packages}
 

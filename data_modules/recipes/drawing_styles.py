@@ -18,6 +18,7 @@ from data_modules.recipes.emoji_groups import emoji_group
 from data_modules.recipes.npm import npm_json
 from data_modules.recipes.packages import package_versions
 from data_modules.recipes.prepare import Counts, prepare
+from lit_mm.mistake import Mistake
 
 LICENCE = """Drawings: OpenMoji (openmoji.org, CC BY-SA 4.0), Noto Emoji (Google, Apache-2.0), Twemoji (Twitter, CC BY
 4.0) and Fluent Emoji (Microsoft, MIT), the last three as packaged by Iconify.
@@ -65,7 +66,7 @@ def drawing_styles(out: Path, size: int = 64, val_share: float = 0.05, captions:
         seed: of the choice of keywords.
     """
     if size < 1 or not 0 < val_share < 1 or captions < 1:
-        raise ValueError(
+        raise Mistake(
             f"size, val_share, captions: {size}, {val_share}, {captions} were given; a positive size, a share in "
             "(0, 1) and at least one caption are needed"
         )

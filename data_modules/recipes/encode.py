@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lit_mm.mistake import Mistake
+
 KEYFRAME_EVERY = 8  # a reader decodes at most this many frames to reach any one
 
 
@@ -24,7 +26,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: i
     writing make the file a function of its frames.
 
     Raises:
-        ValueError: there are no frames.
+        Mistake: there are no frames.
     """
     import av
 
@@ -44,6 +46,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: i
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
             count += 1
         if count == 0:
-            raise ValueError(f"no frames to write to '{path}'")
+            raise Mistake(f"no frames to write to '{path}'")
         container.mux(stream.encode(None))
     return count

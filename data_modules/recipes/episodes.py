@@ -14,6 +14,7 @@ from data_modules.recipes.packages import package_versions
 from data_modules.recipes.prepare import Counts
 from data_modules.recipes.wad import starting_places
 from data_modules.recipes.workers import Job, run_jobs
+from lit_mm.mistake import Mistake
 
 LICENCE = """Game play: levels and art of Freedoom (freedoom.github.io), BSD-3-Clause, (c) contributors to the Freedoom
 project, played by a script in ViZDoom (its own code MIT), as packaged in "vizdoom".
@@ -26,12 +27,12 @@ def plan_episodes(splits: dict[str, Sequence[str]], episodes: int, common: Episo
     """Episodes of each split: `episodes` on each of its maps, all else as in `common`.
 
     Raises:
-        ValueError: the splits share a map, one has none, there is no such map, or a number is out of range.
+        Mistake: the splits share a map, one has none, there is no such map, or a number is out of range.
     """
     check_splits(splits)
     if min(episodes, common.frames, common.size) < 1 or common.size % 2:
         found = f"{episodes}, {common.frames}, {common.size}"
-        raise ValueError(f"episodes, frames, size: {found} were given; positive numbers and an even size are needed")
+        raise Mistake(f"episodes, frames, size: {found} were given; positive numbers and an even size are needed")
     for level in (*splits["train"], *splits["val"]):
         starting_places(common.wad_file, level)
     return {
@@ -44,13 +45,13 @@ def check_splits(splits: Mapping[str, Sequence[str]]) -> None:
     """Check that no map is to be trained on and held out.
 
     Raises:
-        ValueError: the splits share a map, or one has none.
+        Mistake: the splits share a map, or one has none.
     """
     shared = {level.upper() for level in splits["train"]} & {level.upper() for level in splits["val"]}
     if shared:
-        raise ValueError(f"train_maps, val_maps: {sorted(shared)} are in both; a map can be on one side only")
+        raise Mistake(f"train_maps, val_maps: {sorted(shared)} are in both; a map can be on one side only")
     if not splits["train"] or not splits["val"]:
-        raise ValueError("train_maps, val_maps: one of them is empty; each needs at least one map")
+        raise Mistake("train_maps, val_maps: one of them is empty; each needs at least one map")
 
 
 def plan_settings(plan: Plan) -> dict[str, object]:
@@ -69,7 +70,7 @@ def write_episodes(folder: Path, plan: Plan, workers: int, tables: bool) -> Coun
         tables: whether to write <episode>.csv too, with one row a frame.
 
     Raises:
-        ValueError: there are no workers.
+        Mistake: there are no workers.
     """
     counts: Counts = {}
     jobs: dict[Job, str] = {}

@@ -22,6 +22,7 @@ from data_modules.recipes.packages import package_versions
 from data_modules.recipes.prepare import Counts, prepare
 from data_modules.recipes.wad import things
 from data_modules.recipes.workers import Job, run_jobs
+from lit_mm.mistake import Mistake
 
 # Types of monsters (doomwiki.org/wiki/Thing_types). Whoever is set down where one stands kills it.
 MONSTERS = {7, 9, 16, 58, 64, 65, 66, 67, 68, 69, 71, 72, 84, 88, 89, 3001, 3002, 3003, 3004, 3005, 3006}
@@ -83,7 +84,7 @@ def _plan(maps: dict[str, tuple[str, ...]], views: dict[str, int], size: int, se
     check_splits(maps)
     if min(*views.values(), size) < 1:
         found = f"{views['train']}, {views['val']}, {size}"
-        raise ValueError(f"train_views, val_views, size: {found} were given; positive numbers are needed")
+        raise Mistake(f"train_views, val_views, size: {found} were given; positive numbers are needed")
     plan: Plan = {split: [] for split in maps}
     for split, names in maps.items():
         for level in names:

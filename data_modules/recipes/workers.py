@@ -14,6 +14,8 @@ from typing import Any
 
 from rich.progress import track
 
+from lit_mm.mistake import Mistake
+
 Job = tuple[Any, ...]  # a function and its arguments
 
 
@@ -27,10 +29,10 @@ def run_jobs(jobs: Collection[Job], scratch: Path, workers: int, title: str) -> 
         title: of the progress bar.
 
     Raises:
-        ValueError: there are no workers.
+        Mistake: there are no workers.
     """
     if workers < 1:
-        raise ValueError(f"workers: {workers} was given; at least one process is needed")
+        raise Mistake(f"workers: {workers} was given; at least one process is needed")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(scratch,)) as pool:
         running = {pool.submit(*job): job for job in jobs}

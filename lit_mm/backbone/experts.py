@@ -12,6 +12,7 @@ from lit_mm.backbone.feed_forward import FeedForward
 from lit_mm.backbone.grouped import GroupedSwiGLU, check_grouped_widths
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.router import Router, Scores
+from lit_mm.mistake import Mistake
 
 Shared = Literal["modality", "global", "none"]
 SHARED = {"modality": 2, "global": 1, "none": 0}
@@ -55,7 +56,7 @@ class ExpertFeedForward(FeedForward):
         routed: experts the router chooses from; the shared ones stand behind them.
 
     Raises:
-        ValueError: the widths or the numbers cannot hold.
+        Mistake: the widths or the numbers cannot hold.
     """
 
     def __init__(
@@ -127,10 +128,10 @@ def expert_width(dim: int, granularity: int) -> int:
     """Inner width of an expert, 4 dim / granularity.
 
     Raises:
-        ValueError: that is no whole number.
+        Mistake: that is no whole number.
     """
     if granularity < 1 or 4 * dim % granularity:
-        raise ValueError(
+        raise Mistake(
             f"model.backbone.feed_forward.granularity is {granularity}, but 4 x dim / granularity, the width of an "
             f"expert, has to be a whole number; use a divisor of {4 * dim}"
         )
@@ -141,11 +142,11 @@ def check_counts(experts: int, active: int, shared: Shared, routed: int, chosen:
     """Refuse numbers of experts that cannot hold.
 
     Raises:
-        ValueError: a token would choose none, or more than there are.
+        Mistake: a token would choose none, or more than there are.
     """
     key, total = "model.backbone.feed_forward", SHARED[shared]
     if chosen < 1:
-        raise ValueError(
+        raise Mistake(
             f"{key}.active is {active}, but a token has to choose at least one expert"
             + (
                 f" beside the shared one (shared: {shared}); use 2 or more, or shared: none"
@@ -154,7 +155,7 @@ def check_counts(experts: int, active: int, shared: Shared, routed: int, chosen:
             )
         )
     if chosen > routed:
-        raise ValueError(
+        raise Mistake(
             f"{key}.active is {active}: a token would choose {chosen} experts, but of experts: {experts} only {routed} "
             f"are there to choose from (shared: {shared} takes {total}); use experts: {chosen + total} or more"
         )

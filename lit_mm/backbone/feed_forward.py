@@ -88,7 +88,7 @@ class ModalityFeedForward(FeedForward):
             multiple of 256.
 
     Raises:
-        ValueError: a width is no multiple of 8.
+        Mistake: a width is no multiple of 8.
     """
 
     def __init__(self, dim: int, hidden_dim: int | None = None) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grouped_mm, silu
 
 from lit_mm.backbone.initialization import init_linear
+from lit_mm.mistake import Mistake
 
 
 class GroupedSwiGLU(nn.Module):
@@ -84,11 +85,11 @@ def check_grouped_widths(dim: int, hidden_dim: int, width: str = "feed_forward.h
         width: what the inner width is called.
 
     Raises:
-        ValueError: a width is no multiple of 8.
+        Mistake: a width is no multiple of 8.
     """
     for name, value in (("dim", dim), (width, hidden_dim)):
         if value % 8:
-            raise ValueError(
+            raise Mistake(
                 f"model.backbone.{name} is {value}, but rows of a grouped matrix product take multiples of 16 bytes; "
                 f"use a multiple of 8, for instance {8 * -(-value // 8)}"
             )

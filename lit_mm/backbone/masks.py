@@ -22,6 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lit_mm.backbone.block_sparse import block_slices, block_sparse_attention, key_ranges
 from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.mistake import Mistake
 
 AttentionBackend = Literal["auto", "sdpa", "flex", "blocks"]
 
@@ -86,10 +87,10 @@ class FlexMask:
         """See `AttentionMask.attend`.
 
         Raises:
-            ValueError: gradients are wanted on a CPU.
+            Mistake: gradients are wanted on a CPU.
         """
         if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
-            raise ValueError(
+            raise Mistake(
                 "model.backbone.attention_backend is 'flex', which cannot train on a CPU; use 'auto' or 'sdpa'"
             )
         attention: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
@@ -112,11 +113,11 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
             elsewhere.
 
     Raises:
-        ValueError: the backend is `blocks`, and the layout is not on a CPU.
+        Mistake: the backend is `blocks`, and the layout is not on a CPU.
     """
     on_cuda, on_cpu = layout.document_ids.is_cuda, layout.document_ids.is_cpu
     if backend == "blocks" and not on_cpu:
-        raise ValueError(
+        raise Mistake(
             f"model.backbone.attention_backend is 'blocks', which runs on a CPU, but the model is on "
             f"'{layout.document_ids.device.type}'; use 'auto', 'flex' or 'sdpa'"
         )

@@ -18,6 +18,7 @@ from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.masks import AttentionBackend, AttentionMask, build_mask
 from lit_mm.backbone.rotary import Rotary
+from lit_mm.mistake import Mistake
 
 
 class BackboneOutput(NamedTuple):
@@ -53,7 +54,7 @@ class Transformer(nn.Module):
             with Muon, and with it what each digit of an action says.
 
     Raises:
-        ValueError: heads do not divide the width evenly.
+        Mistake: heads do not divide the width evenly.
     """
 
     def __init__(
@@ -169,10 +170,10 @@ class Transformer(nn.Module):
 
 def _check_heads(dim: int, heads: int, kv_heads: int) -> None:
     if dim % heads or (dim // heads) % 2:
-        raise ValueError(
+        raise Mistake(
             f"model.backbone.dim is {dim} with {heads} heads; rotary pairs need dim / heads to be a whole even number"
         )
     if heads % kv_heads:
-        raise ValueError(
+        raise Mistake(
             f"model.backbone.kv_heads is {kv_heads}, which does not divide the {heads} heads; use a divisor of {heads}"
         )

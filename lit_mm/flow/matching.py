@@ -13,7 +13,8 @@ from lit_mm.flow.path import interpolate
 from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.prediction import Prediction, check_width, flow_loss, to_velocity
 from lit_mm.flow.timesteps import TimestepDistribution, noise_shift, sample_timesteps, shift_timesteps
-from lit_mm.vision.token_statistics import load_statistics
+from lit_mm.flow.token_statistics import load_statistics
+from lit_mm.mistake import Mistake
 
 _GRID = 8  # timesteps that validation is spread over
 _NEARLY_CLEAN = 1e-4  # floor of 1 - t while sampling; see `to_velocity`
@@ -27,7 +28,7 @@ class FlowMatching(nn.Module):
         distribution: of t before the shift.
         shift: noise shift; by default `sqrt(tokens * channels / 4096)`, at least 1. The same one is used in training,
             validation and sampling.
-        statistics: file of `lit_mm.vision.token_statistics`, or the name of an autoencoder that comes with the package
+        statistics: file of `lit_mm.flow.token_statistics`, or the name of an autoencoder that comes with the package
             and has one. With it the network learns of `v` only what the tokens' covariance cannot tell, which helps a
             model that is no wider than its visual tokens (see `GaussianPreconditioning`).
         read_noise: in [0, 1), noise that training puts on frames that are read: half of them stay clean, the noise
@@ -39,8 +40,8 @@ class FlowMatching(nn.Module):
         made_for: fingerprint of the visual tokenizer of the statistics; None without any.
 
     Raises:
-        ValueError: statistics are given, but the prediction is `x`; or `read_noise` is out of range.
-        FileNotFoundError: there are no such statistics.
+        Mistake: statistics are given, but the prediction is `x`; or `read_noise` is out of range.
+        MissingFile: there are no such statistics.
     """
 
     def __init__(
@@ -53,14 +54,14 @@ class FlowMatching(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= read_noise < 1:
-            raise ValueError(f"model.flow.read_noise is {read_noise}; it is at least 0 and below 1")
+            raise Mistake(f"model.flow.read_noise is {read_noise}; it is at least 0 and below 1")
         self.read_noise = read_noise
         self.prediction, self.distribution, self.shift = prediction, distribution, shift
         self.preconditioning: GaussianPreconditioning | None = None
         self.made_for: str | None = None
         if statistics is not None:
             if prediction != "v":
-                raise ValueError(
+                raise Mistake(
                     f"model.flow.statistics is for prediction 'v', but model.flow.prediction is '{prediction}'"
                 )
             mean, covariance, self.made_for = load_statistics(statistics)

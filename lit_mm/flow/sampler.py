@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.flow.timesteps import shift_timesteps
+from lit_mm.mistake import Mistake
 
 
 class FlowSampler:
@@ -23,7 +24,7 @@ class FlowSampler:
             at the price of variety (the reduced temperature of Glow, arXiv 1807.03039).
 
     Raises:
-        ValueError: fewer than one step, or a negative scale of the noise.
+        Mistake: fewer than one step, or a negative scale of the noise.
     """
 
     def __init__(
@@ -34,9 +35,9 @@ class FlowSampler:
         noise_scale: float = 1.0,
     ) -> None:
         if steps < 1:
-            raise ValueError(f"sampler.steps is {steps}; at least 1 is needed")
+            raise Mistake(f"sampler.steps is {steps}; at least 1 is needed")
         if noise_scale < 0:
-            raise ValueError(f"sampler.noise_scale is {noise_scale}; it has to be 0 or more")
+            raise Mistake(f"sampler.noise_scale is {noise_scale}; it has to be 0 or more")
         self.method = method
         self.steps = steps
         self.guidance_scale = guidance_scale

@@ -12,6 +12,7 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Continuation, Request
 from lit_mm.generation.roll_out import RollOut, roll_out, shown
 from lit_mm.generation.sampling import TextSampling
+from lit_mm.mistake import Mistake
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
 from lit_mm.sequence import Document, Segment, Text
 
@@ -27,11 +28,11 @@ def answer(decoder: Decoder, prompt: Prompt, context: int | None = None) -> Answ
         context: positions of a row in training; unlimited by default.
 
     Raises:
-        ValueError: the prompt cannot be answered; see `answer_all`.
+        Mistake: the prompt cannot be answered; see `answer_all`.
     """
     answered = answer_all(decoder, [prompt], context)[0]
     if isinstance(answered, FailedPrompt):
-        raise ValueError(answered.error)
+        raise Mistake(answered.error)
     return answered
 
 
@@ -55,7 +56,7 @@ def answer_all(
                 else:
                     requests[place] = _request(decoder, prompt, context)
             answered.append(prompt if isinstance(prompt, FailedPrompt) else None)
-        except ValueError as error:
+        except Mistake as error:
             sentence = f"prompt '{prompt.name}': {error}"
             answered.append(FailedPrompt(prompt.name, sentence, prompt.group, prompt.settings))
     for place, continuation in zip(requests, decoder.generate(list(requests.values())), strict=True):
@@ -133,7 +134,7 @@ def _sampler(decoder: Decoder, prompt: Prompt) -> FlowSampler | None:
 def _check_length(decoder: Decoder, prefix: Sequence[Segment], answer: int, context: int | None) -> None:
     length = Document(tuple(prefix), "prompt").length(decoder.vision.num_tokens) + answer
     if context is not None and length > context:
-        raise ValueError(
+        raise Mistake(
             f"it takes {length} positions with the shortest answer, but the model was trained on rows of {context} "
             "(data.loader.row_length); make it shorter"
         )
@@ -142,6 +143,6 @@ def _check_length(decoder: Decoder, prefix: Sequence[Segment], answer: int, cont
 def _check_pictures(decoder: Decoder, prompt: Prompt) -> None:
     """The velocity head starts at zero, and moves with the first picture."""
     if prompt.wanted in ("image", "frames") and not decoder.model.velocity_head.linear.weight.any():
-        raise ValueError(
+        raise Mistake(
             "it asks for pictures, but the model was never trained to draw one; use a checkpoint of a run with pictures"
         )

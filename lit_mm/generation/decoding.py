@@ -14,7 +14,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.loop import Generation
 from lit_mm.generation.request import Continuation, Prefix, Request
 from lit_mm.generation.sampling import TextSampling
-from lit_mm.model import MultimodalTransformer
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.sequence import Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision.base import VisualTokenizer

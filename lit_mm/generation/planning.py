@@ -16,8 +16,9 @@ from torch import Tensor
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.roll_out import RollOut, roll_out
+from lit_mm.mistake import Mistake
 
-# Writes the text of one step from dx, dy and dyaw, such as `data_modules.actions.format_action` with rel_t given.
+# Writes the text of one step from dx, dy and dyaw: `data_modules.reading.actions.format_action` with rel_t given, say.
 WriteAction = Callable[[float, float, float], str]
 
 
@@ -37,7 +38,7 @@ class CrossEntropyMethod:
         steps: of every way.
 
     Raises:
-        ValueError: the numbers cannot hold.
+        Mistake: the numbers cannot hold.
     """
 
     mean: tuple[float, float, float]
@@ -49,7 +50,7 @@ class CrossEntropyMethod:
 
     def __post_init__(self) -> None:
         if not 0 < self.elites <= self.samples or self.iterations < 1 or self.steps < 1:
-            raise ValueError(
+            raise Mistake(
                 f"samples, elites, iterations, steps are {self.samples}, {self.elites}, {self.iterations}, "
                 f"{self.steps}; each has to be at least 1, and elites at most samples"
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_mm.backbone.cache import CachedMask
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
-from lit_mm.model import MultimodalTransformer
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Segment
 from lit_mm.vision.base import VisualTokenizer

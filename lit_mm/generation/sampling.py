@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
+
 
 @dataclass(frozen=True)
 class TextSampling:
@@ -22,7 +24,7 @@ class TextSampling:
             arXiv 2407.01082); 0 leaves all.
 
     Raises:
-        ValueError: a value is out of its range.
+        Mistake: a value is out of its range.
     """
 
     temperature: float = 0.0
@@ -39,7 +41,7 @@ class TextSampling:
         }
         for name, (fits, wanted) in ranges.items():
             if not fits:
-                raise ValueError(f"{name} is {getattr(self, name)}; it has to be {wanted}")
+                raise Mistake(f"{name} is {getattr(self, name)}; it has to be {wanted}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Probabilities (vocabulary,) float32 that the next token is drawn from."""

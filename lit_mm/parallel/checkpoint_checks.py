@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
+
 _MODEL, _AVERAGED = "model.", "averaged."  # what names of weights, and of averaged weights, start with
 _ADVICE = "use the configuration it was trained with (it is inside: give --ckpt_path without --config)"
 Shapes = Mapping[str, torch.Size]
@@ -22,10 +24,10 @@ def check_vision(saved: str, own: str, advice: str = _ADVICE) -> None:
     """Refuse a checkpoint that was trained on the visual tokens of another tokenizer, both given by fingerprint.
 
     Raises:
-        ValueError: they differ.
+        Mistake: they differ.
     """
     if saved != own:
-        raise ValueError(
+        raise Mistake(
             f"the checkpoint was trained on the visual tokens of '{saved}', but model.vision is '{own}': {advice}"
         )
 
@@ -40,13 +42,13 @@ def check_tokenizers(header: Mapping[str, Any], vision: str, text: str, advice: 
         advice: what to do, for the end of the sentence.
 
     Raises:
-        ValueError: naming which.
+        Mistake: naming which.
     """
     if "vision" not in header or "text_tokenizer" not in header:
-        raise ValueError(f"the checkpoint is of another kind of model (it names no tokenizers): {advice}")
+        raise Mistake(f"the checkpoint is of another kind of model (it names no tokenizers): {advice}")
     check_vision(header["vision"], vision, advice)
     if header["text_tokenizer"] != text:
-        raise ValueError(
+        raise Mistake(
             f"the checkpoint was trained on the ids of another text tokenizer ('{header['text_tokenizer']}') than "
             f"data.tokenizer ('{text}'): {advice}"
         )
@@ -56,19 +58,19 @@ def check_shapes(saved: Shapes, own: Shapes, advice: str = _ADVICE) -> None:
     """Refuse a checkpoint whose weights are others, or of other shapes, than the model's. Averages may be missing.
 
     Raises:
-        ValueError: naming the first that differs.
+        Mistake: naming the first that differs.
     """
     saved, own = _without_average(saved), _without_average(own)
     for name, shape in saved.items():
         if name not in own:
-            raise ValueError(f"the checkpoint has '{name}', which the configured model lacks: {advice}")
+            raise Mistake(f"the checkpoint has '{name}', which the configured model lacks: {advice}")
         if own[name] != shape:
-            raise ValueError(
+            raise Mistake(
                 f"the checkpoint's '{name}' is {tuple(shape)}, the configured model's is {tuple(own[name])}: {advice}"
             )
     missing = [name for name in own if name not in saved]
     if missing:
-        raise ValueError(f"the checkpoint lacks '{missing[0]}', which the configured model has: {advice}")
+        raise Mistake(f"the checkpoint lacks '{missing[0]}', which the configured model has: {advice}")
 
 
 def has_average(names: Iterable[str]) -> bool:

@@ -19,8 +19,9 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from lit_mm.exported import WEIGHTS, as_checkpoint, is_exported
+from lit_mm.mistake import Mistake
 from lit_mm.parallel.background import Background
+from lit_mm.parallel.exported import WEIGHTS, as_checkpoint, is_exported
 
 _WEIGHTS = "state_dict."  # what names of weights start with in a folder of shards
 
@@ -35,10 +36,10 @@ def reading(path: Path) -> Iterator[None]:
     """Whatever goes wrong within is said to be this checkpoint's fault, in one sentence.
 
     Raises:
-        ValueError: the folder is no complete checkpoint, or a file cannot be read.
+        Mistake: the folder is no complete checkpoint, or a file cannot be read.
     """
     if path.is_dir() and not is_sharded(path) and not is_exported(path):
-        raise ValueError(
+        raise Mistake(
             f"'{path}' is no complete checkpoint: a folder of shards has a '.metadata' and a '{_METADATA_FILENAME}', "
             f"an exported one a '{WEIGHTS}'; give another checkpoint"
         )
@@ -46,7 +47,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (Exception, CheckpointException) as error:  # torch's own is no Exception
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"the checkpoint '{path}' cannot be read ({lines[-1]}); give another one") from error
+        raise Mistake(f"the checkpoint '{path}' cannot be read ({lines[-1]}); give another one") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def writing(path: Path) -> Iterator[Path]:
     renames of a folder, under `.<name>.old`, which `--ckpt_path last` finds.
 
     Raises:
-        ValueError: it could not be written, for want of space, say. What was written of it is removed.
+        Mistake: it could not be written, for want of space, say. What was written of it is removed.
     """
     part = part_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,14 +98,14 @@ def refusing_to_write(path: Path) -> Iterator[None]:
     """Whatever goes wrong within is said to be in the way of writing this checkpoint, in one sentence.
 
     Raises:
-        ValueError: with the reason and the space that is left.
+        Mistake: with the reason and the space that is left.
     """
     try:
         yield
     except (OSError, RuntimeError, CheckpointException) as error:  # torch's writer raises RuntimeError
         lines = str(error).strip().splitlines() or [type(error).__name__]
         free = shutil.disk_usage(path.parent).free / 2**20
-        raise ValueError(
+        raise Mistake(
             f"the checkpoint '{path}' could not be written ({lines[-1]}), with {free:,.1f} MiB left on its disk: make "
             "room there or choose another folder; earlier checkpoints are as they were"
         ) from error
@@ -169,7 +170,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write beside the old checkpoint, and put it in its place when it is complete.
 
         Raises:
-            ValueError: it could not be written.
+            Mistake: it could not be written.
         """
         if self.background.enabled:
             self.background.finish()  # no more than one copy in memory
@@ -197,7 +198,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """A checkpoint as Lightning writes it on one device.
 
         Raises:
-            ValueError: the folder is no checkpoint, or a shard cannot be read.
+            Mistake: the folder is no checkpoint, or a shard cannot be read.
         """
         folder = Path(path)
         if is_exported(folder):

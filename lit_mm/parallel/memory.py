@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.model import MultimodalTransformer
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel.parallelize import Parallelize, parts
 
 GIB = 2**30

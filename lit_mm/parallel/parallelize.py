@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from lit_mm.model import MultimodalTransformer
+from lit_mm.mistake import Mistake
+from lit_mm.model.multimodal import MultimodalTransformer
 
 Recomputed = Literal["none", "all", "selective"]
 Shard = Callable[[nn.Module], None]
@@ -48,7 +49,7 @@ class Parallelize:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ValueError(f"model.parallelize.every is {self.every}; use 1 to checkpoint every block, or more")
+            raise Mistake(f"model.parallelize.every is {self.every}; use 1 to checkpoint every block, or more")
 
     def __call__(self, model: MultimodalTransformer, device: torch.device, shard: Shard | None = None) -> None:
         """Prepare a model that was built on the meta device, and give it its weights.

@@ -13,6 +13,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
+from lit_mm.mistake import Mistake
+
 
 def make_mesh(kind: str, processes: int, copies: int, timeout: timedelta | None = None) -> DeviceMesh:
     """Lay out processes as shards, or as copies x shards.
@@ -24,10 +26,10 @@ def make_mesh(kind: str, processes: int, copies: int, timeout: timedelta | None 
         timeout: of collective operations among copies and among shards.
 
     Raises:
-        ValueError: the copies do not divide the processes.
+        Mistake: the copies do not divide the processes.
     """
     if copies < 1 or processes % copies:
-        raise ValueError(
+        raise Mistake(
             f"trainer.strategy.copies is {copies}, which does not divide the {processes} processes; "
             "use a divisor, or 1 to shard over all of them"
         )

@@ -9,7 +9,8 @@ from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lit_mm.exported import WEIGHTS, is_exported
+from lit_mm.parallel.exported import WEIGHTS, is_exported
+from lit_mm.mistake import MissingFile
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 
 
@@ -26,11 +27,11 @@ def load_starting_weights(model: nn.Module, folder: Path, vision: str, text: str
         text: of the text tokenizer.
 
     Raises:
-        FileNotFoundError: it is no such folder.
-        ValueError: the weights are of other tokenizers or shapes.
+        MissingFile: it is no such folder.
+        Mistake: the weights are of other tokenizers or shapes.
     """
     if not is_exported(folder):
-        raise FileNotFoundError(
+        raise MissingFile(
             f"model.start_from is '{folder}', which holds no '{WEIGHTS}'; give a folder that `python -m lit_mm.export "
             "CHECKPOINT FOLDER` wrote, or null where a run goes on from a checkpoint"
         )

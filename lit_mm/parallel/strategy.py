@@ -159,7 +159,7 @@ class Fsdp2Strategy(ModelParallelStrategy):
         """Write beside the old checkpoint, and put it in its place only when all processes are done.
 
         Raises:
-            ValueError: it could not be written; what was there before is as it was.
+            Mistake: it could not be written; what was there before is as it was.
         """
         path = Path(self.broadcast(str(filepath)))
         if not self._save_distributed_checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
 
 
@@ -20,7 +21,7 @@ class Dual(VisualTokenizer):
         draw: encodes frames that are noised, and decodes what was drawn.
 
     Raises:
-        ValueError: they differ in the size of their pictures or in their number of tokens.
+        Mistake: they differ in the size of their pictures or in their number of tokens.
     """
 
     reads_apart = True
@@ -30,7 +31,7 @@ class Dual(VisualTokenizer):
         for name, what in (("image_size", "pixels a side"), ("num_tokens", "tokens a picture")):
             reading, drawing = getattr(read, name), getattr(draw, name)
             if reading != drawing:
-                raise ValueError(
+                raise Mistake(
                     f"vision.read ({read.fingerprint()}) has {reading} {what} and vision.draw ({draw.fingerprint()}) "
                     f"has {drawing}, but a frame has one place in a document whichever encodes it: they must be equal"
                 )

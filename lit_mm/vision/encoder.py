@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mm.vision.pretrained import load_transformers, locate, read_timm_weights, transformers_model
+from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.vision.formats.pretrained import load_transformers, locate, read_timm_weights, transformers_model
 from lit_mm.vision.statistics import Standardisation
 
 NORM_EPS = 1e-6
@@ -37,9 +38,9 @@ class TimmEncoder(nn.Module):
         channels: width of the encoder.
 
     Raises:
-        ValueError: timm has no such model, it is not a ViT, `input_size` is not a multiple of its patch size, it has
+        Mistake: timm has no such model, it is not a ViT, `input_size` is not a multiple of its patch size, it has
             no such layer, or the weights do not fit.
-        FileNotFoundError: the pretrained weights cannot be had.
+        MissingFile: the pretrained weights cannot be had.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class TimmEncoder(nn.Module):
         self.vit = _create_vit(name, input_size, pretrained, model_args or {}, norm_eps)
         patch = cast(Any, self.vit.patch_embed).patch_size[0]
         if input_size % patch:
-            raise ValueError(f"an input of {input_size} pixels is not a multiple of the patch size {patch} of '{name}'")
+            raise Mistake(f"an input of {input_size} pixels is not a multiple of the patch size {patch} of '{name}'")
         self.num_tokens = int(cast(Any, self.vit.patch_embed).num_patches)
         self.channels = int(cast(Any, self.vit).embed_dim)
         self.layers = _layer_indices(name, layers, len(cast(Any, self.vit).blocks))
@@ -92,7 +93,7 @@ def _layer_indices(name: str, layers: Sequence[int], depth: int) -> list[int]:
     wrong = [layer for layer in layers if not -depth <= layer < depth]
     if wrong or not layers:
         found = f"holds {wrong[0]}" if wrong else "is empty"
-        raise ValueError(f"vision.encoder_layers {found}, but '{name}' has layers 0 to {depth - 1}, or -{depth} to -1")
+        raise Mistake(f"vision.encoder_layers {found}, but '{name}' has layers 0 to {depth - 1}, or -{depth} to -1")
     return sorted({layer % depth for layer in layers})
 
 
@@ -107,7 +108,7 @@ def _check_name(name: str) -> None:
         if not tag or name in known:
             return
     close = ", ".join(difflib.get_close_matches(name, known, cutoff=0.0))
-    raise ValueError(f"vision.encoder is '{name}', which timm does not know; close names are {close}")
+    raise Mistake(f"vision.encoder is '{name}', which timm does not know; close names are {close}")
 
 
 def _create_vit(
@@ -130,17 +131,17 @@ def _create_vit(
             # With its own number of classes, since timm would otherwise not insist that every weight is in the file.
             vit = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
     except TypeError as error:
-        raise ValueError(f"vision.encoder '{name}' is not a timm ViT with these encoder_args: {error}") from error
+        raise Mistake(f"vision.encoder '{name}' is not a timm ViT with these encoder_args: {error}") from error
     except RuntimeError as error:
         if not pretrained:
             raise
         reason = " ".join(str(error).split())[:250]
-        raise ValueError(f"'{path or pretrained}' does not fit vision.encoder '{name}': {reason}") from error
+        raise Mistake(f"'{path or pretrained}' does not fit vision.encoder '{name}': {reason}") from error
     except OSError as error:
         reason = " ".join(str(error).split())[:150]
-        raise FileNotFoundError(f"the pretrained weights of vision.encoder '{name}' cannot be had: {reason}") from error
+        raise MissingFile(f"the pretrained weights of vision.encoder '{name}' cannot be had: {reason}") from error
     if not all(hasattr(vit, part) for part in ("patch_embed", "norm", "num_prefix_tokens", "blocks")):
-        raise ValueError(f"vision.encoder '{name}' is not a vision transformer; only timm ViTs give patch tokens")
+        raise Mistake(f"vision.encoder '{name}' is not a vision transformer; only timm ViTs give patch tokens")
     model = cast(Any, vit)
     model.pretrained_cfg.pop("state_dict", None)  # timm keeps a second copy of the weights there
     model.reset_classifier(0, "")

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
 
 MOST_NAMED = 3  # pictures named in a message
 
 
-class NonFiniteLatents(ValueError):
+class NonFiniteLatents(Mistake):
     """A visual tokenizer made NaN or infinity of a picture."""
 
 
@@ -42,10 +43,10 @@ def tokens_from_store(vision: VisualTokenizer, latents: Tensor) -> tuple[Tensor,
     """What `VisualTokenizer.encode_frames` gives, from what `encode_to_store` made, in float32.
 
     Raises:
-        ValueError: the latents are not this tokenizer's.
+        Mistake: the latents are not this tokenizer's.
     """
     if latents.shape[1:] != (vision.num_tokens, stored_channels(vision)):
-        raise ValueError(
+        raise Mistake(
             f"latents of shape {tuple(latents.shape)} were given to the visual tokenizer '{vision.fingerprint()}', "
             f"whose own are (frames, {vision.num_tokens}, {stored_channels(vision)})"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
 
 
@@ -19,13 +20,13 @@ class Pixels(VisualTokenizer):
         patch_size: side of a patch, in pixels.
 
     Raises:
-        ValueError: `image_size` is not a multiple of `patch_size`.
+        Mistake: `image_size` is not a multiple of `patch_size`.
     """
 
     def __init__(self, image_size: int = 64, patch_size: int = 16) -> None:
         super().__init__()
         if image_size < 1 or patch_size < 1 or image_size % patch_size:
-            raise ValueError(f"vision.image_size is {image_size}, but must be a multiple of patch_size {patch_size}")
+            raise Mistake(f"vision.image_size is {image_size}, but must be a multiple of patch_size {patch_size}")
         self.image_size = image_size
         self.patch_size = patch_size
         self.num_tokens = (image_size // patch_size) ** 2

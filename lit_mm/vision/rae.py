@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.encoder import TimmEncoder
 from lit_mm.vision.statistics import LatentStatistics
@@ -61,7 +62,7 @@ class RaeNetwork(nn.Module):
         statistics: mean and deviation of the encoder's tokens over a data set, 0 and 1 unless they are set.
 
     Raises:
-        ValueError: the pictures cannot be cut into the encoder's grid of patches.
+        Mistake: the pictures cannot be cut into the encoder's grid of patches.
     """
 
     def __init__(self, config: RaeConfig, pretrained: bool | str = False) -> None:
@@ -93,7 +94,7 @@ def build_decoder(config: RaeConfig, num_tokens: int, channels: int) -> RAEDecod
 
     grid = round(num_tokens**0.5)
     if grid**2 != num_tokens or config.image_size % grid:
-        raise ValueError(
+        raise Mistake(
             f"pictures of {config.image_size} pixels cannot be drawn from {num_tokens} tokens; vision.image_size must "
             f"be a multiple of the encoder's grid side {grid}"
         )
@@ -140,8 +141,8 @@ class Rae(VisualTokenizer):
             `config.json`), or folder of an autoencoder; without it pictures are read but cannot be drawn.
 
     Raises:
-        ValueError: neither or both of `folder` and `encoder`, or a file does not fit.
-        FileNotFoundError: a folder or a file in it is missing, or the pretrained weights cannot be had.
+        Mistake: neither or both of `folder` and `encoder`, or a file does not fit.
+        MissingFile: a folder or a file in it is missing, or the pretrained weights cannot be had.
     """
 
     def __init__(
@@ -158,10 +159,10 @@ class Rae(VisualTokenizer):
         decoder: str | None = None,
     ) -> None:
         super().__init__()
-        from lit_mm.vision.folder import load_decoder, load_folder, load_statistics
+        from lit_mm.vision.formats.folder import load_decoder, load_folder, load_statistics
 
         if (folder is None) == (encoder is None):
-            raise ValueError("vision needs either folder or encoder: a trained folder, or the name of a timm ViT")
+            raise Mistake("vision needs either folder or encoder: a trained folder, or the name of a timm ViT")
         self.decoder: RAEDecoder | None = None
         if folder is not None:
             network = load_folder(folder)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lit_mm.vision.checkpoint import read_tensors
+from lit_mm.mistake import Mistake
+from lit_mm.vision.formats.checkpoint import read_tensors
 
 VARIANCE_EPS = 1e-5  # added to a variance before its root is taken (RAE, arXiv 2510.11690)
 
@@ -74,7 +75,7 @@ class LatentStatistics(Standardisation):
         """Take mean and variance of a data set, both (N, C), as `(z - mean) / sqrt(variance + 1e-5)`.
 
         Raises:
-            ValueError: they are of another shape, in half precision, not finite, or a variance is negative.
+            Mistake: they are of another shape, in half precision, not finite, or a variance is negative.
         """
         self.check({"mean": mean, "variance": variance}, "the statistics of latents")
         self.set_divisor(mean, (variance.double() + VARIANCE_EPS).sqrt())
@@ -93,21 +94,21 @@ def check_statistics(values: dict[str, Tensor], shape: tuple[int, ...], found_in
     """Refuse statistics that would spoil latents; the names of `values` are used in the sentence.
 
     Raises:
-        ValueError: another shape, a half-precision format, NaN or infinity, or a variance or deviation below 0.
+        Mistake: another shape, a half-precision format, NaN or infinity, or a variance or deviation below 0.
     """
     for name, value in values.items():
         if value.dtype not in (torch.float32, torch.float64):
             dtype = str(value.dtype).removeprefix("torch.")
-            raise ValueError(
+            raise Mistake(
                 f"{found_in} holds '{name}' in {dtype}; statistics of latents must be float32, as a rounded one would "
                 "shift every latent: compute and store them in float32"
             )
         if tuple(value.shape) != shape:
-            raise ValueError(f"{found_in} holds '{name}' of shape {tuple(value.shape)}; this encoder needs {shape}")
+            raise Mistake(f"{found_in} holds '{name}' of shape {tuple(value.shape)}; this encoder needs {shape}")
         if not bool(value.isfinite().all()):
-            raise ValueError(f"{found_in} holds '{name}' with values that are not finite")
+            raise Mistake(f"{found_in} holds '{name}' with values that are not finite")
         if not name.endswith("mean") and bool((value < 0).any()):
-            raise ValueError(f"{found_in} holds '{name}' with values below 0")
+            raise Mistake(f"{found_in} holds '{name}' with values below 0")
 
 
 def read_statistics(file: Path, channels: int, grid: int) -> tuple[Tensor, Tensor]:
@@ -119,7 +120,7 @@ def read_statistics(file: Path, channels: int, grid: int) -> tuple[Tensor, Tenso
         grid: h = w, side of its grid of tokens.
 
     Raises:
-        ValueError: the file cannot be read, a key is missing or not known, or `check_statistics` refuses its content.
+        Mistake: the file cannot be read, a key is missing or not known, or `check_statistics` refuses its content.
     """
     content = read_tensors(file)
     wanted = {"mean", "var"}
@@ -127,9 +128,9 @@ def read_statistics(file: Path, channels: int, grid: int) -> tuple[Tensor, Tenso
         found = ", ".join(sorted(map(str, content))) or "nothing"
         missing = ", ".join(sorted(wrong & wanted))
         said = f"lacks {missing}" if missing else "has more"
-        raise ValueError(f"'{file}' {said}: it holds {found}; statistics of latents are 'mean' and 'var', nothing else")
+        raise Mistake(f"'{file}' {said}: it holds {found}; statistics of latents are 'mean' and 'var', nothing else")
     for name, value in content.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"'{file}' holds a {type(value).__name__} as '{name}'; a tensor is expected")
+            raise Mistake(f"'{file}' holds a {type(value).__name__} as '{name}'; a tensor is expected")
     check_statistics(content, (channels, grid, grid), f"'{file}'")
     return content["mean"].flatten(1).T, content["var"].flatten(1).T

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
-from lit_mm.vision.folder import SHIPPED
+from lit_mm.vision.formats.folder import SHIPPED
 from lit_mm.vision.rae import hash_of
 
 _AT_ONCE = 16  # pictures that go through the network together: its first layers work at full resolution
@@ -40,8 +41,8 @@ class Vae(VisualTokenizer):
         scale: (C, 1, 1) what latents are multiplied by after the mean is taken off, to unit variance.
 
     Raises:
-        FileNotFoundError: the weights cannot be had.
-        ValueError: they are not those of an `AutoencoderKL`, or `image_size` is not a multiple of the side of a token.
+        MissingFile: the weights cannot be had.
+        Mistake: they are not those of an `AutoencoderKL`, or `image_size` is not a multiple of the side of a token.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Vae(VisualTokenizer):
         downsampling = 2 ** (len(config.block_out_channels) - 1)
         side = downsampling * patch_size
         if image_size < 1 or patch_size < 1 or image_size % side:
-            raise ValueError(
+            raise Mistake(
                 f"vision.image_size is {image_size}, but must be a multiple of {side}, the pixels of a token: "
                 f"'{pretrained}' takes {downsampling} pixels to a position, and patch_size is {patch_size}"
             )
@@ -121,8 +122,8 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
     """The `AutoencoderKL` of a folder or of the Hub, in float32, with every one of its weights.
 
     Raises:
-        FileNotFoundError: it cannot be read or downloaded.
-        ValueError: its tensors are not those that its config describes, or its pictures are not RGB.
+        MissingFile: it cannot be read or downloaded.
+        Mistake: its tensors are not those that its config describes, or its pictures are not RGB.
     """
     from diffusers import AutoencoderKL
 
@@ -143,11 +144,11 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
     for what, said in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected")):
         if names := sorted(loaded[what]):
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(
+            raise Mistake(
                 f"vision.pretrained '{pretrained}' is not a whole AutoencoderKL: it {said} {', '.join(names[:3])}{more}"
             )
     if vae.config.in_channels != 3 or vae.config.out_channels != 3:
-        raise ValueError(
+        raise Mistake(
             f"vision.pretrained '{pretrained}' takes {vae.config.in_channels} colours and draws "
             f"{vae.config.out_channels}; an autoencoder of RGB pictures has 3 and 3"
         )

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, Transformer
 from lit_mm.backbone.balance import balance_loss, selections, summarise, z_loss
 from lit_mm.backbone.experts import TokenKinds
-from lit_mm.heads import TextHead
+from lit_mm.model.heads import TextHead
 
 KINDS = {"softmax": lambda x: x.softmax(0), "sigmoid": lambda x: x.sigmoid()}
 

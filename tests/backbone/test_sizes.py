@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from lit_mm.heads import TextHead
+from lit_mm.model.heads import TextHead
 from tests.helpers.program import ROOT
 
 FILES = sorted(p for p in (ROOT / "configs/backbone").glob("*.yaml") if p.name.startswith(("small", "paper")))

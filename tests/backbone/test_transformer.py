@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.backbone import DenseFeedForward, ModalityFeedForward, SequenceLayout, Transformer
-from lit_mm.heads import TextHead
+from lit_mm.model.heads import TextHead
 
 FEED_FORWARDS = [DenseFeedForward, ModalityFeedForward]
 

@@ -23,7 +23,7 @@ from lit_mm.generation.request import Request
 from lit_mm.generation.roll_out import RollOut, roll_out, shown
 from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling
-from lit_mm.model import MultimodalTransformer
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.sequence import Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Rae

@@ -20,10 +20,10 @@ import torch
 from rich.table import Table
 
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, FeedForward, ModalityFeedForward
-from lit_mm.flops import TrainingFlops, attended_pairs, peak
 from lit_mm.packing import pack_rows
 from lit_mm.parallel.memory import peak_memory
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
+from lit_mm.training.flops import TrainingFlops, attended_pairs, peak
 from lit_mm.vision import Rae, VisualTokenizer
 from tests.benchmarks.our_model import GivenLatents, Size, TrainingStep, lit_model
 from tests.benchmarks.report import finish, options

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from data_modules.sampler import DrawStream, RowPlanner
+from data_modules.mixing.sampler import DrawStream, RowPlanner
 from lit_mm.backbone import ExpertFeedForward, ModalityFeedForward
 from lit_mm.backbone.masks import AttentionBackend
 from lit_mm.packing import pack_rows

@@ -45,7 +45,7 @@ def measure(ranks: int, recompute: str) -> dict[str, Any]:
             f"--trainer.devices={ranks}",
             "--trainer.strategy=fsdp2" if ranks > 1 else "--trainer.strategy=auto",
             "--trainer.callbacks=[]",
-            "--trainer.callbacks+=callbacks.memory_report.MemoryReport",
+            "--trainer.callbacks+=callbacks.monitors.memory_report.MemoryReport",
             "--trainer.callbacks+=tests.helpers.weigher.Weigher",
             f"--trainer.callbacks.folder={folder}",
         ]

@@ -17,8 +17,8 @@ import torch
 from rich.table import Table
 
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.rows import RowReader
-from data_modules.sampler import DrawStream, RowPlan, RowPlanner
+from data_modules.mixing.rows import RowReader
+from data_modules.mixing.sampler import DrawStream, RowPlan, RowPlanner
 from lit_mm.backbone import ModalityFeedForward
 from lit_mm.sequence import Document, PackedBatch, Text
 from lit_mm.tokenizer import Tokenizer

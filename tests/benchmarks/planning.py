@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from data_modules.sampler import DrawStream, RowPlanner
+from data_modules.mixing.sampler import DrawStream, RowPlanner
 from tests.helpers.documents import FakeDataset, later, sources
 
 ROW_LENGTH, WINDOW = 512, 1000

@@ -63,5 +63,5 @@ def test_an_optimizer_that_cannot_skip_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_optimizer_without_the_option_is_not_told_to_use_it(tmp_path: Path) -> None:
-    output = run(*arguments(tmp_path, 9, 9, "--model.optimizer=lit_mm.muon.Muon"), expect=1)
+    output = run(*arguments(tmp_path, 9, 9, "--model.optimizer=lit_mm.training.muon.Muon"), expect=1)
     assert "SpikeGuard cannot skip steps of Muon without waiting for the device; use AdamW, fused, or" in output

@@ -14,7 +14,7 @@ from tests.helpers.program import ROOT, SMALL
 
 DECAY, STEPS = 0.6, 4
 AVERAGED = ["--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging", f"--trainer.callbacks.decay={DECAY}"]
-RESULTS = "--trainer.callbacks+=callbacks.results_table.ResultsTable"
+RESULTS = "--trainer.callbacks+=callbacks.pages.results_table.ResultsTable"
 
 
 def arguments(command: str, folder: Path, *more: str) -> list[str]:

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
-from data_modules.actions import Pose, action_text
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
+from data_modules.reading.actions import Pose, action_text
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Frame, PackedRow, Text
 from tests.data_modules.video_files import decode_all, moving_picture, write_video

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from data_modules.actions import action_text
+from data_modules.reading.actions import action_text
 from data_modules.simulator import MOVES, TURNS, Case, Simulator, View
 
 VIEW = View(image_size=32, unit=32.0, context=4, frame_step=2, horizon=4)

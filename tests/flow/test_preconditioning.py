@@ -10,11 +10,12 @@ from torch import Tensor
 
 from docs.gaussian_loss import gaussian_loss
 from lit_mm.backbone import Transformer
+from lit_mm.command_line.token_statistics import measure
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.preconditioning import GaussianPreconditioning
+from lit_mm.flow.token_statistics import TokenStatistics, load_statistics, save_statistics
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels, Rae
-from lit_mm.vision.token_statistics import TokenStatistics, load_statistics, measure, save_statistics
 from tests.helpers.program import ROOT, SMALL
 
 CHANNELS = 6
@@ -136,7 +137,7 @@ def test_predicting_x_takes_no_statistics() -> None:
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(FileNotFoundError) as error:
         FlowMatching(statistics="nowhere.safetensors")
-    sentence(error.value, "'nowhere.safetensors'", "python -m lit_mm.vision.token_statistics")
+    sentence(error.value, "'nowhere.safetensors'", "python -m lit_mm.command_line.token_statistics")
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_mm.backbone import Transformer
 from lit_mm.flow.matching import FlowMatching
-from lit_mm.heads import sinusoidal_embedding
+from lit_mm.model.heads import sinusoidal_embedding
 from lit_mm.module import LitMultimodal
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text

@@ -18,7 +18,7 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Request, frame_seed
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.generation.sampling import TextSampling
-from lit_mm.model import MultimodalTransformer
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.sequence import Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Dual, Pixels, VisualTokenizer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_modules.actions import format_action
+from data_modules.reading.actions import format_action
 from lit_mm.generation import planning
 from lit_mm.generation.planning import CrossEntropyMethod, plan, trajectory_errors
 from lit_mm.generation.roll_out import RollOut

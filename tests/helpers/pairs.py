@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lit_mm.vision.siglip import Siglip, SiglipConfig, contrastive_loss
+from lit_mm.vision.training.siglip import Siglip, SiglipConfig, contrastive_loss
 
 ARGS = {"embed_dim": 64, "depth": 2, "num_heads": 4, "patch_size": 8, "act_layer": "gelu_tanh"}
 CONFIG = SiglipConfig(

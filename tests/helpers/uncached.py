@@ -16,7 +16,7 @@ from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.request import frame_seed
-from lit_mm.model import ModelOutput, MultimodalTransformer
+from lit_mm.model.multimodal import ModelOutput, MultimodalTransformer
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedRow, Segment, Text
 from lit_mm.tokenizer import Tokenizer

@@ -65,7 +65,7 @@ def arguments(folder: Path) -> list[str]:
         f"--trainer.callbacks.first={SPOILT}",
         f"--trainer.callbacks.last={SPOILT}",
         "--trainer.callbacks+=callbacks.spike_guard.SpikeGuard",
-        "--trainer.callbacks+=callbacks.results_table.ResultsTable",
+        "--trainer.callbacks+=callbacks.pages.results_table.ResultsTable",
         "--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging",
         "--trainer.callbacks.decay=0.7",
         "--trainer.callbacks+=callbacks.checkpoints.Checkpoints",

@@ -13,9 +13,9 @@ from torch import nn
 
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, ModalityFeedForward, Transformer
 from lit_mm.backbone.feed_forward import FeedForward
-from lit_mm.model import MultimodalTransformer
+from lit_mm.command_line.dry_run import sharded_step
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Parallelize
-from lit_mm.parallel.dry_run import sharded_step
 from lit_mm.parallel.memory import BatchShape, activations, estimate, fake_step
 from tests.helpers.runs import run_all
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.backbone import ExpertFeedForward, SequenceLayout, Transformer
-from lit_mm.model import MultimodalTransformer
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Parallelize
 
 Layouts = Callable[[int], SequenceLayout]

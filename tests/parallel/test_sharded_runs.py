@@ -47,7 +47,7 @@ def arguments(folder: Path, backbone: str, *more: str, command: str = "fit") -> 
         f"--trainer.callbacks.folder={folder}",
         "--trainer.callbacks+=tests.helpers.weigher.Weigher",
         f"--trainer.callbacks.folder={folder}",
-        "--trainer.callbacks+=callbacks.results_table.ResultsTable",
+        "--trainer.callbacks+=callbacks.pages.results_table.ResultsTable",
         "--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging",
         "--trainer.callbacks.decay=0.7",
         "--trainer.callbacks+=ModelCheckpoint",
@@ -209,7 +209,7 @@ def resumed(runs: Path) -> Path:
         return arguments(runs / name, "experts", f"--ckpt_path={checkpoint}", *more, command=command)
 
     def answering(name: str, *more: str) -> list[str]:
-        writer = "callbacks.prediction_writer.PredictionWriter"
+        writer = "callbacks.pages.prediction_writer.PredictionWriter"
         own = [f"--trainer.callbacks+={writer}", f"--trainer.callbacks.folder={runs / name / 'predictions'}"]
         return on(name, runs / "experts_2" / saved, *own, f"--data.prompts={prompts}", *more, command="predict")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_mm.vision.folder import save_folder
+from lit_mm.vision.formats.folder import save_folder
 from lit_mm.vision.rae import RaeConfig, RaeNetwork
 
 SMALL = RaeConfig(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, read_image
 
 from lit_mm.vision import Rae, Vae
-from lit_mm.vision.folder import find_folder
+from lit_mm.vision.formats.folder import find_folder
 from tests.vision.training.toys import shapes
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.vision import Rae
-from lit_mm.vision.folder import save_folder
+from lit_mm.vision.formats.folder import save_folder
 from lit_mm.vision.rae import RaeNetwork
 from tests.vision.conftest import SMALL
 

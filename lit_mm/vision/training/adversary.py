@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.training.diff_augment import diff_augment
 from lit_mm.vision.training.features import FeatureNetwork
 from lit_mm.vision.training.losses import hinge_loss
@@ -59,15 +60,15 @@ class Adversary(nn.Module):
     """A discriminator, and the two losses it is part of.
 
     Raises:
-        ValueError: there is no network for the features.
+        Mistake: there is no network for the features.
     """
 
     def __init__(self, term: AdversarialTerm) -> None:
         super().__init__()
         if term.network is None:
-            raise ValueError("model.adversarial.weight is not 0, but model.adversarial.network is missing")
+            raise Mistake("model.adversarial.weight is not 0, but model.adversarial.network is missing")
         if term.adversarial_start < term.discriminator_start:
-            raise ValueError(
+            raise Mistake(
                 f"model.adversarial.adversarial_start is {term.adversarial_start}, before the discriminator starts to "
                 f"learn at {term.discriminator_start}"
             )

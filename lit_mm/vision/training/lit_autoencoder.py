@@ -15,11 +15,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lit_mm.metrics import SourceMeans
-from lit_mm.schedule import WarmupCosine
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
-from lit_mm.vision.augment import augment
+from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.training.adversary import AdversarialTerm, Adversary
+from lit_mm.vision.training.augment import augment
 from lit_mm.vision.training.features import FeatureNetwork
 from lit_mm.vision.training.frechet import FrechetDistances
 from lit_mm.vision.training.losses import ReconstructionLoss, ReconstructionTerms, adaptive_weight
@@ -79,7 +80,7 @@ class LitAutoencoder(pl.LightningModule, ABC):
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
         if not 0 <= ema_decay < 1:
-            raise ValueError(f"model.ema_decay is {ema_decay}, but must be at least 0 (no averaging) and below 1")
+            raise Mistake(f"model.ema_decay is {ema_decay}, but must be at least 0 (no averaging) and below 1")
         self.ema_decay, self.gradient_clip, self.max_shift = ema_decay, gradient_clip, max_shift
         self.average: AveragedModel | None = None
         self.val_means = SourceMeans()
@@ -249,10 +250,10 @@ class LitAutoencoder(pl.LightningModule, ABC):
         """Refuse a precision in which the weights themselves, and with them averages and statistics, would be rounded.
 
         Raises:
-            ValueError: the precision is none of those that work.
+            Mistake: the precision is none of those that work.
         """
         if self.trainer.precision not in PRECISIONS:
-            raise ValueError(
+            raise Mistake(
                 f"trainer.precision is {self.trainer.precision}, but averaged weights and statistics of latents need "
                 f"float32 weights: use {' or '.join(PRECISIONS)}"
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.training.features import FeatureNetwork
 
 MAX_ADAPTIVE_WEIGHT = 1e4  # RAE, arXiv 2510.11690
@@ -40,20 +41,18 @@ class ReconstructionLoss(nn.Module):
     """The weighted terms of `ReconstructionTerms`.
 
     Raises:
-        ValueError: all weights are 0, or a term needs features and no network is given.
+        Mistake: all weights are 0, or a term needs features and no network is given.
     """
 
     def __init__(self, terms: ReconstructionTerms) -> None:
         super().__init__()
         if not (terms.l1 or terms.mse or terms.perceptual or terms.gram):
-            raise ValueError("model.loss has only weights of 0, so there is nothing to learn: set l1 to 1")
+            raise Mistake("model.loss has only weights of 0, so there is nothing to learn: set l1 to 1")
         self.terms = terms
         self.network: FeatureNetwork | None = None
         if terms.perceptual or terms.gram:
             if terms.network is None:
-                raise ValueError(
-                    "model.loss.perceptual and model.loss.gram need model.loss.network: features to compare"
-                )
+                raise Mistake("model.loss.perceptual and model.loss.gram need model.loss.network: features to compare")
             self.network = terms.network()
 
     def forward(self, drawn: Tensor, images: Tensor) -> dict[str, Tensor]:

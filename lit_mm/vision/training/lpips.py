@@ -9,6 +9,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import MissingFile
 from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork, unit_length
 
 
@@ -19,7 +20,7 @@ class Lpips(FeatureNetwork):
         net: `vgg` is what RAE, Scale-RAE and VQGAN train with, `alex` what is usually reported.
 
     Raises:
-        FileNotFoundError: the weights of the body cannot be downloaded.
+        MissingFile: the weights of the body cannot be downloaded.
     """
 
     def __init__(self, net: Literal["alex", "vgg"] = "vgg") -> None:
@@ -51,7 +52,7 @@ def _create(net: Literal["alex", "vgg"]) -> Any:
         return LearnedPerceptualImagePatchSimilarity(net).net
     except (URLError, OSError) as error:
         folder = f"{torch.hub.get_dir()}/checkpoints"
-        raise FileNotFoundError(
+        raise MissingFile(
             f"LPIPS ({net}) needs {url.rpartition('/')[2]}, which could not be downloaded ({error}): put {url} into "
             f"{folder}, or use {EfficientNetLite0.__module__}.EfficientNetLite0, whose weights are a package"
         ) from error

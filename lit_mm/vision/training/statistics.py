@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 
 
@@ -27,12 +28,12 @@ class Moments:
 
         Raises:
             TypeError: they are in half precision.
-            ValueError: they are not finite.
+            Mistake: they are not finite.
         """
         if latents.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"statistics of latents need float32, not {latents.dtype}")
         if not bool(latents.isfinite().all()):
-            raise ValueError("the encoder gave latents that are not finite; check its weights and the pictures")
+            raise Mistake("the encoder gave latents that are not finite; check its weights and the pictures")
         values = latents.detach().double()
         self._sums += torch.stack([values.sum(0), values.square().sum(0)])
         self._count += len(values)
@@ -61,7 +62,7 @@ def latent_moments(
         Both (...), float64, over all ranks.
 
     Raises:
-        ValueError: there is no picture.
+        Mistake: there is no picture.
     """
     moments: Moments | None = None
     left = pictures
@@ -76,5 +77,5 @@ def latent_moments(
             if left <= 0:
                 break
     if moments is None:
-        raise ValueError("statistics of latents were asked for, but the training data holds no picture")
+        raise Mistake("statistics of latents were asked for, but the training data holds no picture")
     return moments.compute()

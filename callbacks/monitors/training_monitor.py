@@ -1,0 +1,89 @@
+"""Losses per source, gradient norm, speed and memory, read from the device only on steps that log."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from callbacks.steps import log_values, step_logs
+from lit_mm.parallel.memory import peak_memory
+from lit_mm.sequence import PackedBatch
+from lit_mm.training.flops import TrainingFlops, attended_pairs, peak
+
+
+class TrainingMonitor(Callback):
+    """Logs losses per source (`train/<source>/text_loss`, `flow_loss`), learning rate, gradient norm, and speed.
+
+    `speed/tokens_per_second` is of all ranks. `speed/model_flops_utilisation` is the share of the device's peak in
+    bfloat16 that the model's own operations are, attention within documents included, the frozen visual tokenizer's
+    and recomputed ones left out; it is not logged on a device whose peak is not known. `speed/waiting_for_data` is the
+    share of time that this rank waited for its loader, `memory/peak_gib` the most this rank has held: on a GPU as
+    allocated, else of the process.
+
+    Values are means since the last logged step, losses over all ranks. Between steps that log
+    (`trainer.log_every_n_steps`) nothing is logged and the device is never waited for.
+    """
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self._tokens = self._flops = 0
+        self._pairs: Tensor | None = None
+        self._waited = 0.0  # by the loader, until the last step that logged
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._flops_of = TrainingFlops.of(pl_module.model)
+        device = pl_module.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        self._peak = peak(name)
+        if self._peak is None and device.type != "cpu":
+            rank_zero_info(f"the peak of '{name}' is not known, so no model FLOPs utilisation is logged")
+        self._restart(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation is not training time."""
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._restart(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
+    ) -> None:
+        """Count, and log every so often."""
+        self._tokens += batch.tokens.numel()
+        self._flops += self._flops_of.of_batch(batch)
+        pairs = attended_pairs(batch)
+        self._pairs = pairs if self._pairs is None else self._pairs + pairs
+        if not step_logs(trainer, batch_idx):
+            return
+        means = pl_module.train_means.compute()
+        logged = {f"train/{source}/{name}": value for (source, name), value in means.items()}
+        logged["train/loss"] = float(outputs["loss"])
+        logged["train/gradient_norm"] = float(pl_module.gradient_norm)
+        logged["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        logged |= self._speed(trainer)
+        logged["memory/peak_gib"] = peak_memory(pl_module.device) / 2**30
+        log_values(pl_module, logged)
+        log_values(pl_module, {"loss": logged["train/loss"]}, prog_bar=True, logger=False)
+        self._restart(trainer)
+
+    def _speed(self, trainer: Trainer) -> dict[str, float]:
+        seconds = time.perf_counter() - self._since
+        speed = {
+            "speed/tokens_per_second": self._tokens * trainer.world_size / seconds,
+            "speed/waiting_for_data": (trainer.train_dataloader.waited - self._waited) / seconds,
+        }
+        if self._peak is not None:
+            flops = self._flops + self._flops_of.pair * float(self._pairs)
+            speed["speed/model_flops_utilisation"] = flops / seconds / self._peak
+        return speed
+
+    def _restart(self, trainer: Trainer) -> None:
+        self._tokens = self._flops = 0
+        self._pairs = None
+        self._waited = trainer.train_dataloader.waited
+        self._since = time.perf_counter()

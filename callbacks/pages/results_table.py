@@ -1,0 +1,128 @@
+"""Validation results per source: a table on the screen, a line of JSON in the run folder.
+
+`python -m callbacks.pages.results_table runs/demo` shows the first and last validation of a run again, and with several
+run folders the last one of each side by side. A folder of runs (`runs/dense` with `version_0`, `version_1` …) stands
+for the mean and the standard deviation over its runs, which differ in their seeds, say.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lit_mm.mistake import Mistake
+
+FILE = "validation.jsonl"
+
+
+class ResultsTable(Callback):
+    """Shows what validation found, and at the end of a fit how far it came since the first validation.
+
+    With `trainer.num_sanity_val_steps: -1` the first validation is the one before training, at step 0; its values go to
+    the logger too, so that every curve starts with the untrained model. Every validation is appended to
+    `validation.jsonl` in the run folder.
+    """
+
+    def __init__(self) -> None:
+        self._first: tuple[int, dict[str, float]] | None = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the results; print them where no training goes on."""
+        results = (trainer.global_step, dict(pl_module.validation_results))
+        self._first = self._first or results
+        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        if not trainer.is_global_zero:
+            return
+        if trainer.sanity_checking and trainer.logger is not None:
+            trainer.logger.log_metrics(results[1], step=0)
+        if run:
+            folder = Path(run)
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": results[0], **results[1]}) + "\n")
+        if trainer.state.fn == "validate":
+            Console().print(table({_at(results[0]): results[1]}))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """First and last results side by side."""
+        run = trainer.log_dir
+        if trainer.is_global_zero and self._first is not None and pl_module.validation_results:
+            step, first = self._first
+            last = dict(pl_module.validation_results)
+            Console().print(table({_at(step): first, _at(trainer.global_step): last}))
+            Console().print(f"run folder: {run}", highlight=False)
+
+
+def _at(step: int) -> str:
+    return f"step {step}"
+
+
+def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[str, float]] | None = None) -> Table:
+    """One row per source and metric, one column per validation (its heading, and its values; and their deviations)."""
+    shown = Table("source", "metric", *validations, title="validation")
+    keys = {key for values in validations.values() for key in values}
+    for key in sorted(keys):
+        parts = key.split("/")
+        source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
+        cells = []
+        for heading, values in validations.items():
+            deviation = (deviations or {}).get(heading, {}).get(key)
+            cells.append(f"{values[key]:.4g}" if key in values else "")
+            cells[-1] += "" if deviation is None else f" ± {deviation:.2g}"
+        shown.add_row(source, metric, *cells)
+    return shown
+
+
+def read(run: Path) -> list[dict[str, float]]:
+    """Every validation of a run folder.
+
+    Raises:
+        Mistake: the folder is not a run's, or has none.
+    """
+    file = run / FILE
+    if not file.is_file() or not (text := file.read_text(encoding="utf-8").strip()):
+        raise Mistake(f"'{run}' has no {FILE}; give a run folder, or a folder of runs, that was validated")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def last_of(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
+    """Heading, values and deviations of a run's last validation, or of those of all runs in a folder."""
+    runs = [folder] if (folder / FILE).exists() else sorted(folder.glob("version_*")) or [folder]
+    found = [read(run)[-1] for run in runs]
+    steps = sorted({int(values["step"]) for values in found})
+    if len(steps) > 1:
+        raise Mistake(f"the runs in '{folder}' were last validated at steps {steps}; only equally long ones compare")
+    keys = [key for key in found[0] if key != "step" and all(key in values for values in found)]
+    columns = {key: [values[key] for values in found] for key in keys}
+    means = {key: statistics.fmean(values) for key, values in columns.items()}
+    if len(found) == 1:
+        return f"{folder}, {_at(steps[0])}", means, {}
+    deviations = {key: statistics.stdev(values) for key, values in columns.items()}
+    return f"{folder}, {_at(steps[0])}, {len(found)} runs", means, deviations
+
+
+def show(folders: list[str]) -> None:
+    """First and last validation of one run folder, or the last ones of several, side by side."""
+    means, deviations = {}, {}
+    if len(folders) == 1 and (Path(folders[0]) / FILE).exists():
+        validations = read(Path(folders[0]))
+        for values in (validations[0], validations[-1]):
+            means[_at(int(values["step"]))] = {key: value for key, value in values.items() if key != "step"}
+    else:
+        for folder in folders:
+            heading, values, spread = last_of(Path(folder))
+            means[heading], deviations[heading] = values, spread
+    Console().print(table(means, deviations))
+
+
+if __name__ == "__main__":
+    try:
+        show(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"error: {error}")

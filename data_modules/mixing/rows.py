@@ -1,0 +1,147 @@
+"""From the plan to batches: worker processes read and decode what the plan names, and pack it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.utils.data import IterableDataset, get_worker_info
+
+from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat
+from data_modules.mixing.sampler import DrawStream, RowPlan, RowPlanner
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, PackedBatch, PackedRow
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which part of every step's rows this process reads: `rows` rows as number `rank` of `ranks`."""
+
+    rank: int
+    ranks: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads the documents that a plan names and packs them.
+
+    Args:
+        datasets: by source name; their order numbers the sources.
+        format: tokenizer, picture size, tokens of a frame.
+        row_length: positions in a row.
+        on_error: see `LoaderConfig`.
+    """
+
+    datasets: Mapping[str, DocumentDataset]
+    format: DocumentFormat
+    row_length: int
+    on_error: Literal["raise", "skip"]
+
+    def read(self, plans: list[RowPlan], plan_state: dict[str, Any]) -> PackedBatch:
+        """One batch of `plans`. A document whose file broke leaves a gap at the end of its row and is counted."""
+        skipped: Counter[str] = Counter()
+        rows = []
+        for plan in plans:
+            documents: list[Document] = []
+            for piece in plan.pieces:
+                dataset = self.datasets[piece.source]
+                try:
+                    document = dataset.document(piece.draw)
+                except BrokenFile:
+                    if self.on_error == "raise":
+                        raise
+                    skipped[piece.source] += 1
+                    continue
+                if dataset.splittable:
+                    document = document.slice_text(piece.start, piece.stop)
+                documents.append(document)
+            rows.append(PackedRow(tuple(documents), plan.number, plan.seed))
+        batch = pack_rows(
+            rows,
+            length=self.row_length,
+            tokens_per_frame=self.format.tokens_per_frame,
+            image_size=self.format.image_size,
+            pad_id=self.format.tokenizer.pad_id,
+            sources=tuple(self.datasets),
+        )
+        batch.plan_state, batch.skipped = plan_state, dict(skipped)
+        return batch
+
+
+def _worker() -> tuple[int, int]:
+    info = get_worker_info()
+    return (info.id, info.num_workers) if info else (0, 1)
+
+
+class TrainingRows(IterableDataset):
+    """Endless batches of the mixture; batch number m of this rank comes from worker m modulo workers.
+
+    Every worker computes the whole plan, which is cheap, and reads only its own rows, which is not.
+
+    Args:
+        reader: reads what the plan names.
+        weights: share of tokens of each source; those of weight 0 are never drawn.
+        seed: of the order of documents and of the rows' noise.
+        share: this rank's part.
+        state: plan state to go on from, as carried by a batch; empty starts at row 0.
+    """
+
+    def __init__(
+        self, reader: RowReader, weights: Mapping[str, float], seed: int, share: Share, state: Mapping[str, Any]
+    ) -> None:
+        self.reader, self.weights, self.seed, self.share, self.state = reader, weights, seed, share, state
+
+    def planner(self) -> RowPlanner:
+        """The plan, standing at `state`."""
+        streams = {
+            name: DrawStream(name, dataset, self.seed)
+            for name, dataset in self.reader.datasets.items()
+            if self.weights[name] > 0
+        }
+        planner = RowPlanner(streams, self.weights, self.reader.row_length, self.seed)
+        if self.state:
+            planner.load_state(self.state)
+        return planner
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        worker, workers = _worker()
+        planner, share, step = self.planner(), self.share, 0
+        while True:
+            rows = [planner.next_row() for _ in range(share.ranks * share.rows)]
+            if step % workers == worker:
+                mine = rows[share.rank * share.rows : (share.rank + 1) * share.rows]
+                yield self.reader.read(mine, planner.state())
+            step += 1
+
+
+class ValidationRows(IterableDataset):
+    """Documents of one source once, always the same in the same order, shared out over the ranks.
+
+    Every rank gets equally many batches (the last ones may hold empty rows), so that sharded models stay in step.
+    """
+
+    def __init__(self, reader: RowReader, source: str, share: Share, documents: int | None) -> None:
+        self.reader, self.share = reader, share
+        dataset = reader.datasets[source]
+        count = min(len(dataset), documents or len(dataset))
+        # The seed of validation is fixed: two runs with different seeds are compared on the same noise.
+        stream = DrawStream(source, dataset, seed=0, shuffle=False, documents=count)
+        planner = RowPlanner({source: stream}, {source: 1.0}, reader.row_length, seed=0)
+        self.plans: list[RowPlan] = []
+        while (plan := planner.next_row()).pieces:
+            self.plans.append(plan)
+
+    def __len__(self) -> int:
+        return -(-len(self.plans) // (self.share.ranks * self.share.rows))
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        worker, workers = _worker()
+        share = self.share
+        for step in range(worker, len(self), workers):
+            start = (step * share.ranks + share.rank) * share.rows
+            rows = self.plans[start : start + share.rows]
+            rows += [RowPlan(-1, 0, ())] * (share.rows - len(rows))
+            yield self.reader.read(rows, {})

@@ -1,0 +1,252 @@
+"""Prompts for `predict`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from data_modules.dataset import BrokenFile
+from data_modules.prompting.prompt_items import STDIN, Item, check_name, check_names, pictures_of, read_items
+from data_modules.prompting.steering import Steering, action_texts
+from data_modules.reading.decoding import VideoReader, index_video
+from data_modules.reading.pictures import read_picture, square
+from lit_mm.generation.sampling import TextSampling
+from lit_mm.mistake import Mistake
+from lit_mm.prompt import FailedPrompt, Prompt, Wanted
+
+_WANTED: tuple[Wanted, ...] = ("any", "text", "image")
+_METHODS = ("euler", "heun")
+_TOO_MANY = 2**62  # seeds are counted up from there
+_COUNTS = {"max_tokens": 1, "max_frames": 0, "repeat": 1, "seed": 0, "top_k": 0, "steps": 1}  # and their least values
+
+
+class Prompts(Dataset[Prompt | FailedPrompt]):
+    """Prompts of a YAML list, of JSON lines, of lines of standard input or of a folder of pictures, read one by one.
+
+    Every item has one of
+
+    - `draw: CAPTION`,
+    - `describe: PICTURE` (or a folder: each of its pictures), with `question: TEXT` if there is one,
+    - `continue: TEXT`,
+    - `imagine: VIDEO` with `frames` (their numbers), or `imagine: [PICTURE, …]`, shown first; `actions` to take: a
+      sequence such as `W*4 LEFT "look up"*2` (see `data_modules.prompting.steering`) or a list of texts; or
+      `counterfactuals`, several of those by name, all from the same frames with the same seed,
+    - `interleave: [{text: …}, {picture: FILE}, …]`, with `wanted: any` (default), `text` or `image`,
+
+    and may have
+
+    - `name`: of the output files; its number in the list by default,
+    - `seed` (0), `repeat` (1): how many answers, with seeds counted up from `seed`,
+    - `max_tokens` (64), `temperature` (0), `top_k`, `top_p`, `min_p`, `stop` (texts): of text,
+    - `max_frames` (4): most pictures where they come as the model likes,
+    - `steps`, `method`, `guidance_scale`, `noise_scale`: of drawing, those of the model's sampler by default.
+
+    Paths are relative to the file, or to the working folder. A prompt that cannot be asked becomes a `FailedPrompt`.
+
+    Args:
+        source: a path, or `-`.
+        image_size: side to which pictures are brought.
+        steering: what keys mean.
+        text: what came by standard input.
+
+    Raises:
+        Mistake: the source cannot be read as a whole; see `data_modules.prompting.prompt_items`.
+        MissingFile: it is not there.
+    """
+
+    def __init__(self, source: str, image_size: int, steering: Steering | None = None, text: str | None = None) -> None:
+        self.image_size, self.steering = image_size, steering
+        self.folder = Path(source).parent if source != STDIN else Path()
+        self.items = [one for settings in read_items(source, text) for one in self._expanded(settings)]
+        check_names([item.name for item in self.items], source)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Prompt | FailedPrompt:
+        item = self.items[index]
+        try:
+            if item.error:
+                raise Mistake(item.error)
+            return self._prompt(item)
+        except (ValueError, OSError, BrokenFile) as error:
+            sentence = " ".join(str(error).split())
+            return FailedPrompt(item.name, f"prompt '{item.name}': {sentence}", item.group, item.settings)
+
+    # ---- from items to prompts
+
+    def _expanded(self, settings: dict[str, Any]) -> list[Item]:
+        """One for each repetition of each picture or way to act; a single one where that cannot be told."""
+        name = settings["name"]
+        ways: dict[str, Any] = {name: None}
+        try:
+            repeat = _count(settings, "repeat", 1)
+            if "counterfactuals" in settings:
+                ways = {f"{name}-{way}": actions for way, actions in self._counterfactuals(settings).items()}
+            elif isinstance(settings.get("describe"), str) and (folder := self._folder(settings["describe"])):
+                ways = {f"{name}-{stem}": file for stem, file in pictures_of(folder).items()}
+                if not ways:
+                    raise Mistake(f"there is no picture in the folder '{folder}'; name a picture, or one with some")
+        except (ValueError, OSError) as error:
+            return [Item(name, name, settings, error=str(error))]
+        return [
+            Item(way if repeat == 1 else f"{way}-{i}", name, settings, i, shown)
+            for way, shown in ways.items()
+            for i in range(repeat)
+        ]
+
+    def _counterfactuals(self, settings: dict[str, Any]) -> dict[str, Any]:
+        given = settings["counterfactuals"]
+        if not isinstance(given, dict) or not given:
+            raise Mistake(f"'counterfactuals' is {given!r}; give actions by name, such as {{left: LEFT*4}}")
+        for way in given:
+            check_name(str(way), "'counterfactuals'")
+        return {str(way): actions for way, actions in given.items()}
+
+    def _folder(self, name: str) -> Path | None:
+        return next((path for path in (self.folder / name, Path(name)) if path.is_dir()), None)
+
+    def _prompt(self, item: Item) -> Prompt:
+        asked = item.settings
+        wanted, parts, actions = self._contents(item)
+        stop = [asked["stop"]] if isinstance(asked.get("stop"), str) else asked.get("stop", [])
+        if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
+            raise Mistake(f"'stop' is {asked['stop']!r}; give a text, or a list of texts")
+        return Prompt(
+            item.name,
+            wanted,
+            parts,
+            actions,
+            seed=_count(asked, "seed", 0) + item.repetition,
+            max_tokens=_count(asked, "max_tokens", 64),
+            max_frames=_count(asked, "max_frames", 4),
+            sampling=_sampling(asked),
+            sampler=_sampler(asked),
+            stop=tuple(stop),
+            group=item.group,
+            settings=asked,
+        )
+
+    def _contents(self, item: Item) -> tuple[Wanted, tuple[str | Tensor, ...], tuple[str, ...]]:
+        asked = item.settings
+        if item.kind == "draw":
+            return "image", (_text(asked, "draw"),), ()
+        if item.kind == "continue":
+            return "text", (_text(asked, "continue"),), ()
+        if item.kind == "describe":
+            picture = self._picture("describe", asked["describe"] if item.shown is None else item.shown)
+            question = (_text(asked, "question"),) if "question" in asked else ()
+            return "text", (picture, *question), ()
+        if item.kind == "imagine":
+            actions = action_texts(asked.get("actions") if item.shown is None else item.shown, self.steering)
+            return "frames", tuple(self._frames(asked)), actions
+        wanted = asked.get("wanted", "any")
+        if wanted not in _WANTED:
+            raise Mistake(f"'wanted' is {wanted!r}; give one of {', '.join(_WANTED)}")
+        return (
+            wanted,
+            tuple(self._part(part) for part in _list(asked, "interleave", "{text: …} and {picture: FILE}")),
+            (),
+        )
+
+    # ---- files
+
+    def _path(self, key: str, name: Any) -> Path:
+        if not isinstance(name, str | Path):
+            raise Mistake(f"'{key}' is {name!r}; give the path of a file")
+        for candidate in (self.folder / name, Path(name)):
+            if candidate.is_file():
+                return candidate
+        beside = f"neither in '{self.folder}' nor " if self.folder != Path() else ""
+        raise Mistake(f"'{key}': there is no file '{name}' {beside}in the working folder; give one that is there")
+
+    def _picture(self, key: str, name: Any) -> Tensor:
+        return read_picture(self._path(key, name), self.image_size)
+
+    def _part(self, part: Any) -> str | Tensor:
+        if isinstance(part, dict) and part.keys() == {"picture"}:
+            return self._picture("picture", part["picture"])
+        if isinstance(part, dict) and part.keys() == {"text"}:
+            return _text(part, "text")
+        raise Mistake(f"'interleave' has a part {part!r}; give {{text: …}} or {{picture: FILE}}")
+
+    def _frames(self, asked: dict[str, Any]) -> list[Tensor]:
+        shown = asked["imagine"]
+        if isinstance(shown, list):
+            if "frames" in asked:
+                raise Mistake("'frames' are of a video, but 'imagine' is a list of pictures; leave 'frames' out")
+            return [self._picture("imagine", name) for name in _list(asked, "imagine", "pictures")]
+        path = self._path("imagine", shown)
+        index = index_video(path)
+        numbers = _list(asked, "frames", f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
+        for number in numbers:
+            if not _whole(number) or not 0 <= number < len(index):
+                raise Mistake(f"'frames' has {number!r}, but '{shown}' has the frames 0 to {len(index) - 1}")
+        return [square(frame, self.image_size) for frame in VideoReader().read(str(path), index, numbers)]
+
+
+def _text(asked: dict[str, Any], key: str) -> str:
+    """YAML reads `continue: 1789` as a number; a list or a mapping is no text however it is read."""
+    value = asked[key]
+    if isinstance(value, list | dict) or value is None or not str(value).strip():
+        raise Mistake(f"'{key}' is {value!r}; give a text")
+    if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        raise Mistake(f"'{key}' is {value!r}, which holds half of a character (a lone surrogate); give a whole text")
+    return str(value)
+
+
+def _list(asked: dict[str, Any], key: str, of: str) -> list[Any]:
+    value = asked.get(key)
+    if not isinstance(value, list) or not value:
+        raise Mistake(f"'{key}' is {value!r}; give a list of {of}")
+    return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _count(asked: dict[str, Any], key: str, default: int) -> int:
+    value = asked.get(key, default)
+    if not _whole(value) or not _COUNTS[key] <= value < _TOO_MANY:
+        raise Mistake(f"'{key}' is {value!r}; give a whole number of {_COUNTS[key]} or more, below 2**62")
+    return int(value)
+
+
+def _number(asked: dict[str, Any], key: str) -> float:
+    value = asked[key]
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise Mistake(f"'{key}' is {value!r}; give a number")
+    return number
+
+
+def _sampling(asked: dict[str, Any]) -> dict[str, float]:
+    given: dict[str, float] = {k: _number(asked, k) for k in ("temperature", "top_p", "min_p") if k in asked}
+    if "top_k" in asked:
+        given["top_k"] = _count(asked, "top_k", 0)
+    TextSampling(**given)  # type: ignore[arg-type]  # says which value is out of its range
+    return given
+
+
+def _sampler(asked: dict[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name in ("guidance_scale", "noise_scale"):
+        if name in asked:
+            given[name] = _number(asked, name)
+    if given.get("noise_scale", 0) < 0:
+        raise Mistake(f"'noise_scale' is {asked['noise_scale']}; give a number of 0 or more")
+    if "steps" in asked:
+        given["steps"] = _count(asked, "steps", 1)
+    if "method" in asked:
+        if asked["method"] not in _METHODS:
+            raise Mistake(f"'method' is {asked['method']!r}; give one of {', '.join(_METHODS)}")
+        given["method"] = asked["method"]
+    return given

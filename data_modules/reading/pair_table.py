@@ -1,0 +1,171 @@
+"""Tables of pictures and captions: where each picture is, and the tokens of each caption."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.picture_source import PictureSource, identity_of_files
+from data_modules.reading.pictures import read_picture
+from lit_mm.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+
+class PairTable:
+    """Rows of pictures and captions from files of one folder.
+
+    Args:
+        rows: the table; its picture column may hold a path, the file's bytes, or `datasets`' {bytes, path}.
+        image: name of the picture column.
+        caption: name of the caption column.
+        files: where the rows come from; paths of pictures are relative to their folder.
+    """
+
+    def __init__(self, rows: datasets.Dataset, image: str, caption: str, files: Sequence[Path]) -> None:
+        self.rows, self.image, self.caption, self.files = rows, image, caption, files
+        self.where = files[0] if len(files) == 1 else files[0].parent
+        self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
+        self.ids: datasets.Dataset | None = None
+        self.empty: list[int] = []
+        self.cut = 0
+
+    def tokenize(self, tokenizer: Tokenizer, longest: int, key: str) -> PairTable:
+        """Tokenize the captions (cached by `datasets`), and find the empty ones.
+
+        Raises:
+            BrokenFile: a caption is not UTF-8.
+            Mistake: the captions are not strings.
+        """
+        from datasets import Features, List, Value
+
+        from data_modules.reading.records import check_strings, find_broken
+
+        check_strings(self.rows, self.caption, key)
+        captions = self.rows.select_columns([self.caption])
+        try:
+            self.ids = captions.map(
+                tokenize_captions,
+                fn_kwargs={"tokenizer": tokenizer, "column": self.caption, "longest": longest},
+                batched=True,
+                remove_columns=[self.caption],
+                features=Features({"ids": List(Value("int32")), "cut": Value("bool")}),
+                desc=f"{key}: tokenizing captions",
+            )
+        except UnicodeDecodeError as error:
+            raise find_broken(self.files, (self.image, self.caption)) from error
+        self.empty = np.flatnonzero(self.lengths == 0).tolist()
+        self.cut = int(np.count_nonzero(self.ids.data.column("cut").to_numpy()))
+        return self
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(rows,) int32, tokens of each caption."""
+        assert self.ids is not None
+        chunks = self.ids.data.column("ids").chunks
+        return np.concatenate([np.zeros(0, np.int32), *(c.value_lengths().to_numpy() for c in chunks)])
+
+    def caption_ids(self, row: int) -> list[int]:
+        """Tokens of one caption."""
+        assert self.ids is not None
+        return self.ids.data.column("ids")[row].as_py()
+
+    def picture(self, row: int, size: int) -> Tensor:
+        """One picture, (3, size, size) uint8.
+
+        Raises:
+            BrokenFile: it cannot be read.
+        """
+        path, content = self._stored(row)
+        if content is not None:
+            return read_picture(content.as_py(), size, name=self.origin(row))
+        if path is None:
+            raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
+        return read_picture(self.files[0].parent / path, size)
+
+    def origin(self, row: int) -> str:
+        """Path of a picture, or where its bytes are."""
+        path, content = self._stored(row)
+        if content is None and path is not None:
+            return str(self.files[0].parent / path)
+        return f"{path or f'picture {row}'} in {self.where}"
+
+    def _stored(self, row: int) -> tuple[str | None, pa.Scalar | None]:
+        """Path and bytes of a picture as the table has them, whichever there are; the bytes are not copied."""
+        from pyarrow import types
+
+        value = self.raw[row][self.image][0]
+        if types.is_struct(value.type):
+            names = [field.name for field in value.type]
+            path, content = (value[name] if name in names else None for name in ("path", "bytes"))
+        elif types.is_binary(value.type) or types.is_large_binary(value.type):
+            path, content = None, value
+        else:
+            path, content = value, None
+        has_bytes = content is not None and content.is_valid
+        return path.as_py() if path is not None else None, content if has_bytes else None
+
+    def picture_files(self) -> list[Path]:
+        """The files that hold the pictures: one each, or those of the table where it has their bytes."""
+        from pyarrow import compute, types
+
+        column = self.rows.data.column(self.image)
+        if types.is_struct(column.type):
+            fields = {field.name: compute.struct_field(column, field.name) for field in column.type}
+            content = fields.get("bytes")
+            inside = content is not None and content.null_count < len(content)
+            column = fields.get("path")
+        else:
+            inside = types.is_binary(column.type) or types.is_large_binary(column.type)
+        if not inside and column is not None:
+            return [self.files[0].parent / path for path in column.to_pylist() if path is not None]
+        of_table = [file for file in self.files if file.is_file()]
+        return of_table or [Path(file["filename"]) for file in self.rows.cache_files]  # the Hub's lie in the cache
+
+
+def tokenize_captions(
+    batch: dict[str, list[str | None]], tokenizer: Tokenizer, column: str, longest: int
+) -> dict[str, list]:
+    """Captions to ids, cut to `longest`."""
+    ids = tokenizer.encode_batch([(caption or "").strip() for caption in batch[column]])
+    return {"ids": [i[:longest] for i in ids], "cut": [len(i) > longest for i in ids]}
+
+
+class PairPictures(PictureSource):
+    """Pictures of pairs; a picture's key is its row, counted through all tables.
+
+    Args:
+        parts: the tables.
+        size: side of a picture in pixels.
+    """
+
+    def __init__(self, parts: Sequence[PairTable], size: int) -> None:
+        self.parts, self.size = parts, size
+        self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
+
+    def locate(self, key: int) -> tuple[PairTable, int]:
+        """The table that holds a picture, and the row in it."""
+        number = int(np.searchsorted(self.starts, key, side="right")) - 1
+        return self.parts[number], key - int(self.starts[number])
+
+    def read(self, keys: Sequence[int]) -> list[Tensor]:
+        """(3, size, size) uint8 each."""
+        places = [self.locate(key) for key in keys]
+        return [part.picture(row, self.size) for part, row in places]
+
+    def origin(self, key: int) -> str:
+        """Path of a picture, or where its bytes are."""
+        part, row = self.locate(key)
+        return part.origin(row)
+
+    def identity(self) -> str:
+        """Of the files that hold the pictures, and of the number of rows."""
+        files = [file for part in self.parts for file in part.picture_files()]
+        return identity_of_files(files, self.size, [(len(p.rows), p.rows.data.nbytes) for p in self.parts])

@@ -1,0 +1,76 @@
+"""Pictures of any size, mode and orientation to square uint8 RGB."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from data_modules.dataset import BrokenFile
+from lit_mm.mistake import Mistake
+
+
+def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:
+    """Decode a picture file to (3, size, size) uint8 RGB.
+
+    The camera's orientation (EXIF) is applied, transparency is laid over white, 16 bits are scaled to 8; then the short
+    side is resized to `size` and the centre is cut out.
+
+    Args:
+        file: a path, or the file's bytes.
+        size: side of the result in pixels.
+        name: what to call it in an error, the path by default.
+
+    Raises:
+        BrokenFile: it is missing, cut or not a picture.
+    """
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at 1/2, 1/4 or 1/8, above what is kept
+            return square(to_rgb(ImageOps.exif_transpose(image)), size)
+    except Exception as error:  # PIL's readers raise nearly anything on a broken file
+        raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a picture in any mode; transparent parts become white.
+
+    16-bit grey is rounded to 8 bits; 16-bit colours have lost their lower half in PIL's reader (less than two levels).
+
+    Raises:
+        Mistake: its values have no known range (floating-point or 32-bit TIFF).
+    """
+    if image.mode.startswith("I"):
+        image = _from_16_bit(image)
+    if image.mode == "F":
+        raise Mistake("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """8-bit grey of 16-bit grey (PIL's own conversion clips it instead of scaling); its transparent value is white."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise Mistake(f"its pixels go from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+    grey = (values / 257).round().astype(np.uint8)
+    transparent = image.info.get("transparency")
+    return Image.fromarray(grey if transparent is None else np.where(values == transparent, 255, grey).astype(np.uint8))
+
+
+def square(image: Image.Image | np.ndarray, size: int) -> Tensor:
+    """Resize the short side of an RGB picture to `size`, cut out the centre: (3, size, size) uint8.
+
+    Resizing is bicubic and antialiased. A picture that is already `size` x `size` is kept bit by bit.
+    """
+    if isinstance(image, np.ndarray) and image.shape[:2] != (size, size):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        image = np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from callbacks.pages.results_table import show
+
+
+def shown(capsys: pytest.CaptureFixture[str], *runs: Path) -> list[list[str]]:
+    """Cells of the table that is printed of run folders."""
+    show([str(run) for run in runs])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.replace("┃", "│").strip("│").split("│") for line in lines if line[0] in "┃│"]
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def write(folder: Path, *validations: dict[str, float]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "validation.jsonl").write_text("".join(json.dumps(v) + "\n" for v in validations))
+
+
+def test_one_run_shows_its_first_and_last_validation_and_several_their_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    key = "val/drawings/flow_loss"
+    one, other = tmp_path / "one", tmp_path / "other"
+    write(one, {"step": 0, key: 2.0}, {"step": 5, key: 1.5}, {"step": 9, key: 1.0})
+    write(other, {"step": 7, key: 0.5, "val/loss": 3.0})
+    assert shown(capsys, one) == [["source", "metric", "step 0", "step 9"], ["drawings", "flow_loss", "2", "1"]]
+    assert shown(capsys, one, other) == [
+        ["source", "metric", f"{one}, step 9", f"{other}, step 7"],
+        ["drawings", "flow_loss", "1", "0.5"],
+        ["all", "loss", "", "3"],
+    ]
+
+
+def test_a_folder_of_runs_is_their_mean_and_standard_deviation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    for seed, loss in enumerate((1.0, 2.0, 6.0)):
+        write(tmp_path / "dense" / f"version_{seed}", {"step": 0, "val/loss": 9.0}, {"step": 5, "val/loss": loss})
+    write(tmp_path / "one", {"step": 5, "val/loss": 4.0})
+    heading, *rows = shown(capsys, tmp_path / "dense", tmp_path / "one")
+    assert heading == ["source", "metric", f"{tmp_path}/dense, step 5, 3 runs", f"{tmp_path}/one, step 5"]
+    assert rows == [["all", "loss", "3 ± 2.6", "4"]]  # the deviation of 1, 2 and 6 is the root of 7
+
+
+def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere' has no validation.jsonl"):
+        show([str(tmp_path / "nowhere")])
+    for seed in (0, 1):
+        write(tmp_path / "dense" / f"version_{seed}", {"step": 5 + seed, "val/loss": 1.0})
+    with pytest.raises(ValueError, match=r"last validated at steps \[5, 6\]"):
+        show([str(tmp_path / "dense")])

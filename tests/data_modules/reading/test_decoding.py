@@ -1,0 +1,147 @@
+"""Single frames equal those of a full decode, bit by bit, whatever the codec and the order of its frames."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import random
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.decoding import VideoReader, index_video
+from tests.data_modules.video_files import decode_all, moving_picture, write_video
+
+CODECS = {
+    "h264, no B frames.mp4": {"codec": "libx264", "g": "8", "bf": "0"},
+    "h264, B frames.mp4": {"codec": "libx264", "g": "12", "bf": "3"},
+    "h264, open groups.mkv": {
+        "codec": "libx264",
+        "x264-params": "keyint=20:bframes=5:b-pyramid=strict:open-gop=1:scenecut=0",
+    },
+    "h264, one keyframe.mp4": {"codec": "libx264", "g": "500", "bf": "3"},
+    "h264.ts": {"codec": "libx264", "g": "12", "bf": "2"},
+    "mpeg4.avi": {"codec": "mpeg4", "g": "12", "bf": "2"},
+    "mpeg2.mpg": {"codec": "mpeg2video", "g": "12", "bf": "2", "rate": 25},
+    "vp9.webm": {"codec": "libvpx-vp9", "g": "15", "deadline": "realtime", "cpu-used": "8"},
+    "av1.mp4": {"codec": "libsvtav1", "g": "16", "preset": "12"},
+}
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_chosen_frames_equal_a_full_decode(name: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / name, moving_picture(60, 64, 96), **CODECS[name])
+    full, index, reader = decode_all(path), index_video(path), VideoReader()
+    assert len(index) == len(full) == 60
+    rng = random.Random(0)
+    for _ in range(30):
+        wanted = [rng.randrange(60) for _ in range(rng.randint(1, 5))]
+        for number, frame in zip(wanted, reader.read(str(path), index, wanted), strict=True):
+            assert np.array_equal(frame, full[number]), f"frame {number} of {wanted}"
+
+
+def test_far_frames_are_reached_by_seeking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame in the middle of a long file costs no more decoded packets than its group has."""
+    path = write_video(tmp_path / "a.mp4", moving_picture(400), codec="libx264", g="10", bf="0")
+    index, reader, decoded = index_video(path), VideoReader(), []
+    reader.read(str(path), index, [0])
+    import data_modules.reading.decoding as decoding
+
+    packets_from = decoding._packets_from
+    monkeypatch.setattr(decoding, "_packets_from", lambda *a: (decoded.append(p) or p for p in packets_from(*a)))
+    reader.read(str(path), index, [205, 399, 3])
+    assert len(decoded) <= 3 * 10 + 6
+
+
+def test_variable_frame_rate(tmp_path: Path) -> None:
+    times = [0.0, 0.1, 0.15, 0.9, 1.0, 2.5, 2.55]
+    path = write_video(tmp_path / "a.mkv", moving_picture(7), codec="libx264", times=times, bf="0")
+    assert index_video(path).seconds == pytest.approx(times, abs=2e-3)
+
+
+def test_rotation_mark_of_a_phone(tmp_path: Path) -> None:
+    upright = moving_picture(3, 48, 32)
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.set_display_rotation(90)  # to be turned a quarter counter-clockwise before it is shown
+        for array in upright:
+            lying = np.ascontiguousarray(np.rot90(array, -1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
+        container.mux(stream.encode(None))
+    frame = VideoReader().read(str(path), index_video(path), [1])[0]
+    assert frame.shape == (48, 32, 3)
+    assert np.abs(frame.astype(int) - upright[1]).mean() < 6
+
+
+@pytest.mark.parametrize("faststart", [False, True])
+def test_cut_file_is_named(faststart: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if faststart else {}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for array in moving_picture(50, 64, 64):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes()[: os.path.getsize(path) // 2])
+    with pytest.raises(BrokenFile) as caught:
+        index_video(path)
+    assert caught.value.path == str(path)
+
+
+def test_file_that_breaks_later_is_named(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_picture(50, 64, 64), codec="libx264", g="10")
+    index, reader = index_video(path), VideoReader(keep_open=1)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(BrokenFile, match=r"a.mp4"):
+        reader.read(str(path), index, [40])
+    with pytest.raises(BrokenFile, match=r"none.mp4"):
+        reader.read(str(tmp_path / "none.mp4"), index, [40])
+
+
+def test_h264_with_b_frames_in_avi_is_refused(tmp_path: Path) -> None:
+    """AVI stores no time stamps of presentation, so frames would come out in the wrong order."""
+    path = write_video(tmp_path / "a.avi", moving_picture(30), codec="libx264", bf="2")
+    with pytest.raises(BrokenFile, match="use MP4"):
+        index_video(path)
+
+
+def test_reader_keeps_few_files_open_and_travels_to_workers(tmp_path: Path) -> None:
+    frames = moving_picture(4)
+    paths = [write_video(tmp_path / f"{i}.mp4", frames, codec="libx264") for i in range(5)]
+    reader = VideoReader(keep_open=2)
+    for path in paths * 2:
+        reader.read(str(path), index_video(path), [2])
+        assert len(reader._open) <= 2
+    again = pickle.loads(pickle.dumps(reader)).read(str(paths[0]), index_video(paths[0]), [2])
+    assert np.array_equal(again[0], decode_all(paths[0])[2])
+
+
+def test_forked_workers_do_not_share_open_files(tmp_path: Path) -> None:
+    """Both sides of a fork read on from a file that was open before, at different places at once."""
+    noise = np.random.default_rng(0).integers(0, 255, (120, 96, 96, 3), np.uint8)
+    path = write_video(tmp_path / "a.mp4", list(noise), codec="libx264", g="10", crf="10", preset="ultrafast")
+    assert os.path.getsize(path) > 2**20, "larger than what FFmpeg reads ahead"
+    index, reader, full = index_video(path), VideoReader(), decode_all(path)
+    reader.read(str(path), index, [0])
+
+    def all_right(numbers: range) -> bool:
+        return all(np.array_equal(reader.read(str(path), index, [i])[0], full[i]) for i in numbers)
+
+    def work(start: int) -> None:
+        os._exit(not all_right(range(start, 120, 7)))
+
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=work, args=(start,)) for start in (0, 3)]
+    for worker in workers:
+        worker.start()
+    assert all_right(range(5, 120, 7))
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
