@@ -97,10 +97,11 @@ class LitMultimodal(AnswersPrompts):
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
-        if self.flow.read_noise and vision.reads_apart:
+        if vision.reads_apart and (self.flow.read_noise or self.flow.read_frames == "noised"):
             raise Mistake(
-                f"model.flow.read_noise is {self.flow.read_noise}, but {type(vision).__name__} reads frames by other "
-                "tokens than those that noise is put on; set it to 0"
+                f"model.flow.read_frames is '{self.flow.read_frames}' and model.flow.read_noise {self.flow.read_noise},"
+                f" but {type(vision).__name__} reads frames by other tokens than those that noise is put on; set them "
+                "to 'clean' and 0"
             )
         self.sampler = sampler or FlowSampler()
         self.embed_places = embed_places
@@ -239,12 +240,11 @@ class LitMultimodal(AnswersPrompts):
         """
         latents, read = self.visual_tokens(batch)
         self.latents = latents
-        noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
-        noised = self.flow.noised(latents, noise, timesteps)
+        sample = self.flow.sample(latents, timesteps, batch.seeds, batch.frames_per_row)
         output = self.used_model(
             batch.tokens,
             SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids),
-            self.flow.network_input(noised, timesteps),
+            self.flow.network_input(sample),
             timesteps,
             batch.visual_positions,
             batch.predicted_positions,
@@ -252,15 +252,15 @@ class LitMultimodal(AnswersPrompts):
             batch.targets.flatten()[batch.predicted_positions],
             read,
         )
-        drawn = batch.drawn_frames
-        flow_losses = self.flow.loss(output.visual, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
+        flow_losses = self.flow.loss(output.visual, sample[batch.drawn_frames])
         assert output.text_sum is not None
         return Losses(output.text, output.text_sum, flow_losses, output.expert_loss)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""
-        where = batch.seeds, batch.frames_per_row, batch.frames.device, self._shift()
-        timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
+        if self.flow.read_frames == "noised":
+            batch = batch.with_all_frames_drawn()
+        timesteps = self.flow.training_timesteps(batch.frame_clean, batch.seeds, batch.frames_per_row, self._shift())
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))

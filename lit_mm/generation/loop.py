@@ -168,7 +168,7 @@ class Generation:
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             doubled, timesteps = (torch.cat([z, z]), torch.cat([t, t])) if guided else (z, t)
-            v = decoder.flow.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
+            v = decoder.flow.parameterisation.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
             if not guided:
                 return v
             conditional, unconditional = v.chunk(2)

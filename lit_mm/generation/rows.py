@@ -64,7 +64,7 @@ class CachedRows:
         output = self.model(
             batch.tokens,
             layout,
-            self.flow.network_input(latents, clean),
+            self.flow.parameterisation.network_input(latents, clean),
             clean,
             batch.visual_positions,
             last,
@@ -112,7 +112,7 @@ class CachedRows:
         masks = self._masks(rows, layout)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            shown = self.flow.network_input(noisy, timesteps)
+            shown = self.flow.parameterisation.network_input(noisy, timesteps)
             return self.model(zeros, layout, shown, timesteps, places, every[:0], every, masks=masks).visual
 
         return predict

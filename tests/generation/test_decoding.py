@@ -163,7 +163,7 @@ def test_interleaved_text_and_frames_are_those_of_whole_rows(feed_forward: str, 
 def test_a_preconditioned_flow_is_that_of_whole_rows() -> None:
     decoder, uncached = make(sampler=FlowSampler(steps=3, guidance_scale=2.0))
     root = torch.randn(192, 192, generator=torch.Generator().manual_seed(1)) / 14
-    decoder.flow.preconditioning = GaussianPreconditioning(torch.linspace(-1, 1, 192), root @ root.T)
+    decoder.flow.parameterisation = GaussianPreconditioning(torch.linspace(-1, 1, 192), root @ root.T)
     assert uncached.flow is decoder.flow
     prefix = shown(2, " left", T.boi_id)
     same(decoder.draw_latents([prefix], [0])[0], uncached.frame(prefix, 0), rtol=1e-3, atol=1e-3)

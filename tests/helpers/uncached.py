@@ -60,7 +60,7 @@ class Uncached:
 
         def velocity_of(row: Row, z: Tensor, t: Tensor) -> Tensor:
             output = self._run([*row, Frame(z[0])], at=float(t[0])).visual
-            return self.flow.velocity(output, z, t)
+            return self.flow.parameterisation.velocity(output, z, t)
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             conditional = velocity_of(prefix, z, t)
@@ -141,7 +141,7 @@ class Uncached:
         return self.model(
             batch.tokens,
             SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
-            self.flow.network_input(shown, times),
+            self.flow.parameterisation.network_input(shown, times),
             times,
             batch.visual_positions,
             nowhere if text_at is None else text_at,
