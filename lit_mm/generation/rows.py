@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lit_mm.backbone.cache import CachedMask
+from lit_mm.backbone.cache import CachedContext
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.model.multimodal import MultimodalTransformer
@@ -70,7 +70,7 @@ class CachedRows:
             last,
             last[:0],
             read=read,
-            masks=self._masks(rows, layout),
+            masks=self._contexts(rows, layout),
         )
         for row, count in zip(rows, counts, strict=True):
             self.lengths[row] += count
@@ -82,14 +82,13 @@ class CachedRows:
         Returns:
             (R, vocabulary) logits of the token behind it.
         """
-        ids = torch.tensor(tokens, device=self.device)[:, None]
-        positions = torch.tensor([self.lengths[row] for row in rows], device=self.device)[:, None]
+        ids, positions = torch.tensor([tokens, [self.lengths[row] for row in rows]], device=self.device)[..., None]
         zeros = torch.zeros_like(ids, dtype=torch.int32)
         layout = SequenceLayout(zeros, zeros - 1, positions)
         nothing = torch.zeros(0, self.vision.num_tokens, self.vision.channels, device=self.device)
         every = torch.arange(len(rows), device=self.device)
         nowhere = torch.zeros(0, self.vision.num_tokens, dtype=torch.int64, device=self.device)
-        masks = self._masks(rows, layout)
+        masks = self._contexts(rows, layout)
         output = self.model(ids, layout, nothing, nothing[:, 0, 0], nowhere, every, every[:0], masks=masks)
         for row in rows:
             self.lengths[row] += 1
@@ -107,13 +106,13 @@ class CachedRows:
         zeros = torch.zeros(number, tokens, dtype=torch.int64, device=self.device)
         ids = zeros.int()
         layout = SequenceLayout(ids, ids, starts[:, None] + torch.arange(tokens, device=self.device))
-        places = torch.arange(number * tokens, device=self.device).view(number, tokens)
+        positions = torch.arange(number * tokens, device=self.device).view(number, tokens)
         every = torch.arange(number, device=self.device)
-        masks = self._masks(rows, layout)
+        masks = self._contexts(rows, layout)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             shown = self.flow.parameterisation.network_input(noisy, timesteps)
-            return self.model(zeros, layout, shown, timesteps, places, every[:0], every, masks=masks).visual
+            return self.model(zeros, layout, shown, timesteps, positions, every[:0], every, masks=masks).visual
 
         return predict
 
@@ -122,6 +121,6 @@ class CachedRows:
             return torch.zeros(0, self.vision.num_tokens, self.vision.channels, device=self.device), None
         return tokens_from_store(self.vision, frames)
 
-    def _masks(self, rows: Sequence[int], layout: SequenceLayout) -> list[CachedMask]:
+    def _contexts(self, rows: Sequence[int], layout: SequenceLayout) -> list[CachedContext]:
         longest = max(self.lengths[row] for row in rows) + layout.positions.shape[1]
-        return self.cache.masks(layout, rows, longest)
+        return self.cache.contexts(layout, rows, longest)

@@ -17,7 +17,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Request, frame_seed
 from lit_mm.generation.roll_out import RollOut, roll_out
-from lit_mm.generation.sampling import TextSampling
+from lit_mm.generation.sampling import TextSampling, choose_tokens
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.sequence import Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
@@ -49,15 +49,11 @@ class Inverted(Pixels):
 
 @dataclass(frozen=True)
 class Scripted(TextSampling):
-    """Writes `<boi>` at some places, else the most likely token but `<eos>`, and remembers the logits."""
+    """Writes `<boi>` at some places, else the most likely token but `<eos>`, and remembers the logits; see `scripts`."""
 
     bois: tuple[int, ...] = ()
     ends: int = -1
     seen: list[Tensor] = field(default_factory=list)
-
-    def choose(self, logits: Tensor, generator: torch.Generator, banned: Sequence[int] = ()) -> int:
-        self.seen.append(logits)
-        return self.rule(logits.index_fill(0, torch.tensor(banned), -torch.inf), len(self.seen) - 1)
 
     def rule(self, possible: Tensor, number: int) -> int:
         if number == self.ends:
@@ -65,6 +61,21 @@ class Scripted(TextSampling):
         if number in self.bois and possible[T.boi_id] > -torch.inf:
             return T.boi_id
         return int(possible.index_fill(0, torch.tensor([T.eos_id, T.boi_id]), -torch.inf).argmax())
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows with a script follow it."""
+
+    def choose(logits: Tensor, samplings: Sequence[TextSampling], uniform: Sequence[float]) -> Tensor:
+        chosen = choose_tokens(logits, samplings, uniform)
+        for row, sampling in enumerate(samplings):
+            if isinstance(sampling, Scripted):
+                sampling.seen.append(logits[row])
+                chosen[row] = sampling.rule(logits[row], len(sampling.seen) - 1)
+        return chosen
+
+    monkeypatch.setattr("lit_mm.generation.loop.choose_tokens", choose)
 
 
 def make(

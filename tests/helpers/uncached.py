@@ -26,7 +26,7 @@ Row = Sequence[Segment]
 
 
 class Written(NamedTuple):
-    """What one row was continued with: texts and frames as latents, and the logits before each token."""
+    """What one row was continued with: texts and frames as latents, and the logits of each token that could come."""
 
     segments: list[Segment]
     logits: list[Tensor]
@@ -107,10 +107,10 @@ class Uncached:
             if tokens == max_tokens:
                 break
             scores = self.logits([*prefix, *made])
-            logits.append(scores)
             impossible = [t.pad_id, t.bos_id, t.eoi_id] + ([t.boi_id] if drawn == max_frames else [])
             possible = scores.clone()
             possible[impossible] = -torch.inf
+            logits.append(possible)
             token = choose(possible, len(logits) - 1)
             if token == t.eos_id:
                 break
