@@ -77,7 +77,7 @@ class KeyValueCache:
 
 @dataclass(frozen=True)
 class CachedContext:
-    """Keeps the keys and values of new tokens, and attends to all that their rows hold. See `masks.AttentionMask`.
+    """Keeps the keys and values of new tokens, and attends to all that their rows hold. See `masks.AttentionContext`.
 
     Attributes:
         keys: (rows, positions, kv_heads, head_dim) of one layer.
@@ -98,7 +98,7 @@ class CachedContext:
     allowed: Tensor
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `AttentionMask.attend`; lengths of query and of key are those of the new tokens."""
+        """See `AttentionContext.attend`; lengths of query and of key are those of the new tokens."""
         grouped = query.shape[1] != key.shape[1]
         keys, values = self._append(self.keys, key), self._append(self.values, value)
         return scaled_dot_product_attention(query, keys, values, attn_mask=self.allowed, enable_gqa=grouped)

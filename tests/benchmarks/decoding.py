@@ -123,7 +123,7 @@ def main() -> None:
         found |= {**seconds, f"{one}/{other}": one_time / other_time}
         table.add_row(one, f"{one_time:.3f}", other, f"{other_time:.3f}", f"{factor:.2f}")
     for context in CONTEXTS:
-        cache = decoder.model.backbone.new_cache(1)
+        cache = decoder.model.backbone.new_cache(1, decoder.model.compute_dtype)
         cache.reserve(context)
         size = cache.memory.numel() * cache.memory.element_size()
         found[f"bytes at {context}"] = size

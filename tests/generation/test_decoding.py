@@ -83,13 +83,14 @@ def make(
     vision: VisualTokenizer | None = None,
     sampler: FlowSampler | None = None,
     places: int | None = None,
+    compute_dtype: torch.dtype = torch.float32,
 ) -> tuple[Decoder, Uncached]:
     """A random model whose outputs depend strongly on all they see, in both decoders."""
     torch.manual_seed(0)
     vision = vision or Pixels(16, 8)
     backbone = Transformer(8192, dim=32, depth=2, heads=4, kv_heads=2, feed_forward=FEED_FORWARDS[feed_forward])
     read = vision.read_channels if vision.reads_apart else None
-    model = MultimodalTransformer(backbone, 8192, vision.channels, read, places).eval()
+    model = MultimodalTransformer(backbone, 8192, vision.channels, read, places, compute_dtype).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
@@ -352,7 +353,7 @@ def test_memory_grows_linearly() -> None:
     decoder, _ = make()
     sizes = []
     for length in (1024, 2048, 4096):
-        cache = decoder.model.backbone.new_cache(3)
+        cache = decoder.model.backbone.new_cache(3, torch.float32)
         cache.reserve(length)
         sizes.append(cache.memory.numel())
     per_position = 2 * 2 * 3 * 2 * 8  # layers, keys and values, rows, heads, width
