@@ -17,6 +17,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Request, frame_seed
 from lit_mm.generation.roll_out import RollOut, roll_out
+from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling, choose_tokens
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.sequence import Frame, Segment, Text
@@ -170,6 +171,29 @@ def test_interleaved_text_and_frames_are_those_of_whole_rows(feed_forward: str, 
         same(torch.stack(answer.latents)[..., :192], torch.stack(frames), rtol=1e-3, atol=1e-3)
         kinds = [type(s) for s in answer.segments]
         assert all(a is not b for a, b in zip(kinds, kinds[1:], strict=False)), "text and frames take turns"
+
+
+@every_feed_forward
+@torch.no_grad()
+def test_half_precision_is_no_further_from_the_truth_with_a_cache_than_without(feed_forward: str) -> None:
+    """The truth are whole rows in float32; both ways round what they compute to bfloat16."""
+    half, truth = (
+        make(feed_forward, sampler=FlowSampler(steps=3), compute_dtype=d) for d in (torch.bfloat16, torch.float32)
+    )
+    cached, row = CachedRows(half[0].model, half[0].vision, half[0].flow, 1), shown(2, " left")
+    assert cached.cache.memory.dtype == torch.bfloat16
+    found = [cached.append([0], half[0].encode([row]))]
+    tokens = T.ids(" and then some more words").tolist()
+    found += [cached.append_tokens([0], [token]) for token in tokens]
+    rows = [[*row, *(text(t) for t in tokens[:n])] for n in range(len(tokens) + 1)]
+    before = [*shown(2, " left"), text(T.boi_id)]
+    for with_cache, whole, exact in (
+        (torch.cat(found), *(torch.stack([u.logits(r) for r in rows]) for _, u in (half, truth))),
+        (half[0].draw_latents([before], [3])[0], *(u.frame(before, 3) for _, u in (half, truth))),
+    ):
+        error, unavoidable = ((x.float() - exact).norm() / exact.norm() for x in (with_cache, whole))
+        assert 1e-4 < unavoidable < 0.03
+        assert error < 1.5 * unavoidable
 
 
 def test_a_preconditioned_flow_is_that_of_whole_rows() -> None:
