@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_mm.backbone import Transformer
@@ -21,6 +20,7 @@ from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.sequence import Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.vision import Pixels
+from tests.helpers.fake_cuda import fake_cuda
 from tests.helpers.program import ROOT
 from tests.helpers.small_model import small_model
 
@@ -71,13 +71,10 @@ def test_a_step_of_text_asks_for_values_once(rows: int, monkeypatch: pytest.Monk
 
 
 def test_a_step_of_text_runs_on_cuda_without_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On fake CUDA tensors, which have none: whatever asks for one raises."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
-    with torch.device("meta"):
-        backbone = Transformer(128, dim=32, depth=2, heads=4, kv_heads=2)
-        model = MultimodalTransformer(backbone, 128, 192, compute_dtype=torch.bfloat16).eval()
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():  # on the meta device
-        model.to_empty(device="cuda")
+    with fake_cuda(monkeypatch), torch.no_grad():
+        with torch.device("cuda"):
+            backbone = Transformer(128, dim=32, depth=2, heads=4, kv_heads=2)
+            model = MultimodalTransformer(backbone, 128, 192, compute_dtype=torch.bfloat16).eval()
         rows = CachedRows(model, Pixels(16, 8), FlowMatching(), 4)
         for numbers in ([0, 1, 2, 3], [0, 2, 3]):
             logits = rows.append_tokens(numbers, [5] * len(numbers))
