@@ -160,7 +160,7 @@ class LitMultimodal(AnswersPrompts):
             model = self.new_model()
         strategy = self.trainer.strategy if self._trainer is not None else None
         if isinstance(strategy, Fsdp2Strategy):
-            self.parallelize(model, strategy.parameter_device, strategy.shard)
+            self.parallelize(model, strategy.root_device, strategy.sharding)
         else:
             self.parallelize(model, torch.get_default_device())
         return model
@@ -193,7 +193,17 @@ class LitMultimodal(AnswersPrompts):
         return self.trainer.datamodule.format.tokenizer  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, with warm-up and cosine by optimizer step."""
+        """The optimizer, with warm-up and cosine by optimizer step.
+
+        Raises:
+            Mistake: gradients are to be clipped otherwise than by their norm.
+        """
+        algorithm = self.trainer.gradient_clip_algorithm
+        if algorithm not in (None, "norm"):
+            raise Mistake(
+                f"trainer.gradient_clip_algorithm is '{algorithm}', but gradients are clipped by their global norm "
+                "alone; use 'norm', or leave it out"
+            )
         optimizer = self.make_optimizer(parameter_groups(self.model))
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
@@ -210,8 +220,7 @@ class LitMultimodal(AnswersPrompts):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
-        trained = self.trainer.model if isinstance(self.trainer.model, nn.Module) else self
-        self.gradient_norm = clip_gradients(trained, gradient_clip_val or math.inf)
+        self.gradient_norm = clip_gradients(self.model.parameters(), gradient_clip_val or math.inf)
         if self.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
             if self.trainer.world_size > 1:

@@ -61,14 +61,14 @@ def sharded_step(
     """
     dist.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
     try:
-        sharding = Sharding(make_mesh("cpu", processes, copies), True, reshard_after_forward, False)
+        sharding = Sharding(make_mesh("cpu", processes, copies), True, reshard_after_forward)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = fake_model(build, torch.float32)
             parallelize.checkpoint_activations(model)
             for part, _, apart in parts(model):
                 if apart:
-                    sharding(part)
-            sharding(model)
+                    sharding(part, last=part is model.text_head)
+            sharding(model, last=True)
             own = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))
             tracker = FSDPMemTracker(model)
             with tracker, torch.autocast("cpu", torch.bfloat16):

@@ -14,9 +14,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from lit_mm.mistake import Mistake
 from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.parallel.sharding import Sharding, share_random_state
 
 Recomputed = Literal["none", "all", "selective"]
-Shard = Callable[[nn.Module], None]
 
 # Results of these are kept by selective checkpointing: they take most of the time to compute again.
 _KEPT = {
@@ -51,28 +51,31 @@ class Parallelize:
         if self.every < 1:
             raise Mistake(f"model.parallelize.every is {self.every}; use 1 to checkpoint every block, or more")
 
-    def __call__(self, model: MultimodalTransformer, device: torch.device, shard: Shard | None = None) -> None:
+    def __call__(self, model: MultimodalTransformer, device: torch.device, shard: Sharding | None = None) -> None:
         """Prepare a model that was built on the meta device, and give it its weights.
 
         One part after another gets storage, then weights, and is sharded before the next: no process ever holds the
-        whole model, and the weights of a seed are the same however many processes there are.
+        whole model, and the weights of a seed are the same however many processes there are. Where they have different
+        seeds, that of the first counts.
 
         Args:
             model: on the meta device.
             device: where its parameters go.
-            shard: shards one module over the processes.
+            shard: shards one module over the processes; None on one process, or where each has a whole model.
         """
         self.checkpoint_activations(model)
         if self.compile:
             for block in model.backbone.layers:
                 block.compile()
+        if shard is not None:
+            share_random_state(device)
         for part, reset, apart in parts(model):
             part.to_empty(device=device)
             reset()
             if shard is not None and apart:
-                shard(part)
+                shard(part, last=part is model.text_head)
         if shard is not None:
-            shard(model)
+            shard(model, last=True)
 
     def checkpoint_activations(self, model: MultimodalTransformer) -> None:
         """Let blocks compute again what they do not keep."""
