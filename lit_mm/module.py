@@ -198,11 +198,10 @@ class LitMultimodal(AnswersPrompts):
         Raises:
             Mistake: gradients are to be clipped otherwise than by their norm.
         """
-        algorithm = self.trainer.gradient_clip_algorithm
-        if algorithm not in (None, "norm"):
+        if self.trainer.gradient_clip_algorithm == "value":
             raise Mistake(
-                f"trainer.gradient_clip_algorithm is '{algorithm}', but gradients are clipped by their global norm "
-                "alone; use 'norm', or leave it out"
+                "trainer.gradient_clip_algorithm is 'value', but gradients are clipped by their global norm alone; use "
+                "'norm', or leave it out"
             )
         optimizer = self.make_optimizer(parameter_groups(self.model))
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
