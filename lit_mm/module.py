@@ -56,8 +56,8 @@ class Losses(NamedTuple):
 class LitMultimodal(AnswersPrompts):
     """Next-token prediction on text and flow matching on visual tokens, in one transformer (the paper's recipe).
 
-    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks; experts
-    may add balance losses.
+    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens, or drawn frames, of the
+    optimizer step: of all ranks and micro-batches. Experts may add balance losses, means over micro-batches.
 
     Args:
         backbone: the transformer; everything but its vocabulary size.
@@ -271,9 +271,10 @@ class LitMultimodal(AnswersPrompts):
         timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
-        sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))
-        text, flow = global_means(sums, counts, self.trainer.world_size)
-        loss = self.text_weight * text + self.flow_weight * flow + losses.expert
+        text, flow = global_means((losses.text_sum, losses.flow.sum()), batch.step_counts, self.trainer.world_size)
+        # Lightning will divide by the number of micro-batches, but these means are of all of them already.
+        means = self.trainer.accumulate_grad_batches * (self.text_weight * text + self.flow_weight * flow)
+        loss = means + losses.expert
         self._step_loss = self._step_loss + loss.detach()
         return loss
 

@@ -108,6 +108,8 @@ class PackedBatch:
             another number of ranks, sees the same noise for the same row.
         row_numbers: B numbers, the rows' places in the plan.
         sources: names, in the order that the ids count.
+        step_counts: how many tokens are predicted, and frames drawn, by all micro-batches of the optimizer step that
+            this one is of, on this rank: what its mean losses are to be divided by.
         plan_state: where the plan stands once every rank has consumed this step's rows; see
             `data_modules.mixing.sampler`.
         skipped: per source, documents left out because their file broke while being read.
@@ -131,6 +133,7 @@ class PackedBatch:
     seeds: tuple[int, ...]
     row_numbers: tuple[int, ...]
     sources: tuple[str, ...]
+    step_counts: tuple[int, int]
     plan_state: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 

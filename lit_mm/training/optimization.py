@@ -32,11 +32,11 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def global_means(sums: Sequence[Tensor], counts: Sequence[int], world_size: int) -> list[Tensor]:
-    """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs.
+    """Parts of the means over a step's losses of all ranks, such that averaging gradients over ranks gives theirs.
 
     Args:
-        sums: () each, of this rank.
-        counts: how many losses each is the sum of; ranks may hold different numbers of them.
+        sums: () each, of this rank and micro-batch.
+        counts: how many losses of each kind this rank has in the whole step; other ranks may have others.
         world_size: number of ranks.
 
     Returns:
