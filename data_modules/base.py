@@ -88,7 +88,7 @@ class StepLoader(TimedLoader):
         trainer = self.trainer
         if trainer is None:
             return super().__iter__()
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         return with_step_counts(super().__iter__(), lambda: trainer.accumulate_grad_batches, done)
 
 

@@ -22,7 +22,9 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
         among them, whose outputs are scores of experts each on its own; and norms and biases, without weight decay,
         even where several are stacked.
     """
-    hidden, outer, undecayed = [], [], []
+    hidden: list[nn.Parameter] = []
+    outer: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             vector = parameter.ndim < 2 or "norm" in name or name.endswith("bias")
