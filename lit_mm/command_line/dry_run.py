@@ -15,7 +15,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel.memory import GIB, BatchShape, estimate, fake_model, fake_step
-from lit_mm.parallel.parallelize import Parallelize, parts
+from lit_mm.parallel.parallelize import Parallelize, is_head, parts, shard_rest
 from lit_mm.parallel.sharding import Sharding, make_mesh
 from lit_mm.parallel.strategy import Fsdp2Strategy
 from lit_mm.training.flops import TrainingFlops, peak
@@ -67,11 +67,11 @@ def sharded_step(
             parallelize.checkpoint_activations(model)
             for part, _, apart in parts(model):
                 if apart:
-                    sharding(part, last=part is model.text_head)
-            sharding(model, last=True)
+                    sharding(part, last=is_head(model, part))
+            shard_rest(model, sharding)
             own = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))
             tracker = FSDPMemTracker(model)
-            with tracker, torch.autocast("cpu", torch.bfloat16):
+            with tracker:
                 fake_step(model, shape)
         (peak,) = tracker.get_tracker_snapshot("peak").values()
         return ShardedStep(own, peak["Total"] + 8 * own)

@@ -40,6 +40,7 @@ def builder(feed_forward: Callable[[int], FeedForward], depth: int = 4) -> Calla
 def test_activations_are_what_autograd_keeps(name: str) -> None:
     """Without checkpointing: the tensors that a real forward pass saves, each once."""
     model = builder(FEED_FORWARDS[name])().bfloat16()
+    model.compute_dtype = torch.bfloat16
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
 
@@ -49,7 +50,7 @@ def test_activations_are_what_autograd_keeps(name: str) -> None:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         fake_step(model, SHAPE)
     estimated = activations(builder(FEED_FORWARDS[name]), SHAPE, Parallelize(), half=True)
     assert sum(saved.values()) < estimated < 1.3 * sum(saved.values()), "beside what is kept, gradients pass through"
