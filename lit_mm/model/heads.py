@@ -51,13 +51,13 @@ class TextHead(nn.Module):
         """Truncated normal of deviation 0.02: logits start near zero, the loss near log(vocab_size)."""
         init_linear(self.linear.weight)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) to logits (..., vocab_size)."""
-        return self.linear(hidden)
-
-    def losses(self, hidden: Tensor, targets: Tensor) -> TextLosses:
+    def forward(self, hidden: Tensor, targets: Tensor) -> TextLosses:
         """Of (T, D) and the next tokens (T,) int64, -100 where there is nothing to predict; see `text_losses`."""
         return text_losses(hidden, self.linear.weight, targets)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., vocab_size)."""
+        return self.linear(hidden)
 
 
 class VisualInput(nn.Module):

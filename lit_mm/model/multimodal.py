@@ -77,12 +77,12 @@ class MultimodalTransformer(nn.Module):
     @without_autocast
     def text_loss(self, hidden: Tensor, targets: Tensor) -> TextLosses:
         """Losses of the next tokens (T,) int64, -100 where there is none, from vectors (T, D)."""
-        return self.text_head.losses(hidden, targets)
+        return self.text_head(hidden, targets)
 
     @without_autocast
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the next token, (..., vocabulary) from (..., D)."""
-        return self.text_head(hidden)
+        return self.text_head.logits(hidden)
 
     @without_autocast
     def velocity(self, hidden: Tensor) -> Tensor:

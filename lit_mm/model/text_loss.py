@@ -56,9 +56,8 @@ class _TextLosses(torch.autograd.Function):
             parts.append(grad_hidden.split(LOGIT_ROWS))
             ctx.save_for_backward(grad_hidden, grad_weight)
         for rows, wanted, loss, *grad_rows in zip(*parts, strict=True):
-            logits = linear(rows, computed)
-            compute = _compiled_cross_entropy if logits.is_cuda else cross_entropy
-            of_rows, grad_logits = compute(logits, wanted, with_gradients)
+            compute = _compiled_cross_entropy if rows.is_cuda else cross_entropy
+            of_rows, grad_logits = compute(linear(rows, computed), wanted, with_gradients)
             loss.copy_(of_rows)
             if grad_logits is not None:
                 torch.mm(grad_logits, computed, out=grad_rows[0])
@@ -83,15 +82,15 @@ def cross_entropy(logits: Tensor, targets: Tensor, with_gradient: bool) -> tuple
     """
     counted = (targets != IGNORE)[:, None]
     wanted = targets.clamp_min(0)[:, None]
-    exact = logits.float()
-    probabilities = exact.softmax(-1)
+    dtype, logits = logits.dtype, logits.float()
+    probabilities = logits.softmax(-1)
     # The largest probability is never too small for a logarithm, unlike that of the wanted token.
-    lse = exact.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
-    losses = ((lse - exact.gather(1, wanted)) * counted).squeeze(1)
+    lse = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+    losses = ((lse - logits.gather(1, wanted)) * counted).squeeze(1)
     if not with_gradient:
         return losses, None
     grad = probabilities.scatter_add_(1, wanted, -torch.ones_like(lse)).mul_(counted)
-    return losses, grad.to(logits.dtype)
+    return losses, grad.to(dtype)
 
 
 _compiled_cross_entropy = torch.compile(cross_entropy, dynamic=True)  # one pass over the logits instead of twelve

@@ -103,7 +103,7 @@ def estimate(
     with torch.device("meta"):
         model = build()
     sizes = [p.numel() for p in model.parameters()]
-    units = [sum(p.numel() for p in part.parameters()) for part, _, apart in parts(model) if apart]
+    units = [sum(p.numel() for p in part.parameters()) for part, _ in parts(model)]
     own = sum(-(-n // (shards or 1)) for n in sizes)
     kept, used = (2 if precision == "bf16-true" else 4), (2 if precision.startswith("bf16") else 4)
     # Sharded, two units are gathered while the second is waited for, and gradients of one are whole before they are
@@ -138,7 +138,7 @@ def activations(
         tracker.track_external(model)
         warnings.filterwarnings("ignore", message="Expected a tensor or a traceable")  # the tracker's, at its end
         with tracker:
-            fake_step(model, shape)
+            fake_loss(model, shape).backward()
         (peak,) = tracker.get_tracker_snapshot("peak").values()
     kept = sum(peak[kind] for kind in peak if str(getattr(kind, "value", kind)) in ("Activation", "Temp", "Gradient"))
     return kept if half else 2 * kept
@@ -158,8 +158,8 @@ def fake_model(build: Callable[[], MultimodalTransformer], dtype: torch.dtype) -
     return model
 
 
-def fake_step(model: MultimodalTransformer, shape: BatchShape) -> None:
-    """Forward and backward pass of a batch of such a shape, half of its frames drawn."""
+def fake_loss(model: MultimodalTransformer, shape: BatchShape) -> torch.Tensor:
+    """Of a batch of such a shape, half of its frames drawn."""
     positions = shape.rows * shape.row_length
     text = positions - shape.frames * shape.tokens_per_frame
     index = torch.zeros(shape.rows, shape.row_length, dtype=torch.int64)
@@ -170,7 +170,7 @@ def fake_step(model: MultimodalTransformer, shape: BatchShape) -> None:
     visual = VisualTokens(latents, torch.zeros(shape.frames), frame, drawn, read)
     output = model.hidden(index, SequenceLayout(index.int(), index.int(), index), visual)
     loss = model.text_loss(at_positions(output.hidden, targets), targets).sum
-    (loss + model.velocity(at_positions(output.hidden, frame[drawn])).sum() + output.expert_loss).backward()
+    return loss + model.velocity(at_positions(output.hidden, frame[drawn])).sum() + output.expert_loss
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:

@@ -76,13 +76,14 @@ class Parallelize:
                 block.compile(fullgraph=True)  # a break, or one compilation too many, is an error
         if shard is not None:
             share_random_state(device)
-        for part, reset, apart in parts(model):
+        for part, reset in parts(model):
             part.to_empty(device=device)
             reset()
-            if shard is not None and apart:
-                shard(part, last=is_head(model, part))
+            if shard is not None:
+                shard(part, last=is_last(model, part))
         if shard is not None:
-            shard_rest(model, shard)
+            shard(model)  # has no parameters of its own left; it makes one tree of the parts
+            gather_in_methods(model)
 
     def checkpoint_activations(self, model: MultimodalTransformer) -> None:
         """Let blocks compute again what they do not keep."""
@@ -109,28 +110,28 @@ def _policy(dim: int, context: Any, operator: Any, *args: Any, **kwargs: Any) ->
     return CheckpointPolicy.MUST_SAVE
 
 
-def parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None], bool]]:
-    """Every part of the model, what gives it fresh weights, and whether it is a unit of sharding of its own."""
+def parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None]]]:
+    """Every part of the model, each a unit of sharding, and what gives it fresh weights."""
     backbone = model.backbone
-    yield backbone.embedding, backbone.reset_embedding, True
+    yield backbone.embedding, backbone.reset_embedding
     for block in backbone.blocks:
-        yield block, partial(backbone.reset_block, block), True
-    yield backbone.norm, backbone.norm.reset_parameters, False
-    yield model.visual_input, model.visual_input.reset_parameters, False
-    yield model.velocity_head, model.velocity_head.reset_parameters, True
-    yield model.text_head, model.text_head.reset_parameters, True
+        yield block, partial(backbone.reset_block, block)
+    yield backbone.norm, backbone.norm.reset_parameters
+    yield model.visual_input, model.visual_input.reset_parameters
+    yield model.velocity_head, model.velocity_head.reset_parameters
+    yield model.text_head, model.text_head.reset_parameters
 
 
-def is_head(model: MultimodalTransformer, part: nn.Module) -> bool:
-    """Whether it is one of those that the backward pass begins with."""
-    return part is model.text_head or part is model.velocity_head
+def is_last(model: MultimodalTransformer, part: nn.Module) -> bool:
+    """Whether it is one of the parts that the backward pass begins with."""
+    return part in (model.backbone.norm, model.velocity_head, model.text_head)
 
 
-def shard_rest(model: MultimodalTransformer, shard: Sharding) -> None:
-    """Shard what no part has taken, all of which `hidden` reads; it gathers that as a forward pass would."""
-    shard(model, last=True)
-    register_fsdp_forward_method(model, "hidden")
-    register_fsdp_forward_method(model.text_head, "losses")
+def gather_in_methods(model: MultimodalTransformer) -> None:
+    """Let every method that leads to sharded parameters gather them, as a forward pass does."""
+    for method in ("hidden", "text_loss", "logits", "velocity"):
+        register_fsdp_forward_method(model, method)
+    register_fsdp_forward_method(model.text_head, "logits")
 
 
 def tensors(model: nn.Module) -> list[Tensor]:

@@ -116,7 +116,7 @@ def test_text_equals_llama_of_transformers(kv_heads):
     tokens = torch.randint(50, (2, 40))
     text = torch.full((2, 40), -1, dtype=torch.int32)
     layout = SequenceLayout(torch.zeros_like(text), text, torch.arange(40).expand(2, -1))
-    logits = head(ours(ours.embed(tokens), layout).hidden)
+    logits = head.logits(ours(ours.embed(tokens), layout).hidden)
     torch.testing.assert_close(logits, theirs(tokens).logits, rtol=1e-4, atol=1e-5)
 
 

@@ -17,13 +17,13 @@ def shown(latents: torch.Tensor, times: torch.Tensor) -> VisualTokens:
 def test_text_head_gives_logits():
     head = TextHead(32, 50)
     hidden = torch.randn(2, 3, 32)
-    torch.testing.assert_close(head(hidden), hidden @ head.linear.weight.T)
+    torch.testing.assert_close(head.logits(hidden), hidden @ head.linear.weight.T)
 
 
 def test_untrained_text_loss_is_that_of_a_guess():
     head = TextHead(256, 8192)
     hidden = torch.nn.functional.rms_norm(torch.randn(600, 256), (256,))
-    assert head.losses(hidden, torch.randint(8192, (600,))).each.mean().item() == pytest.approx(math.log(8192), abs=0.2)
+    assert head(hidden, torch.randint(8192, (600,))).each.mean().item() == pytest.approx(math.log(8192), abs=0.2)
 
 
 def test_visual_input_is_linear_in_the_latents_plus_one_vector_per_time():

@@ -45,10 +45,10 @@ def test_certain_and_hopeless_tokens_have_finite_losses(size):
 def test_losses_of_half_precision_vectors_are_float32(default):
     head = TextHead(32, 500)
     hidden, targets = torch.randn(700, 32), torch.randint(500, (700,))
-    exact = head.losses(hidden, targets).each
+    exact = head(hidden, targets).each
     torch.set_default_dtype(default)
     try:
-        rough = head.losses(hidden.bfloat16(), targets)
+        rough = head(hidden.bfloat16(), targets)
     finally:
         torch.set_default_dtype(torch.float32)
     rough.sum.backward()

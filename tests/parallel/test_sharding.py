@@ -18,7 +18,7 @@ from lit_mm.mistake import Mistake
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.module import LitMultimodal
 from lit_mm.parallel import Fsdp2Strategy, Parallelize
-from lit_mm.parallel.memory import BatchShape, fake_step
+from lit_mm.parallel.memory import BatchShape, fake_loss
 from lit_mm.parallel.sharding import Sharding, make_mesh
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.optimization import parameter_groups
@@ -66,8 +66,8 @@ def collectives(model: nn.Module, reduce_gradients: Any) -> dict[str, int]:
     strategy._lightning_module = SimpleNamespace(model=model)  # type: ignore[assignment]
     with Collectives() as counter:
         with strategy.block_backward_sync():
-            fake_step(model, SHAPE)
-        fake_step(model, SHAPE)
+            fake_loss(model, SHAPE).backward()
+        fake_loss(model, SHAPE).backward()
     return counter.counts
 
 
@@ -112,7 +112,7 @@ def test_parameters_are_in_the_groups_that_they_are_in_on_one_device(processes: 
 
 @pytest.mark.slow
 def test_gradients_travel_with_the_last_micro_batch_alone_if_so_configured(processes: list[dict[str, Any]]) -> None:
-    units = DEPTH + 4  # embedding, blocks, two heads and the rest
+    units = DEPTH + 5  # embedding, visual input, blocks, norm and two heads
     for process in processes:
         assert process["micro_batch"]["reduce_scatter"] == 2 * units
         assert process["step"]["reduce_scatter"] == units
@@ -122,7 +122,7 @@ def test_gradients_travel_with_the_last_micro_batch_alone_if_so_configured(proce
 
 @pytest.mark.slow
 def test_what_the_backward_pass_begins_with_is_not_gathered_again(processes: list[dict[str, Any]]) -> None:
-    once, twice = 3, DEPTH + 1  # heads and the rest; embedding and blocks
+    once, twice = 3, DEPTH + 2  # norm and heads; embedding, visual input and blocks
     for process in processes:
         assert process["micro_batch"]["allgather"] == 2 * (once + 2 * twice)
 
