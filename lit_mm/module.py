@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,8 +61,8 @@ class Losses(NamedTuple):
 class LitMultimodal(AnswersPrompts):
     """Next-token prediction on text and flow matching on visual tokens, in one transformer (the paper's recipe).
 
-    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks; experts
-    may add balance losses.
+    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens, or drawn frames, of the
+    optimizer step: of all ranks and micro-batches. Experts may add balance losses, means over micro-batches.
 
     Args:
         backbone: the transformer; everything but its vocabulary size.
@@ -177,7 +177,7 @@ class LitMultimodal(AnswersPrompts):
             model = self.new_model()
         strategy = self.trainer.strategy if self._trainer is not None else None
         if isinstance(strategy, Fsdp2Strategy):
-            self.parallelize(model, strategy.parameter_device, strategy.shard)
+            self.parallelize(model, strategy.root_device, strategy.sharding)
         else:
             self.parallelize(model, torch.get_default_device())
         return model
@@ -210,7 +210,16 @@ class LitMultimodal(AnswersPrompts):
         return self.trainer.datamodule.format.tokenizer  # type: ignore[attr-defined]
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, with warm-up and cosine by optimizer step."""
+        """The optimizer, with warm-up and cosine by optimizer step.
+
+        Raises:
+            Mistake: gradients are to be clipped otherwise than by their norm.
+        """
+        if self.trainer.gradient_clip_algorithm == "value":
+            raise Mistake(
+                "trainer.gradient_clip_algorithm is 'value', but gradients are clipped by their global norm alone; use "
+                "'norm', or leave it out"
+            )
         optimizer = self.make_optimizer(parameter_groups(self.model))
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
@@ -227,8 +236,7 @@ class LitMultimodal(AnswersPrompts):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
-        trained = self.trainer.model if isinstance(self.trainer.model, nn.Module) else self
-        self.gradient_norm = clip_gradients(trained, gradient_clip_val or math.inf)
+        self.gradient_norm = clip_gradients(self.model.parameters(), gradient_clip_val or math.inf)
         if self.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
             if self.trainer.world_size > 1:
@@ -274,9 +282,12 @@ class LitMultimodal(AnswersPrompts):
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         self._expert_tokens = _sum(self._expert_tokens, losses.expert_tokens)
-        sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))
-        text, flow = global_means(sums, counts, self.trainer.world_size)
-        weights: Sequence[float | Tensor] = (self.text_weight, self.flow_weight)
+        sums, counts = (losses.text_sum, losses.flow.sum()), batch.step_counts[:2]
+        # Lightning will divide by the number of micro-batches, but these means are of all of them already.
+        text, flow = (
+            self.trainer.accumulate_grad_batches * mean for mean in global_means(sums, counts, self.trainer.world_size)
+        )
+        weights: tuple[float | Tensor, float | Tensor] = (self.text_weight, self.flow_weight)
         if self.loss_centering is not None:
             weights = self.loss_centering(text, flow, self.trainer.world_size)
         loss = weights[0] * text + weights[1] * flow + losses.expert
