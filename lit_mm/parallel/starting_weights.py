@@ -9,9 +9,9 @@ from safetensors import safe_open
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lit_mm.parallel.exported import WEIGHTS, is_exported
 from lit_mm.mistake import MissingFile
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
+from lit_mm.parallel.exported import WEIGHTS, is_exported
 
 
 @torch.no_grad()

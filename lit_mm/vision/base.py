@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -92,3 +93,13 @@ class VisualTokenizer(nn.Module, ABC):
                 f"pictures of shape {tuple(images.shape)} and type {images.dtype} were given to a visual tokenizer "
                 f"that takes (frames, 3, {size}, {size}) uint8"
             )
+
+
+def hash_of(module: nn.Module, settings: str = "") -> str:
+    """First 16 hex digits of a SHA-256 over names, shapes and float32 values of a module's tensors, and `settings`."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]

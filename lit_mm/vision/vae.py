@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mm.mistake import Mistake
-from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.base import VisualTokenizer, hash_of
 from lit_mm.vision.formats.folder import SHIPPED
-from lit_mm.vision.rae import hash_of
 
 _AT_ONCE = 16  # pictures that go through the network together: its first layers work at full resolution
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 from tests.vision.conftest import SMALL, randomised
 
 

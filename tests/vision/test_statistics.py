@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import save_folder
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 from tests.vision.conftest import SMALL
 
 GRID, CHANNELS = 4, 64

@@ -46,7 +46,7 @@ from lit_mm.vision.formats.diffusers_format import (
 )
 from lit_mm.vision.formats.diffusers_writing import obstacle, stored, write_diffusers
 from lit_mm.vision.formats.published import PUBLISHED_WEIGHTS, read_published_decoder
-from lit_mm.vision.rae import RaeConfig, RaeNetwork, build_decoder
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork, build_decoder
 from lit_mm.vision.statistics import LatentStatistics, read_statistics
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeConfig, RaeNetwork, draw
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork, draw
 from tests.vision.conftest import randomised
 from tests.vision.formats import autoencoder_rae
 from tests.vision.formats.autoencoder_rae import DECODER, WEIGHTS

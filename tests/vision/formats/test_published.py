@@ -13,7 +13,7 @@ from diffusers.models.autoencoders.autoencoder_rae import RAEDecoder
 from torch import Tensor
 
 from lit_mm.vision import Rae
-from lit_mm.vision.rae import draw
+from lit_mm.vision.rae_network import draw
 from tests.vision.conftest import randomised
 
 ENCODER_ARGS = {"embed_dim": 64, "depth": 1, "num_heads": 4, "patch_size": 8}

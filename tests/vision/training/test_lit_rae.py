@@ -17,7 +17,7 @@ from lit_mm.sequence import PackedRow
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 from lit_mm.vision.training.lit_rae import LitRae, export
 from tests.helpers.program import ROOT, run
 from tests.vision.conftest import SMALL
