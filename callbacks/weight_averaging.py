@@ -33,8 +33,7 @@ class WeightAveraging(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for a second model, before the first is built."""
-        module: Any = pl_module
-        module.averages_weights = True
+        pl_module.state.averages_weights = True
 
     @torch.no_grad()
     def on_train_batch_end(

@@ -189,7 +189,7 @@ class ActionVideoDataset(DocumentDataset):
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
-        places: (documents,) int64, where each document is in the table.
+        order: (documents,) int64, index of each document in the table.
         skipped_at_setup: episodes left out because they cannot be read.
     """
 
@@ -221,16 +221,16 @@ class ActionVideoDataset(DocumentDataset):
         # The last <eoi> of the context opens every branch, and <eos> ends it.
         bare = format.bracketed_frames(module.context) + targets * (2 + format.bracketed_frames(1))
         lengths = np.stack([texts + bare, bare])
-        self.places = shuffled(len(targets))
-        self.lengths = lengths[:, self.places].astype(np.int32)
+        self.order = shuffled(len(targets))
+        self.lengths = lengths[:, self.order].astype(np.int32)
 
     def document(self, draw: Draw) -> Document:
         """One context and its targets; see `variants`."""
         from data_modules.reading.episodes import frame_keys
 
-        place = int(self.places[draw.index])
+        index = int(self.order[draw.index])
         row, anchor, ahead, actions = (
-            self.documents.data.column(name)[place].as_py() for name in ("row", "anchor", "ahead", "ids")
+            self.documents.data.column(name)[index].as_py() for name in ("row", "anchor", "ahead", "ids")
         )
         if self.variants[draw.variant] == "action_dropped":
             actions = [[] for _ in actions]

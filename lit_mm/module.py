@@ -30,7 +30,7 @@ from lit_mm.tokenizer import Tokenizer
 from lit_mm.training.metrics import SourceMeans
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
-from lit_mm.training.spikes import SpikeDetector
+from lit_mm.training.state import TrainingState
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
 
@@ -97,7 +97,7 @@ class LitMultimodal(AnswersPrompts):
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
-        if self.flow.read_noise and vision.reads_apart:
+        if self.flow.read_noise and vision.read_channels is not None:
             raise Mistake(
                 f"model.flow.read_noise is {self.flow.read_noise}, but {type(vision).__name__} reads frames by other "
                 "tokens than those that noise is put on; set it to 0"
@@ -110,15 +110,11 @@ class LitMultimodal(AnswersPrompts):
         self.parallelize = parallelize or Parallelize()
         self.start_from = start_from
         self.model: MultimodalTransformer
-        self.averages_weights = False  # set by callbacks.weight_averaging before the model is built
         self.averaged: MultimodalTransformer | None = None
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
-        self.gradient_norm = torch.tensor(0.0)
-        self.spike_detector: SpikeDetector | None = None  # set by callbacks.spike_guard
-        self.latents: Tensor | None = None  # of the last batch, for callbacks.monitors.latent_monitor
+        self.state = TrainingState()
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
-        self.expert_load: Tensor | None = None  # (layers, 2, experts) of the last step
-        self.validation_results: dict[str, float] = {}
+        self.validation_results: dict[str, float] = {}  # of the last validation; evaluations add theirs
         self.register_state_dict_post_hook(_leave_vision_out)
         self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
 
@@ -144,16 +140,15 @@ class LitMultimodal(AnswersPrompts):
             tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
             load_starting_weights(self.model, Path(self.start_from), *tokenizers)
         self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
-        if self.averages_weights:
+        if self.state.averages_weights:
             self.averaged = self._build().requires_grad_(False)
             self.restart_average()
 
     def new_model(self) -> MultimodalTransformer:
         """The configured model, on whatever device is the default."""
-        read_channels = self.vision.read_channels if self.vision.reads_apart else None
         backbone = self.make_backbone(self.vocab_size)
         places = self.vision.num_tokens if self.embed_places else None
-        return MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, read_channels, places)
+        return MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, self.vision.read_channels, places)
 
     def _build(self) -> MultimodalTransformer:
         with torch.device("meta"):
@@ -211,13 +206,13 @@ class LitMultimodal(AnswersPrompts):
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
         trained = self.trainer.model if isinstance(self.trainer.model, nn.Module) else self
-        self.gradient_norm = clip_gradients(trained, gradient_clip_val or math.inf)
-        if self.spike_detector is not None:
+        self.state.gradient_norm = clip_gradients(trained, gradient_clip_val or math.inf)
+        if self.state.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
             if self.trainer.world_size > 1:
                 dist.all_reduce(loss)
             # What gradient scalers tell fused optimizers: at 1 the step changes nothing.
-            optimizer.found_inf = self.spike_detector(loss / self.trainer.world_size, self.gradient_norm)  # type: ignore[attr-defined]
+            optimizer.found_inf = self.state.spike_detector(loss / self.trainer.world_size, self.state.gradient_norm)  # type: ignore[attr-defined]
 
     # ---- the two losses
 
@@ -238,7 +233,7 @@ class LitMultimodal(AnswersPrompts):
             timesteps: (F,) of every frame; 1 for those that are read without noise.
         """
         latents, read = self.visual_tokens(batch)
-        self.latents = latents
+        self.state.latents = latents
         noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
         noised = self.flow.noised(latents, noise, timesteps)
         output = self.used_model(
@@ -273,7 +268,7 @@ class LitMultimodal(AnswersPrompts):
         """Step, then balance the experts by the load of all ranks and micro-batches of the step."""
         super().optimizer_step(*args, **kwargs)
         self._step_loss = torch.zeros_like(self._step_loss)
-        self.expert_load = self.model.backbone.balance_experts()
+        self.state.expert_load = self.model.backbone.balance_experts()
 
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same losses on a fixed grid of timesteps with fixed noise."""

@@ -14,7 +14,6 @@ from data_modules.prompting.prompt_items import STDIN, Item, check_name, check_n
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.pictures import read_picture, square
-from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import FailedPrompt, Prompt, Wanted
 
@@ -232,7 +231,6 @@ def _sampling(asked: dict[str, Any]) -> dict[str, float]:
     given: dict[str, float] = {k: _number(asked, k) for k in ("temperature", "top_p", "min_p") if k in asked}
     if "top_k" in asked:
         given["top_k"] = _count(asked, "top_k", 0)
-    TextSampling(**given)  # type: ignore[arg-type]  # says which value is out of its range
     return given
 
 

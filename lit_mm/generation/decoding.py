@@ -64,7 +64,7 @@ class Decoder:
         """Draw one frame behind each prefix, which ends with `<boi>`.
 
         Returns:
-            (prefixes, N, C); with tokenizers that read apart, what is read of the frame stands behind the C channels.
+            (prefixes, N, C); where frames are read by other tokens, those stand behind the C channels.
         """
         requests = [Request(p, s, max_frames=1, sampler=sampler) for p, s in zip(prefixes, seeds, strict=True)]
         return torch.stack([answer.latents[0] for answer in self.generate(requests)])
@@ -92,8 +92,8 @@ class Decoder:
 
     @torch.no_grad()
     def read_again(self, latents: Tensor) -> Tensor:
-        """Drawn frames (F, N, C) as the rows keep them: for tokenizers that read apart, read as pictures."""
-        if not self.vision.reads_apart:
+        """Drawn frames (F, N, C) as the rows keep them: where frames are read by other tokens, read as pictures."""
+        if self.vision.read_channels is None:
             return latents
         return torch.cat([latents, self.vision.read(self.vision.decode(latents))], dim=-1)
 

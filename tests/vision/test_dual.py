@@ -28,7 +28,6 @@ def rae(folder: Path) -> Rae:
 def test_reads_with_one_and_draws_with_the_other(rae: Rae, images: torch.Tensor) -> None:
     pixels = Pixels(32, 8)
     dual = Dual(read=rae, draw=pixels)
-    assert dual.reads_apart
     assert (dual.image_size, dual.num_tokens, dual.channels, dual.read_channels) == (32, 16, 192, 64)
     assert torch.equal(dual.read(images), rae.encode(images))
     assert torch.equal(dual.encode(images), pixels.encode(images))
@@ -98,8 +97,7 @@ def test_tokens_are_float32_whatever_the_default_is(images: torch.Tensor) -> Non
 def test_one_tokenizer_reads_what_it_draws(rae: Rae, images: torch.Tensor) -> None:
     for single in (rae, Pixels(32, 8)):
         assert isinstance(single, VisualTokenizer)
-        assert not single.reads_apart
-        assert single.read_channels == single.channels
+        assert single.read_channels is None
         assert torch.equal(single.read(images), single.encode(images))
         latents, read = single.encode_frames(images, torch.tensor([2]))
         assert torch.equal(latents, single.encode(images))

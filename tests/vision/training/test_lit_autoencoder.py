@@ -13,8 +13,8 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from lit_mm.vision import Rae
+from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.training.losses import ReconstructionTerms
-from lit_mm.vision.training.quality import picture_quality
 from tests.vision.training.toys import Pictures, ToyFeatures, adversarial, batch_of, never, rae, shapes, trainer
 
 TERMS = ReconstructionTerms(l1=1.0, mse=4.0, perceptual=0.5, gram=0.5, network=ToyFeatures)

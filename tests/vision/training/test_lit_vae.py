@@ -8,8 +8,8 @@ from diffusers import AutoencoderKL
 
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision import Vae
+from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.training.lit_vae import LitVae, VaeConfig
-from lit_mm.vision.training.quality import picture_quality
 from tests.vision.training.toys import Pictures, ToyFeatures, adversarial, batch_of, shapes, trainer
 
 SMALL_VAE = VaeConfig(image_size=32, block_out_channels=[8, 16, 16], latent_channels=4, norm_num_groups=4)

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from lit_mm.vision.training import features
-from lit_mm.vision.training.features import EfficientNetLite0, LastFeatures, TimmFeatures
-from lit_mm.vision.training.lpips import Lpips
+from lit_mm.vision.metrics import features
+from lit_mm.vision.metrics.features import EfficientNetLite0, LastFeatures, TimmFeatures
+from lit_mm.vision.metrics.lpips import Lpips
 from tests.vision.training.toys import ToyFeatures, shapes
 
 
