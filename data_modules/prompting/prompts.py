@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_modules.dataset import BrokenFile
 from data_modules.prompting.prompt_items import STDIN, Item, check_name, check_names, pictures_of, read_items
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.reading.decoding import VideoReader, index_video
@@ -72,7 +71,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             if item.error:
                 raise Mistake(item.error)
             return self._prompt(item)
-        except (ValueError, OSError, BrokenFile) as error:
+        except (Mistake, OSError) as error:
             sentence = " ".join(str(error).split())
             return FailedPrompt(item.name, f"prompt '{item.name}': {sentence}", item.group, item.settings)
 
@@ -90,7 +89,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
                 ways = {f"{name}-{stem}": file for stem, file in pictures_of(folder).items()}
                 if not ways:
                     raise Mistake(f"there is no picture in the folder '{folder}'; name a picture, or one with some")
-        except (ValueError, OSError) as error:
+        except (Mistake, OSError) as error:
             return [Item(name, name, settings, error=str(error))]
         return [
             Item(way if repeat == 1 else f"{way}-{i}", name, settings, i, shown)

@@ -99,10 +99,10 @@ class Rae(VisualTokenizer):
         """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8.
 
         Raises:
-            RuntimeError: there is no decoder.
+            Mistake: there is no decoder.
         """
         if self.decoder is None:
-            raise RuntimeError("this visual tokenizer has no decoder; set vision.decoder to a folder that holds one")
+            raise Mistake("this visual tokenizer has no decoder; set vision.decoder to a folder that holds one")
         images = draw(self.decoder, self.encoder, self.statistics.inverse(latents))
         return (images * 255).round().clamp(0, 255).to(torch.uint8)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision.base import VisualTokenizer, hash_of
 from lit_mm.vision.formats.folder import SHIPPED
 
@@ -128,17 +128,14 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
 
     shipped = SHIPPED / pretrained
     source = shipped if shipped.is_dir() and not Path(pretrained).is_dir() else pretrained
-    problem: Exception | None = None
     try:
         vae, loaded = AutoencoderKL.from_pretrained(
             source, subfolder=subfolder, output_loading_info=True, low_cpu_mem_usage=False
         )
     except OSError as error:
-        problem = FileNotFoundError(_not_found(pretrained, subfolder, error))
+        raise MissingFile(_not_found(pretrained, subfolder, error)) from error
     except (RuntimeError, ValueError) as error:
-        problem = ValueError(f"the autoencoder in vision.pretrained '{pretrained}' does not load: {_line(error)}")
-    if problem is not None:
-        raise problem  # outside of the handlers: the program shows the innermost of chained mistakes
+        raise Mistake(f"the autoencoder in vision.pretrained '{pretrained}' does not load: {_line(error)}") from error
     # diffusers would leave weights that it does not find random.
     for what, said in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected")):
         if names := sorted(loaded[what]):

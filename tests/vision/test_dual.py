@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Dual, Pixels, Rae, VisualTokenizer
 
 
@@ -50,7 +51,7 @@ def test_a_dual_inside_is_taken_for_the_half_that_is_needed(rae: Rae, images: to
 def test_tokenizers_of_other_pictures_or_tokens_are_refused(
     read: tuple[int, int], draw: tuple[int, int], words: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"vision.read \({words}"):
+    with pytest.raises(Mistake, match=rf"vision.read \({words}"):
         Dual(Pixels(*read), Pixels(*draw))
 
 

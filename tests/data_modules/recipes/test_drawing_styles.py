@@ -43,6 +43,7 @@ SET: dict[str, Any] = {
 }
 NPM = """#!{python}
 import pathlib, shutil, sys
+from lit_mm.mistake import MissingFile
 name = sys.argv[2].rsplit("@", 1)[0].replace("/", "-").lstrip("@")
 source = pathlib.Path(__file__).parent / (name + ".tgz")
 if not source.exists():
@@ -144,10 +145,10 @@ def test_names_are_those_of_iconify() -> None:
 
 
 def test_what_npm_cannot_do_is_one_sentence(npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^npm could not download 'no-such@1.0.0': 404 Not Found: no-such@1.0"):
+    with pytest.raises(MissingFile, match=r"^npm could not download 'no-such@1.0.0': 404 Not Found: no-such@1.0"):
         npm_json("no-such", "1.0.0", "a.json")
-    with pytest.raises(FileNotFoundError, match=r"^'emojibase-data@1.0.0' has no file 'b.json'$"):
+    with pytest.raises(MissingFile, match=r"^'emojibase-data@1.0.0' has no file 'b.json'$"):
         npm_json("emojibase-data", "1.0.0", "b.json")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"needs the program 'npm' to download 'emojibase-data': install"):
+    with pytest.raises(MissingFile, match=r"needs the program 'npm' to download 'emojibase-data': install"):
         npm_json("emojibase-data", "1.0.0", "a.json")
