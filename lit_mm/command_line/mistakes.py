@@ -55,8 +55,11 @@ def check_configs(args: Sequence[str]) -> None:
             continue
         try:
             content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+            raise Mistake(f"--config: '{name}' is not YAML ({line}{error.problem}); correct it") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise Mistake(f"--config: '{name}' is not YAML: {' '.join(str(error).split())}") from error
+            raise Mistake(f"--config: '{name}' is not YAML in UTF-8 ({error}); save it as that") from error
         if not isinstance(content, dict):
             raise Mistake(f"--config: '{name}' holds no keys; write some, such as trainer: {{max_steps: 100}}")
 

@@ -17,6 +17,7 @@ from PIL import Image
 from data_modules.recipes.drawing_styles import drawing_styles, icon_name
 from data_modules.recipes.drawings import concept, is_held_out, named_drawings
 from data_modules.recipes.npm import npm_json
+from lit_mm.mistake import MissingFile
 
 EMOJI = [
     {"label": "grapes", "hexcode": "1F347", "tags": ["berry", "fruit", "vine"]},
@@ -43,7 +44,6 @@ SET: dict[str, Any] = {
 }
 NPM = """#!{python}
 import pathlib, shutil, sys
-from lit_mm.mistake import MissingFile
 name = sys.argv[2].rsplit("@", 1)[0].replace("/", "-").lstrip("@")
 source = pathlib.Path(__file__).parent / (name + ".tgz")
 if not source.exists():
