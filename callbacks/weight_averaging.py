@@ -22,8 +22,8 @@ class WeightAveraging(Callback):
     none starts one at its weights, and without this callback a checkpoint's average is not read.
 
     Args:
-        decay: of the average per step, from 0 to 1; 0.9999 averages over about 10,000 steps. How the paper averages,
-            if it does, is not stated.
+        decay: of the average per step, from 0 to 1; 0.9999 averages over about 10,000 steps (ours: the paper does not
+            say).
     """
 
     def __init__(self, decay: float = 0.9999) -> None:

@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class VideoDataModule(DocumentDataModule):
-    """Clips of video, each frame noised at its own time: `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
+    """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
     Files: MP4, MOV, AVI, MKV, WebM or MPEG, of any size, rate and rotation.
 
     Args:
         train: file, folder or pattern such as `data/*.mp4`.
         val: the same for validation; none by default.
-        fps: frames per second of a clip. Where a file's own rate is lower, frames repeat.
-        frames: frames of a clip.
+        fps: frames per second of a clip, one by default (paper). Where a file's own rate is lower, frames repeat.
+        frames: frames of a clip (ours: the paper does not say).
         stride: frames (at `fps`) from the start of one clip to the start of the next; `frames` by default, so that
             clips do not overlap.
     """

@@ -1,4 +1,4 @@
-"""Two tokenizers, one to read and one to draw: what the recipe argues against, kept for comparison."""
+"""Two tokenizers, one to read and one to draw: a baseline of the paper (§6.3)."""
 
 from __future__ import annotations
 

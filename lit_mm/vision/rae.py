@@ -28,7 +28,7 @@ class Rae(VisualTokenizer):
 
     Latents are the encoder's last tokens, standardised over their channels without learned scale (Scale-RAE, arXiv
     2601.16208): zero mean and unit variance per token. With `statistics` every channel at every position is
-    standardised over a data set on top of that (RAE, arXiv 2510.11690).
+    standardised over a data set on top of that (RAE, arXiv 2510.11690). Both are ours: the paper does not say.
 
     Args:
         folder: folder of an autoencoder, or the name of one that comes with the package (`rae_tiny`).

@@ -1,4 +1,4 @@
-"""Any published KL autoencoder (Stable Diffusion, FLUX …) as a visual tokenizer: the recipe's usual alternative."""
+"""Any published KL autoencoder (Stable Diffusion, FLUX …) as a visual tokenizer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _AT_ONCE = 16  # pictures that go through the network together: its first layers
 
 
 class Vae(VisualTokenizer):
-    """A frozen `AutoencoderKL` of diffusers, p x p positions of its latents to a token (paper section 3).
+    """A frozen `AutoencoderKL` of diffusers (paper §3), p x p positions of its latents to a token.
 
     256x256 pictures are 32x32 latents of 4 channels with Stable Diffusion and of 16 with FLUX: with patches of 2 they
-    make 256 tokens of 16 and of 64 channels. A token lists channels first, then rows and columns of its patch.
+    make 256 tokens of 16 and of 64 channels (ours: the paper does not say). A token lists channels first, then rows and
+    columns of its patch.
 
     Pictures are encoded to the posterior's mode, not to a sample of it: a picture then has the same tokens every time,
     in reading, in validation and from a cache. Nothing is lost, as the posterior of a trained autoencoder is very
