@@ -14,13 +14,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.precision import compute_dtype
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.flow.token_statistics import check_made_for
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import Mistake
-from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.model.heads import VisualTokens
+from lit_mm.model.multimodal import MultimodalTransformer, at_positions
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
 from lit_mm.parallel.starting_weights import load_starting_weights
@@ -45,12 +47,14 @@ class Losses(NamedTuple):
         text_sum: () their sum.
         flow: (F',) of every drawn frame.
         expert: () what the experts add, weighted.
+        expert_tokens: how often each expert was chosen, see `BackboneOutput`.
     """
 
     text: Tensor
     text_sum: Tensor
     flow: Tensor
     expert: Tensor
+    expert_tokens: Tensor | None
 
 
 class LitMultimodal(AnswersPrompts):
@@ -109,11 +113,13 @@ class LitMultimodal(AnswersPrompts):
         self.schedule = schedule or WarmupCosine()
         self.parallelize = parallelize or Parallelize()
         self.start_from = start_from
+        self.compute_dtype = torch.float32
         self.model: MultimodalTransformer
         self.averaged: MultimodalTransformer | None = None
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
         self.state = TrainingState()
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
+        self._expert_tokens: Tensor | None = None  # (layers, kinds, experts) of this rank's micro-batches so far
         self.validation_results: dict[str, float] = {}  # of the last validation; evaluations add theirs
         self.register_state_dict_post_hook(_leave_vision_out)
         self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
@@ -135,6 +141,8 @@ class LitMultimodal(AnswersPrompts):
         """Build the trainable part; called inside the strategy's context, so that it may be made sharded."""
         if hasattr(self, "model"):
             return
+        if self._trainer is not None:
+            self.compute_dtype = compute_dtype(self.trainer.precision)
         self.model = self._build()
         if self.start_from is not None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
@@ -148,7 +156,8 @@ class LitMultimodal(AnswersPrompts):
         """The configured model, on whatever device is the default."""
         backbone = self.make_backbone(self.vocab_size)
         places = self.vision.num_tokens if self.embed_places else None
-        return MultimodalTransformer(backbone, self.vocab_size, self.vision.channels, self.vision.read_channels, places)
+        channels, read_channels = self.vision.channels, self.vision.read_channels
+        return MultimodalTransformer(backbone, self.vocab_size, channels, read_channels, places, self.compute_dtype)
 
     def _build(self) -> MultimodalTransformer:
         with torch.device("meta"):
@@ -236,21 +245,16 @@ class LitMultimodal(AnswersPrompts):
         self.state.latents = latents
         noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
         noised = self.flow.noised(latents, noise, timesteps)
-        output = self.used_model(
-            batch.tokens,
-            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids),
-            self.flow.network_input(noised, timesteps),
-            timesteps,
-            batch.visual_positions,
-            batch.predicted_positions,
-            batch.drawn_frames,
-            batch.targets.flatten()[batch.predicted_positions],
-            read,
-        )
-        drawn = batch.drawn_frames
-        flow_losses = self.flow.loss(output.visual, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
-        assert output.text_sum is not None
-        return Losses(output.text, output.text_sum, flow_losses, output.expert_loss)
+        drawn, shown = batch.drawn_frames, self.flow.network_input(noised, timesteps)
+        visual = VisualTokens(shown, timesteps, batch.visual_positions, drawn, read)
+        layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids)
+        model = self.used_model
+        hidden, expert_loss, expert_tokens = model.hidden(batch.tokens, layout, visual)
+        targets = batch.targets.flatten()[batch.predicted_positions]
+        text = model.text_loss(at_positions(hidden, batch.predicted_positions), targets)
+        velocity = model.velocity(at_positions(hidden, batch.visual_positions[drawn]))
+        flow_losses = self.flow.loss(velocity, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
+        return Losses(text.each, text.sum, flow_losses, expert_loss, expert_tokens)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""
@@ -258,6 +262,7 @@ class LitMultimodal(AnswersPrompts):
         timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
+        self._expert_tokens = _sum(self._expert_tokens, losses.expert_tokens)
         sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))
         text, flow = global_means(sums, counts, self.trainer.world_size)
         loss = self.text_weight * text + self.flow_weight * flow + losses.expert
@@ -268,12 +273,20 @@ class LitMultimodal(AnswersPrompts):
         """Step, then balance the experts by the load of all ranks and micro-batches of the step."""
         super().optimizer_step(*args, **kwargs)
         self._step_loss = torch.zeros_like(self._step_loss)
-        self.state.expert_load = self.model.backbone.balance_experts()
+        if self._expert_tokens is not None:
+            self.state.expert_load = self.model.backbone.balance_experts(self._expert_tokens)
+            self._expert_tokens = None
 
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """The same losses on a fixed grid of timesteps with fixed noise."""
         timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
-        self._count(self.val_means, batch, self.losses(batch, timesteps.masked_fill(batch.frame_clean, 1.0)))
+        losses = self.losses(batch, timesteps.masked_fill(batch.frame_clean, 1.0))
+        self._count(self.val_means, batch, losses)
+        self.state.validation_expert_tokens = _sum(self.state.validation_expert_tokens, losses.expert_tokens)
+
+    def on_validation_epoch_start(self) -> None:
+        """Count from nothing."""
+        self.state.validation_expert_tokens = None
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""
@@ -324,6 +337,13 @@ class LitMultimodal(AnswersPrompts):
             return
         check_shapes(shapes_of(weights), shapes_of(self.state_dict()))
         fit_average(weights, wanted=self.averaged is not None)
+
+
+def _sum(so_far: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """Of counts, where there are any; float64, in which no count is too large."""
+    if more is None:
+        return so_far
+    return more.double() if so_far is None else so_far + more
 
 
 def _leave_vision_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:

@@ -15,12 +15,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from callbacks.steps import log_values, step_ended
-from lit_mm.backbone.balance import selections, summarise
-from lit_mm.backbone.router import Router
-from lit_mm.backbone.specialisation import KINDS, Specialisation, specialisation, token_kinds
+from lit_mm.backbone.balance import summarise
+from lit_mm.backbone.specialisation import Specialisation, specialisation
 
 FOLDER = "experts"
 
@@ -41,10 +39,6 @@ class ExpertMonitor(Callback):
 
     def __init__(self) -> None:
         self._load: Tensor | None = None
-        self._counts: dict[int, Tensor] = {}
-        self._kinds: Tensor | None = None
-        self._counted: Tensor | None = None
-        self._hooks: list[RemovableHandle] = []
 
     # ---- training
 
@@ -74,40 +68,11 @@ class ExpertMonitor(Callback):
 
     # ---- validation
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to the routers, and to what kind each token is."""
-        routers = [module for module in pl_module.used_model.modules() if isinstance(module, Router)]
-        if not routers:
-            return
-        self._counts = {}
-        self._hooks = [pl_module.used_model.register_forward_pre_hook(self._note_kinds)]
-        for layer, router in enumerate(routers):
-            self._hooks.append(router.register_forward_hook(self._counter(layer)))
-
-    def _note_kinds(self, module: Any, arguments: tuple[Any, ...]) -> None:
-        _, layout, _, timesteps, visual_positions, _, drawn_frames, *_ = arguments
-        self._kinds = token_kinds(visual_positions, drawn_frames, timesteps, layout.document_ids.numel())
-        self._counted = (layout.document_ids >= 0).flatten().float()
-
-    def _counter(self, layer: int) -> Any:
-        def count(router: Router, arguments: Any, choice: Any) -> None:
-            found = selections(choice.experts, self._kinds, self._counted, len(router.bias), KINDS).double()
-            self._counts[layer] = self._counts[layer] + found if layer in self._counts else found
-
-        return count
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All validation tokens have been seen; other callbacks may use the model from now on."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and log what was counted."""
-        if not self._counts:
+        counts = pl_module.state.validation_expert_tokens
+        if counts is None:
             return
-        counts = torch.stack([self._counts[layer] for layer in sorted(self._counts)])
-        self._counts = {}
         if dist.is_initialized():
             dist.all_reduce(counts)
         run = trainer.log_dir  # asked for on every rank: the first one tells the others

@@ -15,7 +15,8 @@ class ExpertUse(NamedTuple):
     not counted twice.
 
     Attributes:
-        tokens: (2, E) float32, text and visual tokens that chose each routed expert; padding is not counted.
+        tokens: (KINDS, E) float32, tokens of each kind of `specialisation` that chose each routed expert; padding is
+            not counted.
         loss: () float32, the weighted balance and z losses.
     """
 
@@ -24,7 +25,7 @@ class ExpertUse(NamedTuple):
 
 
 @torch.no_grad()
-def selections(experts: Tensor, kind: Tensor, counted: Tensor, total: int, kinds: int = 2) -> Tensor:
+def selections(experts: Tensor, kind: Tensor, counted: Tensor, total: int, kinds: int) -> Tensor:
     """How often tokens of each kind chose each expert, without asking the device for a count.
 
     Args:
@@ -38,7 +39,7 @@ def selections(experts: Tensor, kind: Tensor, counted: Tensor, total: int, kinds
         (kinds, E) float32.
     """
     cell = kind[:, None] * total + experts
-    found = torch.zeros(kinds * total, device=experts.device)
+    found = torch.zeros(kinds * total, dtype=torch.float32, device=experts.device)
     return found.scatter_add_(0, cell.flatten(), counted[:, None].expand_as(cell).flatten()).view(kinds, total)
 
 

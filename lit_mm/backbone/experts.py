@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,24 +10,14 @@ from torch import Tensor
 from lit_mm.backbone.balance import ExpertUse, balance_loss, selections, z_loss
 from lit_mm.backbone.feed_forward import FeedForward
 from lit_mm.backbone.grouped import GroupedSwiGLU, check_grouped_widths
-from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.backbone.initialization import STD
 from lit_mm.backbone.router import Router, Scores
+from lit_mm.backbone.routing import Groups, Routing
+from lit_mm.backbone.specialisation import KINDS
 from lit_mm.mistake import Mistake
 
 Shared = Literal["modality", "global", "none"]
 SHARED = {"modality": 2, "global": 1, "none": 0}
-
-
-class TokenKinds(NamedTuple):
-    """What the experts know of a batch's tokens.
-
-    Attributes:
-        visual: (T,) int64, 1 for visual tokens, 0 for text and padding.
-        counted: (T,) float32, 0 for padding, else 1.
-    """
-
-    visual: Tensor
-    counted: Tensor
 
 
 class ExpertFeedForward(FeedForward):
@@ -87,7 +77,7 @@ class ExpertFeedForward(FeedForward):
         self.experts = GroupedSwiGLU(experts, dim, self.expert_dim)
         self.reset_parameters()
 
-    def reset_parameters(self, out_std: float | None = None) -> None:
+    def reset_parameters(self, out_std: float = STD) -> None:
         """See `FeedForward.reset_parameters`."""
         self.router.reset_parameters()
         self.experts.reset_parameters(out_std)
@@ -97,31 +87,28 @@ class ExpertFeedForward(FeedForward):
         experts = sum(parameter.numel() for parameter in self.experts.parameters())
         return super().active_parameters() - experts + experts * self.active // self.total
 
-    def plan(self, layout: SequenceLayout) -> TokenKinds:
-        """Which tokens are visual, and which are padding."""
-        return TokenKinds(layout.visual.flatten().long(), (layout.document_ids >= 0).flatten().float())
-
     def balance(self, load: Tensor) -> None:
         """Move the routing bias by the sign of every expert's error."""
         self.router.move_bias(load, self.bias_rate)
 
-    def forward(self, x: Tensor, routing: TokenKinds) -> tuple[Tensor, ExpertUse]:
+    def forward(self, x: Tensor, routing: Routing) -> tuple[Tensor, ExpertUse]:
         """(B, L, D) to (B, L, D)."""
         tokens = x.flatten(0, 1)
         choice = self.router(tokens)
         experts, weights = choice.experts, choice.weights
         if self.shared != "none":
-            own = routing.visual if self.shared == "modality" else torch.zeros_like(routing.visual)
+            own = routing.visual.long() if self.shared == "modality" else torch.zeros_like(routing.visual.long())
             experts = torch.cat([experts, self.routed + own[:, None]], 1)
             weights = torch.cat([weights, torch.ones_like(weights[:, :1])], 1)
-        out = self.experts(tokens, experts, weights)
-        counts = selections(choice.experts, routing.visual, routing.counted, self.routed)
+        groups = Groups.of_choices(experts, self.total)
+        out = self.experts.swiglu(groups.sort(tokens), groups.offsets, groups.sort_copies(weights))
+        counts = selections(choice.experts, routing.kinds, routing.counted, self.routed, KINDS)
         loss = counts.new_zeros(())
         if self.balance_weight:
             loss = loss + self.balance_weight * balance_loss(choice.scores, counts.sum(0), routing.counted)
         if self.z_weight:
             loss = loss + self.z_weight * z_loss(choice.logits, routing.counted)
-        return out.view_as(x), ExpertUse(counts, loss)
+        return groups.unsort(out).view_as(x), ExpertUse(counts, loss)
 
 
 def expert_width(dim: int, granularity: int) -> int:

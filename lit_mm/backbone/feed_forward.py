@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from lit_mm.backbone.balance import ExpertUse
-from lit_mm.backbone.grouped import check_grouped_widths, grouped_swiglu
-from lit_mm.backbone.initialization import init_linear
-from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.backbone.routing import ModalityRouting
+from lit_mm.backbone.grouped import GroupedSwiGLU, check_grouped_widths
+from lit_mm.backbone.initialization import STD, init_linear
+from lit_mm.backbone.precision import Linear
+from lit_mm.backbone.routing import Routing
 
 
 def llama_hidden_dim(dim: int, multiplier: float = 1.5, multiple_of: int = 256) -> int:
     """Hidden width by the Llama 3 rule: two thirds of 4 x `dim`, times `multiplier`, rounded up to `multiple_of`.
 
-    With the paper's 3/2 a width of 2048 gives 8192.
+    The paper's expansion factor is 3/2 (paper); with this reading of it (ours) a width of 2048 gives 8192.
     """
     hidden = int(multiplier * int(2 * 4 * dim / 3))
     return multiple_of * -(-hidden // multiple_of)
@@ -28,13 +27,9 @@ def llama_hidden_dim(dim: int, multiplier: float = 1.5, multiple_of: int = 256) 
 class FeedForward(nn.Module, ABC):
     """The second half of a transformer block. A subclass decides which weights a token passes."""
 
-    def plan(self, layout: SequenceLayout) -> Any:
-        """What `forward` needs to know of a batch, made once and shared by all layers. Nothing by default."""
-        return None
-
     @abstractmethod
-    def forward(self, x: Tensor, routing: Any) -> tuple[Tensor, ExpertUse | None]:
-        """(B, L, D) to (B, L, D), `routing` being what `plan` returned; and how experts were used, if any."""
+    def forward(self, x: Tensor, routing: Routing) -> tuple[Tensor, ExpertUse | None]:
+        """(B, L, D) to (B, L, D), and how experts were used, if there are any."""
 
     def balance(self, load: Tensor) -> None:
         """Even out the use of experts, `load` (E,) being the tokens of each in the last step. Nothing by default."""
@@ -45,7 +40,7 @@ class FeedForward(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @abstractmethod
-    def reset_parameters(self, out_std: float | None = None) -> None:
+    def reset_parameters(self, out_std: float = STD) -> None:
         """Fresh weights; those that write to the residual stream get the standard deviation `out_std`."""
 
 
@@ -60,27 +55,28 @@ class DenseFeedForward(FeedForward):
     def __init__(self, dim: int, hidden_dim: int | None = None) -> None:
         super().__init__()
         hidden_dim = hidden_dim or llama_hidden_dim(dim)
-        self.gate = nn.Linear(dim, hidden_dim, bias=False)
-        self.up = nn.Linear(dim, hidden_dim, bias=False)
-        self.down = nn.Linear(hidden_dim, dim, bias=False)
+        self.gate = Linear(dim, hidden_dim, bias=False)
+        self.up = Linear(dim, hidden_dim, bias=False)
+        self.down = Linear(hidden_dim, dim, bias=False)
         self.reset_parameters()
 
-    def reset_parameters(self, out_std: float | None = None) -> None:
+    def reset_parameters(self, out_std: float = STD) -> None:
         """See `FeedForward.reset_parameters`."""
         init_linear(self.gate.weight)
         init_linear(self.up.weight)
         init_linear(self.down.weight, out_std)
 
-    def forward(self, x: Tensor, routing: Any = None) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, routing: Routing) -> tuple[Tensor, None]:
         """(B, L, D) to (B, L, D)."""
         return self.down(silu(self.gate(x)) * self.up(x)), None
 
 
-class ModalityFeedForward(FeedForward):
-    """Two SwiGLUs, one for text and one for visual tokens (the paper's recipe).
+class ModalityFeedForward(GroupedSwiGLU, FeedForward):
+    """Two SwiGLUs, one for text and one for visual tokens (paper).
 
     Every token passes exactly one, so it costs what one `DenseFeedForward` costs. Both are computed by one grouped
     matrix product over tokens sorted by modality: static shapes, and no wait for the device to say how many there are.
+    Where a grouped product would wait, every token passes both, and one result is chosen.
 
     Args:
         dim: model width, a multiple of 8.
@@ -92,30 +88,21 @@ class ModalityFeedForward(FeedForward):
     """
 
     def __init__(self, dim: int, hidden_dim: int | None = None) -> None:
-        super().__init__()
         hidden_dim = hidden_dim or llama_hidden_dim(dim)
         check_grouped_widths(dim, hidden_dim)
-        self.gate = nn.Parameter(torch.empty(2, hidden_dim, dim))
-        self.up = nn.Parameter(torch.empty(2, hidden_dim, dim))
-        self.down = nn.Parameter(torch.empty(2, dim, hidden_dim))
+        super().__init__(2, dim, hidden_dim)
         self.reset_parameters()
-
-    def reset_parameters(self, out_std: float | None = None) -> None:
-        """See `FeedForward.reset_parameters`."""
-        init_linear(self.gate)
-        init_linear(self.up)
-        init_linear(self.down, out_std)
 
     def active_parameters(self) -> int:
         """See `FeedForward.active_parameters`: one of the two."""
         return super().active_parameters() // 2
 
-    def plan(self, layout: SequenceLayout) -> ModalityRouting:
-        """Text tokens and padding first, visual tokens behind them."""
-        return ModalityRouting.from_visual(layout.visual)
-
-    def forward(self, x: Tensor, routing: ModalityRouting) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, routing: Routing) -> tuple[Tensor, None]:
         """(B, L, D) to (B, L, D)."""
-        tokens = routing.sort(x.flatten(0, 1))
-        out = grouped_swiglu(tokens, self.gate, self.up, self.down, routing.offsets)
-        return routing.unsort(out).view_as(x), None
+        tokens = x.flatten(0, 1)
+        if routing.grouped_mm_waits:
+            out = torch.where(routing.visual[:, None], self.swiglu_of(1, tokens), self.swiglu_of(0, tokens))
+        else:
+            groups = routing.modality
+            out = groups.unsort(self.swiglu(groups.sort(tokens), groups.offsets))
+        return out.view_as(x), None

@@ -6,74 +6,54 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grouped_mm, silu
+from torch.nn.functional import grouped_mm, linear, silu
 
-from lit_mm.backbone.initialization import init_linear
+from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.mistake import Mistake
 
 
 class GroupedSwiGLU(nn.Module):
-    """`experts` SwiGLUs, of which every token passes several.
+    """A SwiGLU for each of several groups of tokens.
 
     Args:
-        experts: E.
+        groups: how many.
         dim: model width D, a multiple of 8.
         hidden_dim: inner width H of each, a multiple of 8.
     """
 
-    def __init__(self, experts: int, dim: int, hidden_dim: int) -> None:
+    def __init__(self, groups: int, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.gate = nn.Parameter(torch.empty(experts, hidden_dim, dim))
-        self.up = nn.Parameter(torch.empty(experts, hidden_dim, dim))
-        self.down = nn.Parameter(torch.empty(experts, dim, hidden_dim))
+        self.gate = nn.Parameter(torch.empty(groups, hidden_dim, dim))
+        self.up = nn.Parameter(torch.empty(groups, hidden_dim, dim))
+        self.down = nn.Parameter(torch.empty(groups, dim, hidden_dim))
 
-    def reset_parameters(self, out_std: float | None = None) -> None:
+    def reset_parameters(self, out_std: float = STD) -> None:
         """Fresh weights; those of the last matrix get the standard deviation `out_std`."""
         init_linear(self.gate)
         init_linear(self.up)
         init_linear(self.down, out_std)
 
-    def forward(self, tokens: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """The weighted sum of what each token's experts make of it.
+    def swiglu(self, tokens: Tensor, offsets: Tensor, scale: Tensor | None = None) -> Tensor:
+        """What each token's group makes of it.
 
         Args:
-            tokens: (T, D).
-            experts: (T, k) int64, which experts.
-            weights: (T, k).
+            tokens: (T, D), group after group.
+            offsets: (groups,) int32, where each group ends.
+            scale: (T, 1), what results are multiplied by. It is applied before the last product, which is linear: what
+                is kept for its gradient is H wide instead of D.
 
         Returns:
             (T, D).
         """
-        count, chosen = experts.shape
-        order = experts.flatten().argsort(stable=True)
-        inverse = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        sizes = torch.zeros(len(self.gate), dtype=torch.int32, device=order.device)
-        sizes = sizes.scatter_add_(0, experts.flatten(), torch.ones_like(order, dtype=torch.int32))
-        offsets = sizes.cumsum(0, dtype=torch.int32)
-        inputs = SortedCopies.apply(tokens, order, inverse, chosen)
-        out = grouped_swiglu(inputs, self.gate, self.up, self.down, offsets)
-        out = out.index_select(0, inverse).view(count, chosen, -1)
-        return torch.bmm(weights.to(out.dtype).unsqueeze(1), out).squeeze(1)
+        inner = silu(grouped_linear(tokens, self.gate, offsets)) * grouped_linear(tokens, self.up, offsets)
+        if scale is not None:
+            inner = inner * scale.to(inner.dtype)
+        return grouped_linear(inner, self.down, offsets)
 
-
-class SortedCopies(torch.autograd.Function):
-    """Copies every token k times and sorts the copies; the gradient of a token is the sum over its copies.
-
-    `index_select` would add up that gradient in an order that differs from run to run on CUDA.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, order: Tensor, inverse: Tensor, copies: int) -> Tensor:
-        """(T, D) to (T k, D)."""
-        ctx.save_for_backward(inverse)
-        ctx.copies = copies
-        return tokens.index_select(0, order // copies)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        """(T k, D) to (T, D)."""
-        (inverse,) = ctx.saved_tensors
-        return gradient.index_select(0, inverse).view(-1, ctx.copies, gradient.shape[-1]).sum(1), None, None, None
+    def swiglu_of(self, group: int, tokens: Tensor) -> Tensor:
+        """What one group makes of tokens (..., D)."""
+        gate, up, down = (weight[group].to(tokens.dtype) for weight in (self.gate, self.up, self.down))
+        return linear(silu(linear(tokens, gate)) * linear(tokens, up), down)
 
 
 def check_grouped_widths(dim: int, hidden_dim: int, width: str = "feed_forward.hidden_dim") -> None:
@@ -95,25 +75,8 @@ def check_grouped_widths(dim: int, hidden_dim: int, width: str = "feed_forward.h
             )
 
 
-def grouped_swiglu(tokens: Tensor, gate: Tensor, up: Tensor, down: Tensor, offsets: Tensor) -> Tensor:
-    """A SwiGLU per group of consecutive tokens.
-
-    Args:
-        tokens: (T, D), group after group.
-        gate: (groups, H, D).
-        up: (groups, H, D).
-        down: (groups, D, H).
-        offsets: (groups,) int32, where each group ends.
-
-    Returns:
-        (T, D).
-    """
-    inner = silu(grouped_linear(tokens, gate, offsets)) * grouped_linear(tokens, up, offsets)
-    return grouped_linear(inner, down, offsets)
-
-
 def grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    """A linear layer per group of consecutive tokens.
+    """A linear layer per group of consecutive tokens, in their dtype.
 
     Args:
         tokens: (T, in_features), group after group.
@@ -123,13 +86,52 @@ def grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     Returns:
         (T, out_features).
     """
-    # Unlike linear layers, grouped_mm is not among the functions that autocast casts.
-    if torch.is_autocast_enabled(tokens.device.type):
-        dtype = torch.get_autocast_dtype(tokens.device.type)
-        tokens, weight = tokens.to(dtype), weight.to(dtype)
-    product = grouped_mm if tokens.dtype in (torch.bfloat16, torch.float16) else _uncompiled_grouped_mm
-    return product(tokens, weight.mT, offs=offsets)
+    weight = weight.to(tokens.dtype)
+    if torch.compiler.is_compiling() and tokens.dtype == torch.float32:
+        return _float32_grouped_linear(tokens, weight, offsets)
+    return grouped_mm(tokens, weight.mT, offs=offsets)
 
 
-# torch.compile knows the shapes of half-precision products only, and refuses float32, which works.
-_uncompiled_grouped_mm = torch.compiler.disable(grouped_mm)
+def grouped_mm_waits(tokens: Tensor) -> bool:
+    """Whether a grouped product of such tokens makes the host wait for the device to say where groups end.
+
+    On a GPU it is one kernel for bfloat16 on Hopper and Blackwell; elsewhere a loop over groups (pytorch#161407).
+    """
+    if not tokens.is_cuda:
+        return False
+    return tokens.dtype != torch.bfloat16 or torch.cuda.get_device_capability(tokens.device)[0] not in (9, 10)
+
+
+# Custom operators: torch.compile knows the shapes of half-precision products only, and refuses float32, which works.
+@torch.library.custom_op("lit_mm::float32_grouped_linear", mutates_args=())
+def _float32_grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    return grouped_mm(tokens, weight.mT, offs=offsets)
+
+
+@_float32_grouped_linear.register_fake
+def _(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
+    return tokens.new_empty(tokens.shape[0], weight.shape[1])
+
+
+@torch.library.custom_op("lit_mm::float32_grouped_grad_weight", mutates_args=())
+def _float32_grouped_grad_weight(grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
+    return grouped_mm(grad.mT, tokens, offs=offsets)
+
+
+@_float32_grouped_grad_weight.register_fake
+def _(grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
+    return tokens.new_empty(offsets.shape[0], grad.shape[1], tokens.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    tokens, weight, offsets = ctx.saved_tensors
+    grad = grad.contiguous()
+    grad_tokens = _float32_grouped_linear(grad, weight.mT, offsets)
+    return grad_tokens, _float32_grouped_grad_weight(grad, tokens, offsets), None
+
+
+_float32_grouped_linear.register_autograd(_differentiate, setup_context=_save)

@@ -2,17 +2,17 @@
 
     allowed(q, k) = same document and (k <= q or same frame) and (k is of branch 0 or of the same branch)
 
-(the paper's recipe; branches are ours, see `lit_mm.sequence.Document`). Padding attends to itself alone, which keeps
-its softmax finite and its values out of everything else. A mask is built once per batch and used by every layer.
-`DenseMask` runs anywhere and is the reference. `FlexMask` on a GPU and `BlockSparseMask` on a CPU skip blocks of pairs
-that hold nothing, which is what makes packing cheap.
+Text is causal, and a frame sees all of itself (paper). Packed documents do not see each other (ours: the paper does not
+say), nor do branches (ours, see `lit_mm.sequence.Document`). Padding attends to itself alone, which keeps its softmax
+finite and its values out of everything else. A mask is built once per batch and used by every layer. `DenseMask` runs
+anywhere and is the reference. `FlexMask` on a GPU and `BlockSparseMask` on a CPU skip blocks of pairs that hold
+nothing, which is what makes packing cheap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
@@ -26,9 +26,15 @@ from lit_mm.mistake import Mistake
 
 AttentionBackend = Literal["auto", "sdpa", "flex", "blocks"]
 
+# Compiled here, once for all layers, and not where they are used: within a compiled block Dynamo would stop at the call
+# of `torch.compile`, which Lightning has replaced. Uncompiled, FlexAttention is slow, and the builder of masks
+# materialises every pair. The option lets selective checkpointing see the attention of a block that is not compiled.
+_flex_attention = torch.compile(flex_attention, options={"wrap_inductor_compiled_regions": True})
+_create_block_mask = torch.compile(create_block_mask)
 
-class AttentionMask(Protocol):
-    """A mask that knows how to attend under itself."""
+
+class AttentionContext(Protocol):
+    """What queries may attend to: a mask over the tokens of a batch, or also a cache of those before them."""
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Grouped-query attention.
@@ -55,7 +61,7 @@ class DenseMask:
     allowed: Tensor
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `AttentionMask.attend`."""
+        """See `AttentionContext.attend`."""
         grouped = query.shape[1] != key.shape[1]
         return scaled_dot_product_attention(query, key, value, attn_mask=self.allowed, enable_gqa=grouped)
 
@@ -73,7 +79,7 @@ class BlockSparseMask:
     ranges: Tensor
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `AttentionMask.attend`."""
+        """See `AttentionContext.attend`."""
         return block_sparse_attention(query, key, value, self.bias, self.ranges)[0]
 
 
@@ -84,7 +90,7 @@ class FlexMask:
     block_mask: BlockMask
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `AttentionMask.attend`.
+        """See `AttentionContext.attend`.
 
         Raises:
             Mistake: gradients are wanted on a CPU.
@@ -93,18 +99,12 @@ class FlexMask:
             raise Mistake(
                 "model.backbone.attention_backend is 'flex', which cannot train on a CPU; use 'auto' or 'sdpa'"
             )
-        attention: Any = _compiled(flex_attention) if query.is_cuda else flex_attention
+        attention: Any = _flex_attention if query.is_cuda else flex_attention
         grouped = query.shape[1] != key.shape[1]
         return attention(query, key, value, block_mask=self.block_mask, enable_gqa=grouped)
 
 
-@cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    # One compiled copy per process: FlexAttention is only fast compiled, and every layer shares its graph.
-    return torch.compile(function)
-
-
-def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> AttentionMask:
+def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> AttentionContext:
     """The mask of a batch.
 
     Args:
@@ -121,13 +121,11 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
             f"model.backbone.attention_backend is 'blocks', which runs on a CPU, but the model is on "
             f"'{layout.document_ids.device.type}'; use 'auto', 'flex' or 'sdpa'"
         )
+    tokens = _Tokens.of(layout)
     if backend == "flex" or (backend == "auto" and on_cuda):
         rows, length = layout.document_ids.shape
-        # Uncompiled, the builder materialises every pair and can cost more than the attention it saves.
-        create = _compiled(create_block_mask) if on_cuda else create_block_mask
-        mask_mod = _mask_mod(layout.document_ids, layout.frame_ids, _branches(layout))
-        return FlexMask(create(mask_mod, rows, None, length, length, device=layout.document_ids.device))
-    tokens = _Tokens.of(layout)
+        create = _create_block_mask if on_cuda else create_block_mask
+        return FlexMask(create(tokens.mask_mod(), rows, None, length, length, device=layout.document_ids.device))
     if backend == "blocks" or (backend == "auto" and on_cpu):
         ranges = key_ranges(tokens.document, tokens.frame)
         allowed = [tokens.allowed(*block).flatten() for block in block_slices(ranges)]
@@ -137,43 +135,48 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
 
 
 class _Tokens(NamedTuple):
-    """(B, L) each. Padding is a document of its own at every position, and what is no frame a frame of its own."""
+    """(B, L) each. Every padding token is a document of its own, and what is no frame a frame of its own.
+
+    `offset` counts from the beginning of the row.
+    """
 
     document: Tensor
     frame: Tensor
     branch: Tensor
-    place: Tensor
+    offset: Tensor
 
     @classmethod
     def of(cls, layout: SequenceLayout) -> _Tokens:
-        document, frame = layout.document_ids, layout.frame_ids
-        place = torch.arange(document.shape[1], dtype=document.dtype, device=document.device).expand_as(document)
+        document, frame, branch = layout.document_ids, layout.frame_ids, layout.branch_ids
+        offset = torch.arange(document.shape[1], dtype=document.dtype, device=document.device).expand_as(document)
         return cls(
-            document.where(document >= 0, -1 - place), frame.where(frame >= 0, -1 - place), _branches(layout), place
+            document=document.where(document >= 0, -1 - offset),
+            frame=frame.where(frame >= 0, -1 - offset),
+            branch=torch.zeros_like(document) if branch is None else branch,
+            offset=offset,
         )
 
+    def may_attend_to(self, k: _Tokens) -> Tensor:
+        """The one rule, for queries and keys of shapes that broadcast."""
+        followed = (k.branch == 0) | (k.branch == self.branch)
+        return (k.document == self.document) & ((k.offset <= self.offset) | (k.frame == self.frame)) & followed
+
     def allowed(self, rows: slice, queries: slice, keys: slice) -> Tensor:
-        """Truth values (rows, queries, keys)."""
+        """Truth values (rows, queries, keys); slices are read where they lie, which indexing would copy."""
         q, k = _Tokens(*(t[rows, queries, None] for t in self)), _Tokens(*(t[rows, None, keys] for t in self))
-        followed = (k.branch == 0) | (k.branch == q.branch)
-        return (k.document == q.document) & ((k.place <= q.place) | (k.frame == q.frame)) & followed
+        return q.may_attend_to(k)
+
+    def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """The same for FlexAttention, a plain function of single numbers."""
+
+        def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            q, k = _Tokens(*(t[row, query] for t in self)), _Tokens(*(t[row, key] for t in self))
+            return q.may_attend_to(k)
+
+        return allowed
 
 
 def _bias(allowed: Tensor) -> Tensor:
-    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)
+    bias = torch.zeros(allowed.shape, dtype=torch.float32).masked_fill_(~allowed, -torch.inf)
     torch._dynamo.maybe_mark_dynamic(bias, 0)  # of another length in every batch: to be compiled once for all of them
     return bias
-
-
-def _branches(layout: SequenceLayout) -> Tensor:
-    return torch.zeros_like(layout.document_ids) if layout.branch_ids is None else layout.branch_ids
-
-
-def _mask_mod(document: Tensor, frame: Tensor, branch: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same_document = (document[row, query] == document[row, key]) & (document[row, query] >= 0)
-        same_frame = (frame[row, query] == frame[row, key]) & (frame[row, query] >= 0)
-        followed = (branch[row, key] == 0) | (branch[row, query] == branch[row, key])
-        return (same_document & ((key <= query) | same_frame) & followed) | (query == key)
-
-    return allowed

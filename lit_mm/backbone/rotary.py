@@ -1,4 +1,7 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), over the document as one line (the paper's recipe)."""
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), over the document as one line.
+
+(Ours: the paper does not say how visual tokens are placed.)
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,10 @@ class Rotary:
             head_dim: width of a head, even.
             theta: base; 500,000 in Llama 3.
         """
-        with torch.autocast(positions.device.type, enabled=False):
-            exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-            angles = positions[..., None, None].float() * theta**-exponent
-            cos, sin = angles.cos(), angles.sin()
-            return cls(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
+        exponent = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+        angles = positions[..., None, None].float() * theta**-exponent
+        cos, sin = angles.cos(), angles.sin()
+        return cls(torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
 
     def rotate(self, x: Tensor) -> Tensor:
         """Turn (B, L, heads, head_dim) by the angles of its positions; coordinate i is paired with i + head_dim / 2."""

@@ -1,23 +1,29 @@
-"""The decoder-only transformer that reads and writes text and visual tokens alike (the paper's recipe)."""
+"""The decoder-only transformer that reads and writes text and visual tokens alike (paper)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lit_mm.backbone.attention import Attention
 from lit_mm.backbone.balance import ExpertUse
 from lit_mm.backbone.block import Block
 from lit_mm.backbone.cache import KeyValueCache
 from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward
+from lit_mm.backbone.grouped import grouped_mm_waits
 from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.backbone.masks import AttentionBackend, AttentionMask, build_mask
+from lit_mm.backbone.masks import AttentionBackend, AttentionContext, build_mask
+from lit_mm.backbone.modality import ModalityRMSNorm
+from lit_mm.backbone.precision import RMSNorm
 from lit_mm.backbone.rotary import Rotary
+from lit_mm.backbone.routing import Routing
 from lit_mm.mistake import Mistake
 
 
@@ -25,18 +31,22 @@ class BackboneOutput(NamedTuple):
     """What the backbone makes of a batch.
 
     Attributes:
-        hidden: (B, L, D), normed: what the heads read; of some positions alone where they alone were wanted.
+        hidden: (B, L, D), normed: what the heads read; (1, T, D) of the wanted tokens where some were wanted.
         expert_loss: () float32, weighted balance and z losses of all layers; 0 without experts.
+        expert_tokens: (layers, KINDS, E) float32, how often tokens of each kind of `specialisation` chose each routed
+            expert, without a gradient; None without experts.
     """
 
     hidden: Tensor
     expert_loss: Tensor
+    expert_tokens: Tensor | None
 
 
 class Transformer(nn.Module):
-    """Llama 3's architecture: pre-RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
+    """A decoder with pre-RMSNorm, rotary positions, grouped-query attention, SwiGLU and no biases.
 
-    The defaults are the paper's backbone. With its text head it has 1.498 B parameters with
+    The defaults of width, depth, heads and feed-forward are the paper's (paper); norms, their epsilon and the rotary
+    base are Llama 3's (ours: the paper does not say). With its text head it has 1.498 B parameters with
     `DenseFeedForward` and 2.304 B with `ModalityFeedForward`.
 
     Args:
@@ -52,6 +62,10 @@ class Transformer(nn.Module):
             flex on CUDA, blocks on a CPU, sdpa elsewhere.
         embedding_std: standard deviation of token embeddings at the start. What blocks add soon drowns 0.02, above all
             with Muon, and with it what each digit of an action says.
+        qk_norm: norm queries and keys, each head by itself, before they are turned (arXiv 2608.05000; ours: the paper
+            does not say).
+        attention_by_modality: projections of the attention for text and others for visual tokens; shared in the paper.
+        norms_by_modality: scales of all norms likewise.
 
     Raises:
         Mistake: heads do not divide the width evenly.
@@ -69,18 +83,31 @@ class Transformer(nn.Module):
         norm_eps: float = 1e-5,
         attention_backend: AttentionBackend = "auto",
         embedding_std: float = STD,
+        qk_norm: bool = False,
+        attention_by_modality: bool = False,
+        norms_by_modality: bool = False,
     ) -> None:
         super().__init__()
         _check_heads(dim, heads, kv_heads)
-        self.dim, self.head_dim = dim, dim // heads
+        self.dim, self.head_dim, self.kv_heads = dim, dim // heads, kv_heads
         self.rope_theta = rope_theta
         self.attention_backend: AttentionBackend = attention_backend
         self.embedding_std = embedding_std
+        norm = partial(ModalityRMSNorm if norms_by_modality else RMSNorm, eps=norm_eps)
+
+        def block() -> Block:
+            attention = Attention(dim, heads, kv_heads, attention_by_modality, norm if qk_norm else None)
+            return Block(norm(dim), attention, norm(dim), feed_forward(dim))
+
         self.embedding = nn.Embedding(vocab_size, dim)
-        self.layers = nn.ModuleList(Block(dim, heads, kv_heads, feed_forward, norm_eps) for _ in range(depth))
-        self.norm = nn.RMSNorm(dim, eps=norm_eps)
-        self.load: Tensor | None = None
+        self.layers = nn.ModuleList(block() for _ in range(depth))
+        self.norm = norm(dim)
         self.reset_parameters()
+
+    @property
+    def blocks(self) -> Iterator[Block]:
+        """The layers, as what they are."""
+        return (cast(Block, layer) for layer in self.layers)
 
     def reset_parameters(self) -> None:
         """Fresh weights, also for a model built on the meta device and then given storage by `to_empty`.
@@ -88,84 +115,75 @@ class Transformer(nn.Module):
         Everything starts from a truncated normal of deviation 0.02. The two matrices of each block that write to the
         residual stream are divided by `sqrt(2 * depth)`: the stream is a sum of 2 x depth such outputs, so its
         variance at the top stays what one output would give, whatever the depth (GPT-2; Llama 3 training codes do
-        the same). Norms start at 1.
+        the same). Norms start at 1. (Ours: the paper does not say.)
         """
         self.reset_embedding()
-        for layer in self.layers:
-            self.reset_block(layer)
+        for block in self.blocks:
+            self.reset_block(block)
         self.norm.reset_parameters()
 
     def reset_embedding(self) -> None:
         """Fresh weights for the token embedding."""
         init_linear(self.embedding.weight, self.embedding_std)
 
-    def reset_block(self, block: nn.Module) -> None:
+    def reset_block(self, block: Block) -> None:
         """Fresh weights for one of the blocks."""
-        block.reset_parameters(STD / math.sqrt(2 * max(1, len(self.layers))))  # type: ignore[operator]
+        block.reset_parameters(STD / math.sqrt(2 * max(1, len(self.layers))))
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Text ids (...,) to vectors (..., D)."""
         return self.embedding(tokens)
 
-    def new_cache(self, rows: int) -> KeyValueCache:
-        """Empty memory for decoding so many rows, where the model is and in its precision."""
-        attention: Any = self.layers[0].attention
-        weight = self.embedding.weight
-        return KeyValueCache(
-            rows, len(self.layers), attention.kv_heads, self.head_dim, device=weight.device, dtype=weight.dtype
-        )
+    def new_cache(self, rows: int, dtype: torch.dtype) -> KeyValueCache:
+        """Empty memory for decoding so many rows, where the model is; `dtype` is what it computes in."""
+        return KeyValueCache(rows, len(self.layers), self.kv_heads, self.head_dim, self.embedding.weight.device, dtype)
 
     def forward(
         self,
         x: Tensor,
         layout: SequenceLayout,
-        masks: Sequence[AttentionMask] | None = None,
+        contexts: Sequence[AttentionContext] | None = None,
         wanted: Tensor | None = None,
     ) -> BackboneOutput:
         """Contextual vectors of a batch of packed rows.
 
         Args:
-            x: (B, L, D), embedded text and visual tokens.
+            x: (B, L, D), embedded text and visual tokens, in the compute dtype.
             layout: the documents, frames and positions of the same (B, L).
-            masks: one for each layer; by default that of the layout for all. While decoding, those of a
+            contexts: one for each layer; by default the mask of the layout for all. While decoding, those of a
                 `KeyValueCache`, which also know what came before.
-            wanted: (T,) numbers of positions among the B x L that alone are asked for. The last block then computes
-                keys and values of all, and its feed-forward of these; the vectors are (1, T, D).
-
-        In training, how experts are used is counted for `balance_experts`.
+            wanted: (T,) numbers of tokens among the B x L that alone are asked for. The last block then computes keys
+                and values of all, and its feed-forward of these.
         """
-        masks = masks or [build_mask(layout, self.attention_backend)] * len(self.layers)
+        contexts = contexts or [build_mask(layout, self.attention_backend)] * len(self.layers)
         rotary = Rotary.from_positions(layout.positions, self.head_dim, self.rope_theta)
-        routing = self.layers[0].feed_forward.plan(layout)  # type: ignore[union-attr, operator]
+        waits = grouped_mm_waits(x)
+        routing = Routing.of(layout, waits)
+        last = None if wanted is None else (wanted, Routing.of(layout.at(wanted), waits))
         uses: list[ExpertUse] = []
-        for number, (layer, mask) in enumerate(zip(self.layers, masks, strict=True), start=1):
-            if wanted is not None and number == len(self.layers):
-                routing = layer.feed_forward.plan(layout.at(wanted))  # type: ignore[union-attr, operator]
-                x, use = layer(x, rotary, mask, routing, wanted)
-            else:
-                x, use = layer(x, rotary, mask, routing)
-            if use is not None:
-                uses.append(use)
-        if uses and self.training:
-            load = torch.stack([use.tokens for use in uses])
-            self.load = load if self.load is None else self.load + load
-        return BackboneOutput(self.norm(x), sum((use.loss for use in uses), x.new_zeros((), dtype=torch.float32)))
+        for number, (block, context) in enumerate(zip(self.layers, contexts, strict=True), start=1):
+            x, use = block(x, rotary, context, routing, last if number == len(self.layers) else None)
+            uses += [] if use is None else [use]
+        hidden = self.norm(x, routing if last is None else last[1])
+        loss = sum((use.loss for use in uses), torch.zeros((), dtype=torch.float32, device=x.device))
+        return BackboneOutput(hidden, loss, torch.stack([use.tokens for use in uses]) if uses else None)
 
     @torch.no_grad()
-    def balance_experts(self) -> Tensor | None:
-        """Move the routing biases by the load of all ranks since the last call; to be called after an optimizer step.
+    def balance_experts(self, tokens: Tensor) -> Tensor:
+        """Move the routing biases by the load of all ranks; to be called after an optimizer step.
+
+        Args:
+            tokens: (layers, KINDS, E), of this rank in the whole step, see `BackboneOutput`.
 
         Returns:
-            (layers, 2, E) float32, the text and visual tokens that chose each expert; nothing without experts.
+            The same of all ranks.
         """
-        load, self.load = self.load, None
-        if load is None:
-            return None
         if dist.is_initialized():
-            dist.all_reduce(load)
-        for layer, of_layer in zip(self.layers, load, strict=True):
-            layer.feed_forward.balance(of_layer.sum(0))  # type: ignore[union-attr, operator]
-        return load
+            tokens = tokens.clone()
+            dist.all_reduce(tokens)
+        for block, of_layer in zip(self.blocks, tokens, strict=True):
+            block.feed_forward.balance(of_layer.sum(0))
+        return tokens
 
 
 def _check_heads(dim: int, heads: int, kv_heads: int) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 import torch.distributed as dist
 from rich.console import Console
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lit_mm.model.multimodal import MultimodalTransformer
-from lit_mm.parallel.memory import GIB, BatchShape, estimate, fake_model, fake_step
+from lit_mm.parallel.memory import GIB, BatchShape, estimate, fake_loss, fake_model
 from lit_mm.parallel.parallelize import Parallelize, parts
 from lit_mm.parallel.sharding import Sharding, make_mesh
 from lit_mm.parallel.strategy import Fsdp2Strategy
@@ -65,18 +66,29 @@ def sharded_step(
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = fake_model(build, torch.float32)
             parallelize.checkpoint_activations(model)
-            for part, _, apart in parts(model):
-                if apart:
-                    sharding(part)
-            sharding(model)
+            for part, _ in parts(model):
+                sharding(part)
+            step = _Step(model, shape)
+            sharding(step)
             own = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))
-            tracker = FSDPMemTracker(model)
-            with tracker, torch.autocast("cpu", torch.bfloat16):
-                fake_step(model, shape)
+            tracker = FSDPMemTracker(step)
+            with tracker:
+                step().backward()
         (peak,) = tracker.get_tracker_snapshot("peak").values()
         return ShardedStep(own, peak["Total"] + 8 * own)
     finally:
         dist.destroy_process_group()
+
+
+class _Step(nn.Module):
+    """A forward pass that calls the model's methods, since the tracker follows one call of one module."""
+
+    def __init__(self, model: MultimodalTransformer, shape: BatchShape) -> None:
+        super().__init__()
+        self.model, self.shape = model, shape
+
+    def forward(self) -> Tensor:
+        return fake_loss(self.model, self.shape)
 
 
 class Run(NamedTuple):

@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_mm.backbone.cache import CachedMask
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
+from lit_mm.model.heads import VisualTokens
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Segment
@@ -35,7 +36,7 @@ class CachedRows:
 
     def __init__(self, model: MultimodalTransformer, vision: VisualTokenizer, flow: FlowMatching, count: int) -> None:
         self.model, self.vision, self.flow = model, vision, flow
-        self.cache = model.backbone.new_cache(count)
+        self.cache = model.backbone.new_cache(count, model.compute_dtype)
         self.lengths = [0] * count
         self.device = self.cache.memory.device
 
@@ -61,20 +62,19 @@ class CachedRows:
         last = torch.tensor(counts, device=self.device) - 1
         last = last + torch.arange(len(rows), device=self.device) * batch.tokens.shape[1]
         clean = torch.ones(len(latents), device=self.device)
-        output = self.model(
-            batch.tokens,
-            layout,
-            self.flow.network_input(latents, clean),
-            clean,
-            batch.visual_positions,
-            last,
-            last[:0],
-            read=read,
-            masks=self._masks(rows, layout),
-        )
+        shown = self.flow.network_input(latents, clean)
+        visual = VisualTokens(shown, clean, batch.visual_positions, last[:0], read)
+        logits = self._next(batch.tokens, layout, visual if len(latents) else None, rows, last)
         for row, count in zip(rows, counts, strict=True):
             self.lengths[row] += count
-        return output.text
+        return logits
+
+    def _next(
+        self, tokens: Tensor, layout: SequenceLayout, visual: VisualTokens | None, rows: Sequence[int], last: Tensor
+    ) -> Tensor:
+        """Logits behind the last of each row's new tokens, numbered among all of them."""
+        output = self.model.hidden(tokens, layout, visual, self._masks(rows, layout), last)
+        return self.model.logits(output.hidden[0])
 
     def append_tokens(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """Read one more token of text a row; as `append`, with less ado.
@@ -86,14 +86,10 @@ class CachedRows:
         positions = torch.tensor([self.lengths[row] for row in rows], device=self.device)[:, None]
         zeros = torch.zeros_like(ids, dtype=torch.int32)
         layout = SequenceLayout(zeros, zeros - 1, positions)
-        nothing = torch.zeros(0, self.vision.num_tokens, self.vision.channels, device=self.device)
-        every = torch.arange(len(rows), device=self.device)
-        nowhere = torch.zeros(0, self.vision.num_tokens, dtype=torch.int64, device=self.device)
-        masks = self._masks(rows, layout)
-        output = self.model(ids, layout, nothing, nothing[:, 0, 0], nowhere, every, every[:0], masks=masks)
+        logits = self._next(ids, layout, None, rows, torch.arange(len(rows), device=self.device))
         for row in rows:
             self.lengths[row] += 1
-        return output.text
+        return logits
 
     def frame(self, rows: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
         """Open one more frame in each row.
@@ -113,7 +109,8 @@ class CachedRows:
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
             shown = self.flow.network_input(noisy, timesteps)
-            return self.model(zeros, layout, shown, timesteps, places, every[:0], every, masks=masks).visual
+            visual = VisualTokens(shown, timesteps, places, every)
+            return self.model.velocity(self.model.hidden(zeros, layout, visual, masks).hidden)
 
         return predict
 

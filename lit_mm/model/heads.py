@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lit_mm.backbone.initialization import init_linear
+from lit_mm.backbone.precision import Linear
 from lit_mm.model.text_loss import TextLosses, text_losses
 
 PLACE_STD = 0.2  # like clean visual tokens behind their linear layer: at t = 0 the place is nearly all there is to see
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """The visual tokens of a batch, as the network is shown them.
+
+    Attributes:
+        latents: (F, N, C), clean or noised, see `FlowMatching.network_input`.
+        timesteps: (F,) float32 in [0, 1], 0 noise, 1 data.
+        positions: (F, N) int64, index of every token among the B x L positions of the rows.
+        drawn_frames: (F',) int64, frames that are drawn; all others are read.
+        read: (F, N, C') tokens of another kind, which stand for all frames but the drawn ones.
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    positions: Tensor
+    drawn_frames: Tensor
+    read: Tensor | None = None
 
 
 class TextHead(nn.Module):
@@ -23,33 +44,27 @@ class TextHead(nn.Module):
 
     def __init__(self, dim: int, vocab_size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim, vocab_size, bias=False)
+        self.linear = Linear(dim, vocab_size, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Truncated normal of deviation 0.02: logits start near zero, the loss near log(vocab_size)."""
         init_linear(self.linear.weight)
 
-    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor | TextLosses:
-        """Losses where targets are given, else logits.
-
-        Args:
-            hidden: (T, D) for losses, (..., D) for logits.
-            targets: (T,) int64, or -100 where there is nothing to predict.
-
-        Returns:
-            See `text_losses`; or logits (..., vocab_size).
-        """
-        if targets is None:
-            return self.linear(hidden)
+    def forward(self, hidden: Tensor, targets: Tensor) -> TextLosses:
+        """Of (T, D) and the next tokens (T,) int64, -100 where there is nothing to predict; see `text_losses`."""
         return text_losses(hidden, self.linear.weight, targets)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., vocab_size)."""
+        return self.linear(hidden)
 
 
 class VisualInput(nn.Module):
     """Visual tokens to model width, with the time of their frame added.
 
-    One linear layer in (the paper's recipe), and a sinusoidal embedding of t through a two-layer perceptron, added to
-    every token of the frame: the paper's parameter count leaves no room for modulation per layer.
+    One linear layer in (paper), and a sinusoidal embedding of t through a two-layer perceptron, added to every token of
+    the frame (ours: the paper does not say; its parameter count leaves no room for modulation per layer).
     Frames that are read through another encoder than those that are drawn have a linear layer of their own.
 
     Rotary positions count along the document, so a token sees how far away others are, but not at which place of its
@@ -75,9 +90,9 @@ class VisualInput(nn.Module):
         super().__init__()
         self.time_features = time_features
         self.place = None if places is None else nn.Parameter(torch.empty(places, dim))
-        self.linear = nn.Linear(channels, dim, bias=False)
-        self.read_linear = None if read_channels is None else nn.Linear(read_channels, dim, bias=False)
-        self.time = nn.Sequential(nn.Linear(time_features, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.linear = Linear(channels, dim, bias=False)
+        self.read_linear = None if read_channels is None else Linear(read_channels, dim, bias=False)
+        self.time = nn.Sequential(Linear(time_features, dim), nn.SiLU(), Linear(dim, dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -92,30 +107,16 @@ class VisualInput(nn.Module):
                 init_linear(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(
-        self, latents: Tensor, timesteps: Tensor, read: Tensor | None = None, drawn_frames: Tensor | None = None
-    ) -> Tensor:
-        """Vectors for the backbone.
-
-        Args:
-            latents: (F, N, C), noised visual tokens.
-            timesteps: (F,) float32 in [0, 1], 0 noise, 1 data.
-            read: (F, N, C') tokens of another kind, which stand for all frames but the drawn ones.
-            drawn_frames: (F',) int64, frames whose `latents` are taken although there is `read`.
-
-        Returns:
-            (F, N, D).
-        """
-        dtype = self.linear.weight.dtype
-        features = sinusoidal_embedding(timesteps, self.time_features)
-        if read is None or self.read_linear is None:
-            tokens = self.linear(latents.to(dtype))
+    def forward(self, visual: VisualTokens, dtype: torch.dtype) -> Tensor:
+        """Vectors (F, N, D) for the backbone, in `dtype`."""
+        if visual.read is None or self.read_linear is None:
+            tokens = self.linear(visual.latents.to(dtype))
         else:
-            assert drawn_frames is not None
-            drawn = self.linear(latents[drawn_frames].to(dtype))
-            tokens = self.read_linear(read.to(dtype)).index_copy(0, drawn_frames, drawn)
+            drawn = self.linear(visual.latents[visual.drawn_frames].to(dtype))
+            tokens = self.read_linear(visual.read.to(dtype)).index_copy(0, visual.drawn_frames, drawn)
         if self.place is not None:
-            tokens = tokens + self.place
+            tokens = tokens + self.place.to(dtype)
+        features = sinusoidal_embedding(visual.timesteps, self.time_features)
         return tokens + self.time(features.to(dtype))[:, None]
 
 
@@ -138,7 +139,7 @@ def sinusoidal_embedding(timesteps: Tensor, features: int) -> Tensor:
 
 
 class VelocityHead(nn.Module):
-    """Vectors to the flow's prediction (velocity or clean tokens): one linear layer (the paper's recipe).
+    """Vectors to the flow's prediction (velocity or clean tokens): one linear layer (paper).
 
     Args:
         dim: model width.
@@ -147,7 +148,7 @@ class VelocityHead(nn.Module):
 
     def __init__(self, dim: int, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim, channels)
+        self.linear = Linear(dim, channels)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -32,42 +32,72 @@ def text_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> TextLosses:
     take it a fourth matrix product.
 
     Args:
-        hidden: (T, D).
+        hidden: (T, D), in whose dtype products are made.
         weight: (vocab_size, D).
         targets: (T,) int64, -100 where there is no loss.
     """
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
     return TextLosses(*_TextLosses.apply(hidden, weight, targets, torch.is_grad_enabled()))
 
 
 class _TextLosses(torch.autograd.Function):
+    """Gradients are those of the sum; what it is multiplied by later multiplies them too."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, with_gradients: bool
     ) -> tuple[Tensor, Tensor]:
-        losses = torch.empty(len(hidden), device=hidden.device)
-        # Of the sum. What it is multiplied by later multiplies them too.
-        of_hidden, of_weight = torch.empty_like(hidden), torch.zeros_like(weight)
-        parts = (t.split(LOGIT_ROWS) for t in (hidden, targets, losses, of_hidden))
-        for rows, wanted, loss, of_rows in zip(*parts, strict=True):
-            counted = (wanted != IGNORE)[:, None]
-            wanted = wanted.clamp_min(0)[:, None]
-            logits = linear(rows, weight).float()
-            chances = logits.softmax(-1)
-            # The largest chance is never too small for a logarithm, unlike that of the wanted token.
-            log_sums = logits.amax(-1, keepdim=True) - chances.amax(-1, keepdim=True).log()
-            loss.copy_(((log_sums - logits.gather(1, wanted)) * counted).squeeze(1))
-            if with_gradients:
-                of_logits = chances.scatter_add_(1, wanted, -torch.ones_like(log_sums)).mul_(counted).to(weight.dtype)
-                torch.mm(of_logits, weight, out=of_rows)
-                of_weight.addmm_(of_logits.T, rows)
-        ctx.save_for_backward(of_hidden, of_weight)
+        computed = weight.to(hidden.dtype)
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        parts = [t.split(LOGIT_ROWS) for t in (hidden, targets, losses)]
+        if with_gradients:
+            grad_hidden = torch.empty_like(hidden)
+            # float32: a sum of many products, of which half precision would keep the largest alone
+            grad_weight = torch.zeros_like(weight, dtype=torch.float32)
+            parts.append(grad_hidden.split(LOGIT_ROWS))
+            ctx.save_for_backward(grad_hidden, grad_weight)
+        for rows, wanted, loss, *grad_rows in zip(*parts, strict=True):
+            compute = _compiled_cross_entropy if rows.is_cuda else cross_entropy
+            of_rows, grad_logits = compute(linear(rows, computed), wanted, with_gradients)
+            loss.copy_(of_rows)
+            if grad_logits is not None:
+                torch.mm(grad_logits, computed, out=grad_rows[0])
+                _add_product(grad_weight, grad_logits.T, rows)
+        ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(losses)
         return losses, losses.sum()
 
     @staticmethod
-    def backward(ctx: Any, of_losses: Tensor, of_sum: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
-        of_hidden, of_weight = ctx.saved_tensors
-        return of_hidden * of_sum, of_weight * of_sum, None, None
+    def backward(ctx: Any, _: Tensor, grad_sum: Tensor) -> tuple[Tensor, Tensor, None, None]:  # type: ignore[override]
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return grad_hidden * grad_sum, (grad_weight * grad_sum).to(ctx.weight_dtype), None, None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """Losses (T,) float32, and if it is wanted the gradient (T, vocabulary) of their sum, like the logits.
+
+    Args:
+        logits: (T, vocabulary).
+        targets: (T,) int64, -100 where there is no loss.
+        with_gradient: whether it is wanted.
+    """
+    counted = (targets != IGNORE)[:, None]
+    wanted = targets.clamp_min(0)[:, None]
+    dtype, logits = logits.dtype, logits.float()
+    probabilities = logits.softmax(-1)
+    # The largest probability is never too small for a logarithm, unlike that of the wanted token.
+    lse = logits.amax(-1, keepdim=True) - probabilities.amax(-1, keepdim=True).log()
+    losses = ((lse - logits.gather(1, wanted)) * counted).squeeze(1)
+    if not with_gradient:
+        return losses, None
+    grad = probabilities.scatter_add_(1, wanted, -torch.ones_like(lse)).mul_(counted)
+    return losses, grad.to(dtype)
+
+
+_compiled_cross_entropy = torch.compile(cross_entropy, dynamic=True)  # one pass over the logits instead of twelve
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if a.dtype == total.dtype:
+        total.addmm_(a, b)
+    else:
+        total.add_(a @ b)

@@ -6,7 +6,6 @@ import resource
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -15,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.model.heads import VisualTokens
+from lit_mm.model.multimodal import MultimodalTransformer, at_positions
 from lit_mm.parallel.parallelize import Parallelize, parts
 
 GIB = 2**30
@@ -103,7 +103,7 @@ def estimate(
     with torch.device("meta"):
         model = build()
     sizes = [p.numel() for p in model.parameters()]
-    units = [sum(p.numel() for p in part.parameters()) for part, _, apart in parts(model) if apart]
+    units = [sum(p.numel() for p in part.parameters()) for part, _ in parts(model)]
     own = sum(-(-n // (shards or 1)) for n in sizes)
     kept, used = (2 if precision == "bf16-true" else 4), (2 if precision.startswith("bf16") else 4)
     # Sharded, two units are gathered while the second is waited for, and gradients of one are whole before they are
@@ -137,8 +137,8 @@ def activations(
         tracker = MemTracker()
         tracker.track_external(model)
         warnings.filterwarnings("ignore", message="Expected a tensor or a traceable")  # the tracker's, at its end
-        with tracker, torch.autocast("cpu", torch.bfloat16):
-            fake_step(model, shape)
+        with tracker:
+            fake_loss(model, shape).backward()
         (peak,) = tracker.get_tracker_snapshot("peak").values()
     kept = sum(peak[kind] for kind in peak if str(getattr(kind, "value", kind)) in ("Activation", "Temp", "Gradient"))
     return kept if half else 2 * kept
@@ -153,30 +153,24 @@ def fake_model(build: Callable[[], MultimodalTransformer], dtype: torch.dtype) -
             module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape, dtype=dtype)))
         for name, buffer in module.named_buffers(recurse=False):
             module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    model.compute_dtype = torch.bfloat16
     model.backbone.attention_backend = "sdpa"  # keeps what FlexAttention keeps, and needs no GPU
     return model
 
 
-def fake_step(model: Any, shape: BatchShape) -> None:
-    """Forward and backward pass of a batch of such a shape, half of its frames drawn."""
+def fake_loss(model: MultimodalTransformer, shape: BatchShape) -> torch.Tensor:
+    """Of a batch of such a shape, half of its frames drawn."""
     positions = shape.rows * shape.row_length
     text = positions - shape.frames * shape.tokens_per_frame
     index = torch.zeros(shape.rows, shape.row_length, dtype=torch.int64)
     frame = torch.zeros(shape.frames, shape.tokens_per_frame, dtype=torch.int64)
     read = None if shape.read_channels is None else torch.zeros(*frame.shape, shape.read_channels)
-    output = model(
-        index,
-        SequenceLayout(index.int(), index.int(), index),
-        torch.zeros(*frame.shape, shape.channels),
-        torch.zeros(shape.frames),
-        frame,
-        torch.zeros(text, dtype=torch.int64),
-        torch.zeros(-(-shape.frames // 2), dtype=torch.int64),
-        torch.zeros(text, dtype=torch.int64),
-        read,
-    )
-    assert output.text_sum is not None
-    (output.text_sum + output.visual.sum() + output.expert_loss).backward()
+    drawn, targets = torch.zeros(-(-shape.frames // 2), dtype=torch.int64), torch.zeros(text, dtype=torch.int64)
+    latents = torch.zeros(*frame.shape, shape.channels)
+    visual = VisualTokens(latents, torch.zeros(shape.frames), frame, drawn, read)
+    output = model.hidden(index, SequenceLayout(index.int(), index.int(), index), visual)
+    loss = model.text_loss(at_positions(output.hidden, targets), targets).sum
+    return loss + model.velocity(at_positions(output.hidden, frame[drawn])).sum() + output.expert_loss
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
@@ -18,16 +19,22 @@ from lit_mm.model.multimodal import MultimodalTransformer
 Recomputed = Literal["none", "all", "selective"]
 Shard = Callable[[nn.Module], None]
 
-# Results of these are kept by selective checkpointing: they take most of the time to compute again.
-_KEPT = {
+_PRODUCTS = {
     torch.ops.aten.mm.default,
     torch.ops.aten._grouped_mm.default,
+    torch.ops.lit_mm.float32_grouped_linear.default,
+}
+# Results of these are kept by selective checkpointing: they take most of the time to compute again, and the choice of
+# experts must not come out otherwise.
+_KEPT = _PRODUCTS | {
+    torch.ops.aten.topk.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.lit_mm.block_sparse_attention.default,
     torch.ops.higher_order.flex_attention,
+    torch.ops.higher_order.inductor_compiled_code,  # FlexAttention in a block that is not compiled
 }
 
 
@@ -65,41 +72,58 @@ class Parallelize:
         self.checkpoint_activations(model)
         if self.compile:
             for block in model.backbone.layers:
-                block.compile()
-        for part, reset, apart in parts(model):
+                block.compile(fullgraph=True)  # a break, or one compilation too many, is an error
+        for part, reset in parts(model):
             part.to_empty(device=device)
             reset()
-            if shard is not None and apart:
+            if shard is not None:
                 shard(part)
         if shard is not None:
-            shard(model)
+            shard(model)  # has no parameters of its own left; it makes one tree of the parts
+            gather_in_methods(model)
 
     def checkpoint_activations(self, model: MultimodalTransformer) -> None:
         """Let blocks compute again what they do not keep."""
-        for number, block in enumerate(model.backbone.layers):
+        keep = partial(create_selective_checkpoint_contexts, partial(_policy, model.backbone.dim))
+        contexts: dict[str, Any] = {} if self.recompute == "all" else {"context_fn": keep}
+        for number, block in enumerate(model.backbone.blocks):
             if self.recompute != "none" and number % self.every == 0:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False, **self._context())
-
-    def _context(self) -> dict[str, Any]:
-        if self.recompute == "all":
-            return {}
-        return {"context_fn": partial(create_selective_checkpoint_contexts, _keep_products)}
+                block.forward = _checkpointed(block.forward, contexts)  # type: ignore[method-assign]
 
 
-def _keep_products(context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operator in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+def _checkpointed(forward: Callable[..., Any], contexts: dict[str, Any]) -> Callable[..., Any]:
+    # A plain function: Dynamo starts at the next Python frame, and would find none of ours behind a `partial`.
+    def checkpointed(*args: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **contexts)
+
+    return checkpointed
 
 
-def parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None], bool]]:
-    """Every part of the model, what gives it fresh weights, and whether it is a unit of sharding of its own."""
+def _policy(dim: int, context: Any, operator: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    if operator not in _KEPT:
+        return CheckpointPolicy.PREFER_RECOMPUTE
+    if operator in _PRODUCTS and args[1].shape[-1] == dim != args[1].shape[-2]:
+        return CheckpointPolicy.PREFER_RECOMPUTE  # back to the model's width: no gradient needs what comes out
+    return CheckpointPolicy.MUST_SAVE
+
+
+def parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[], None]]]:
+    """Every part of the model, each a unit of sharding, and what gives it fresh weights."""
     backbone = model.backbone
-    yield backbone.embedding, backbone.reset_embedding, True
-    for block in backbone.layers:
-        yield block, partial(backbone.reset_block, block), True
-    yield backbone.norm, backbone.norm.reset_parameters, False
-    yield model.visual_input, model.visual_input.reset_parameters, False
-    yield model.velocity_head, model.velocity_head.reset_parameters, False
-    yield model.text_head, model.text_head.reset_parameters, True
+    yield backbone.embedding, backbone.reset_embedding
+    for block in backbone.blocks:
+        yield block, partial(backbone.reset_block, block)
+    yield backbone.norm, backbone.norm.reset_parameters
+    yield model.visual_input, model.visual_input.reset_parameters
+    yield model.velocity_head, model.velocity_head.reset_parameters
+    yield model.text_head, model.text_head.reset_parameters
+
+
+def gather_in_methods(model: MultimodalTransformer) -> None:
+    """Let every method that leads to sharded parameters gather them, as a forward pass does."""
+    for method in ("hidden", "text_loss", "logits", "velocity"):
+        register_fsdp_forward_method(model, method)
+    register_fsdp_forward_method(model.text_head, "logits")
 
 
 def tensors(model: nn.Module) -> list[Tensor]:

@@ -19,7 +19,9 @@ class TrainingState:
         spike_detector: is asked before every optimizer step whether to skip it; set by `SpikeGuard`.
         gradient_norm: () of the last optimizer step, before clipping.
         latents: (F, N, C) of the last batch.
-        expert_load: (layers, 2, experts) choices of the last optimizer step, by text and visual tokens.
+        expert_load: (layers, kinds, experts) how often tokens of a kind chose each expert in the last optimizer step,
+            on all ranks.
+        validation_expert_tokens: (layers, kinds, experts) the same in the last validation, on this rank.
     """
 
     averages_weights: bool = False
@@ -27,3 +29,4 @@ class TrainingState:
     gradient_norm: Tensor = field(default_factory=lambda: torch.tensor(0.0))
     latents: Tensor | None = None
     expert_load: Tensor | None = None
+    validation_expert_tokens: Tensor | None = None

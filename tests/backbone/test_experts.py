@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,24 +17,24 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, Transformer
 from lit_mm.backbone.balance import balance_loss, selections, summarise, z_loss
-from lit_mm.backbone.experts import TokenKinds
+from lit_mm.backbone.routing import Groups, Routing
 from lit_mm.model.heads import TextHead
 
 KINDS = {"softmax": lambda x: x.softmax(0), "sigmoid": lambda x: x.sigmoid()}
 
 
-def kinds(rows: int, length: int, seed: int = 0) -> TokenKinds:
+def some_routing(rows: int, length: int, seed: int = 0) -> Routing:
     generator = torch.Generator().manual_seed(seed)
-    visual = (torch.rand(rows * length, generator=generator) < 0.4).long()
+    visual = torch.rand(rows * length, generator=generator) < 0.4
     counted = (torch.rand(rows * length, generator=generator) < 0.9).float()
-    return TokenKinds(visual, counted)
+    return Routing(visual, counted, visual.long(), Groups.of_two(visual))
 
 
 def by_hand(layer: ExpertFeedForward, x: Tensor, visual: Tensor) -> Tensor:
     """Token by token, expert by expert."""
     router, experts = layer.router, layer.experts
     out = []
-    for token, kind in zip(x.flatten(0, 1), visual.tolist(), strict=True):
+    for token, kind in zip(x.flatten(0, 1), visual.long().tolist(), strict=True):
         logits = router.weight @ token
         scores = KINDS[router.scores](logits)
         chosen = sorted(range(layer.routed), key=lambda e: -float(logits[e] + router.bias[e]))[: router.active]
@@ -60,7 +61,7 @@ def test_it_equals_a_double_loop_over_tokens_and_experts(shared, scores, renorma
     for p in layer.parameters():
         p.data.normal_(std=0.5)
     layer.router.bias.normal_()
-    plan = kinds(3, 20)
+    plan = some_routing(3, 20)
     x = torch.randn(3, 20, 16, requires_grad=True)
     out, _ = layer(x, plan)
     weights = torch.randn_like(out)
@@ -78,7 +79,7 @@ def test_all_tokens_in_one_expert_and_experts_with_none(favourite):
     torch.manual_seed(0)
     layer = ExpertFeedForward(16, 6, 1, 8, "none")
     layer.router.bias[2] = 9.0 if favourite else -9.0
-    plan, x = kinds(2, 12), torch.randn(2, 12, 16)
+    plan, x = some_routing(2, 12), torch.randn(2, 12, 16)
     out, use = layer(x, plan)
     counted = plan.counted.sum()
     assert use.tokens.sum() == counted
@@ -93,7 +94,7 @@ def test_all_tokens_in_one_expert_and_experts_with_none(favourite):
 
 def test_the_shared_expert_is_each_modalitys_own():
     layer = ExpertFeedForward(16, 6, 2, 8, "modality")
-    plan = kinds(2, 12)._replace(visual=torch.zeros(24, dtype=torch.int64))
+    plan = replace(some_routing(2, 12), visual=torch.zeros(24, dtype=torch.bool))
     layer(torch.randn(2, 12, 16), plan)[0].sum().backward()
     gradients = layer.experts.gate.grad.abs().sum((1, 2))
     assert gradients[4] > 0
@@ -102,13 +103,13 @@ def test_the_shared_expert_is_each_modalitys_own():
 
 def test_choices_are_counted_by_modality_and_without_padding():
     torch.manual_seed(0)
-    layer, plan, x = ExpertFeedForward(16, 9, 3, 8), kinds(2, 30), torch.randn(2, 30, 16)
+    layer, plan, x = ExpertFeedForward(16, 9, 3, 8), some_routing(2, 30), torch.randn(2, 30, 16)
     counted: Counter[tuple[int, int]] = Counter()
-    for token, kind, real in zip(x.flatten(0, 1), plan.visual.tolist(), plan.counted.tolist(), strict=True):
+    for token, kind, real in zip(x.flatten(0, 1), plan.kinds.tolist(), plan.counted.tolist(), strict=True):
         for expert in (layer.router.weight @ token).topk(2).indices.tolist():
             counted[kind, expert] += int(real)
     _, use = layer(x, plan)
-    assert [[counted[kind, expert] for expert in range(7)] for kind in (0, 1)] == use.tokens.tolist()
+    assert [[counted[kind, expert] for expert in range(7)] for kind in (0, 1)] == use.tokens[:2].tolist()
 
 
 def test_balance_loss_is_its_formula_and_known_at_both_ends():
@@ -136,7 +137,7 @@ def test_z_loss_is_the_mean_squared_log_of_the_sum_of_exponentials():
 
 def test_auxiliary_losses_are_weighted_and_reach_the_router():
     torch.manual_seed(0)
-    plan, x = kinds(2, 20), torch.randn(2, 20, 16)
+    plan, x = some_routing(2, 20), torch.randn(2, 20, 16)
     plain = ExpertFeedForward(16, 9, 3, 8)
     weighted = ExpertFeedForward(16, 9, 3, 8, balance_weight=0.01, z_weight=0.001)
     weighted.load_state_dict(plain.state_dict())
@@ -167,17 +168,12 @@ def tiny(**settings) -> Transformer:
 def test_balancing_moves_every_bias_by_the_sign_of_its_error(random_layout):
     model = tiny(bias_rate=0.01)
     model.train()
-    for seed in (0, 1):  # two micro-batches of one step
-        model(torch.randn(3, 48, 64), random_layout(seed))
-    load = model.balance_experts()
+    chosen = sum(model(torch.randn(3, 48, 64), random_layout(seed)).expert_tokens for seed in (0, 1))
+    load = model.balance_experts(chosen)
     for layer, of_layer in zip(model.layers, load.sum(1), strict=True):
         for bias, tokens in zip(layer.feed_forward.router.bias.tolist(), of_layer.tolist(), strict=True):
             mean = sum(of_layer.tolist()) / 8
             assert bias == pytest.approx(0.01 * ((tokens < mean) - (tokens > mean)))
-    assert model.balance_experts() is None, "nothing was counted since"
-    model.eval()
-    model(torch.randn(3, 48, 64), random_layout(0))
-    assert model.balance_experts() is None, "validation is not counted"
 
 
 def test_balancing_evens_a_skewed_load(random_layout):
@@ -188,8 +184,7 @@ def test_balancing_evens_a_skewed_load(random_layout):
     for step in range(120):
         x = common + torch.randn(3, 48, 64, generator=torch.Generator().manual_seed(step))
         with torch.no_grad():
-            model(x, random_layout(step))
-        loads.append(model.balance_experts().sum(1))
+            loads.append(model.balance_experts(model(x, random_layout(step)).expert_tokens).sum(1))
     assert summarise(loads[0]).largest.max() > 2
     assert summarise(sum(loads[-20:])).largest.max() < 1.2
 
@@ -197,11 +192,12 @@ def test_balancing_evens_a_skewed_load(random_layout):
 def gradients(model: Transformer, run) -> tuple[Tensor, list[Tensor], Tensor]:
     model.zero_grad()
     out = run()
-    (out.hidden.square().sum() + out.expert_loss).backward()
+    weights = torch.randn(out.hidden.shape, generator=torch.Generator().manual_seed(5))
+    ((weights * out.hidden).sum() + out.expert_loss).backward()
     return (
         out.hidden.detach(),
         [p.grad.clone() for p in model.parameters() if p.grad is not None],
-        model.balance_experts(),
+        out.expert_tokens,
     )
 
 
@@ -209,7 +205,6 @@ def test_activation_checkpointing_changes_nothing_and_counts_once(random_layout)
     model, layout, x = tiny(balance_weight=0.1).train(), random_layout(0), torch.randn(3, 48, 64, requires_grad=True)
     plain = gradients(model, lambda: model(x, layout))
     for layer in model.layers:
-        layer.feed_forward.router.bias.zero_()
         forward = layer.forward
         layer.forward = partial(checkpoint, forward, use_reentrant=False)
     again = gradients(model, lambda: model(x, layout))
@@ -228,17 +223,17 @@ def one_of_two(rank: int, folder: str) -> None:
     for layer in sharded.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(sharded, mesh=mesh)
-    loss = sum(whole(x[r], layouts[r]).hidden.square().sum() for r in range(2)) / 2
-    loss.backward()
-    out = sharded(x[rank], layouts[rank]).hidden
+    both = [whole(x[r], layouts[r]) for r in range(2)]
+    (sum(one.hidden.square().sum() for one in both) / 2).backward()
+    whole_load = both[0].expert_tokens + both[1].expert_tokens
+    out, _, chosen = sharded(x[rank], layouts[rank])
     out.square().sum().backward()
     torch.testing.assert_close(out, whole.eval()(x[rank], layouts[rank]).hidden)
     for (name, ours), theirs in zip(sharded.named_parameters(), whole.parameters(), strict=True):
         if theirs.grad is not None:
             torch.testing.assert_close(ours.grad.full_tensor(), theirs.grad, msg=name, rtol=1e-4, atol=1e-5)
     assert isinstance(sharded.layers[0].feed_forward.experts.gate, DTensor)
-    sharded_load = sharded.balance_experts()
-    whole_load, whole.load = whole.load, None
+    sharded_load = sharded.balance_experts(chosen)
     assert torch.equal(sharded_load, whole_load), "the load of both processes"
     for layer, load in zip(sharded.layers, whole_load, strict=True):
         expected = 0.01 * (load.sum(0).mean() - load.sum(0)).sign()
@@ -256,17 +251,11 @@ def test_sharded_over_two_processes_it_is_the_same(tmp_path, random_layout):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_compiled_blocks_agree(random_layout, dtype):
-    model, layout, x = tiny(balance_weight=0.1).train(), random_layout(0), torch.randn(3, 48, 64)
-
-    def run():
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            return model(x, layout)
-
-    plain = gradients(model, run)
+    model, layout, x = tiny(balance_weight=0.1).train(), random_layout(0), torch.randn(3, 48, 64, dtype=dtype)
+    plain = gradients(model, lambda: model(x, layout))
     for layer in model.layers:
-        layer.feed_forward.router.bias.zero_()
-        layer.compile(fullgraph=dtype == torch.bfloat16)
-    again = gradients(model, run)
+        layer.compile(fullgraph=True)
+    again = gradients(model, lambda: model(x, layout))
     rough = {"rtol": 0.05, "atol": 0.05} if dtype == torch.bfloat16 else {"rtol": 1e-3, "atol": 1e-4}
     torch.testing.assert_close(again[0], plain[0], **rough)
     for ours, theirs in zip(again[1], plain[1], strict=True):

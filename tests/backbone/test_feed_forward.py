@@ -8,7 +8,7 @@ from torch.nn.functional import silu
 
 from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.backbone.feed_forward import llama_hidden_dim
-from lit_mm.backbone.routing import ModalityRouting
+from lit_mm.backbone.routing import Groups, Routing
 
 
 def visual_patterns() -> dict[str, torch.Tensor]:
@@ -17,14 +17,17 @@ def visual_patterns() -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("pattern", visual_patterns())
-def test_modality_equals_a_loop_over_tokens(pattern):
+@pytest.mark.parametrize("waits", [False, True])
+def test_modality_equals_a_loop_over_tokens(pattern, waits):
     visual = visual_patterns()[pattern]
+    flat = visual.flatten()
+    routing = Routing(flat, torch.ones(60), flat.long(), Groups.of_two(flat), grouped_mm_waits=waits)
     torch.manual_seed(0)
     layer = ModalityFeedForward(16, 24)
     for p in layer.parameters():
         p.data.normal_()
     x = torch.randn(3, 20, 16, requires_grad=True)
-    out, _ = layer(x, ModalityRouting.from_visual(visual))
+    out, _ = layer(x, routing)
     weights = torch.randn_like(out)
     gradients = torch.autograd.grad((out * weights).sum(), [x, *layer.parameters()])
 

@@ -116,7 +116,7 @@ def test_text_equals_llama_of_transformers(kv_heads):
     tokens = torch.randint(50, (2, 40))
     text = torch.full((2, 40), -1, dtype=torch.int32)
     layout = SequenceLayout(torch.zeros_like(text), text, torch.arange(40).expand(2, -1))
-    logits = head(ours(ours.embed(tokens), layout).hidden)
+    logits = head.logits(ours(ours.embed(tokens), layout).hidden)
     torch.testing.assert_close(logits, theirs(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
@@ -155,14 +155,14 @@ def test_weights_of_a_meta_model_start_like_any_other(feed_forward):
 
 
 @pytest.mark.parametrize("feed_forward", FEED_FORWARDS)
-def test_bfloat16_autocast_follows_float32(random_layout, feed_forward):
+def test_bfloat16_follows_float32(random_layout, feed_forward):
     model, layout = tiny(feed_forward), random_layout(2)
     x = torch.randn(3, 48, 64, requires_grad=True)
-    exact = model(x, layout).hidden
-    (exact_gradient,) = torch.autograd.grad(exact.square().sum(), x)
-    with torch.autocast("cpu", torch.bfloat16):
-        rough = model(x, layout).hidden
-    (gradient,) = torch.autograd.grad(rough.float().square().sum(), x)
+    exact, weights = model(x, layout).hidden, torch.randn(3, 48, 64)
+    (exact_gradient,) = torch.autograd.grad((weights * exact).sum(), x)
+    rough = model(x.bfloat16(), layout).hidden
+    assert rough.dtype == torch.bfloat16
+    (gradient,) = torch.autograd.grad((weights * rough.float()).sum(), x)
     torch.testing.assert_close(rough.float(), exact, rtol=0.05, atol=0.05)
     assert torch.cosine_similarity(gradient.flatten(), exact_gradient.flatten(), dim=0) > 0.99
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +53,7 @@ def lit_model(
     vision: VisualTokenizer | None = None,
     backend: AttentionBackend = "auto",
     compile: bool = False,
+    compute_dtype: torch.dtype = torch.float32,
 ) -> LitMultimodal:
     """The LightningModule with fresh weights, the same every time, ready to train on one device."""
     torch.manual_seed(0)
@@ -69,6 +68,7 @@ def lit_model(
         size.vocabulary,
         parallelize=Parallelize(compile=compile),
     )
+    module.compute_dtype = compute_dtype
     module.configure_model()
     nn.init.normal_(module.model.velocity_head.linear.weight, std=0.02)  # or its gradient would be nothing at first
     module.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1)  # type: ignore[assignment]
@@ -86,13 +86,10 @@ class TrainingStep:
     Args:
         module: of `lit_model`.
         batches: used in turns.
-        precision: of autocast; float32 throughout by default.
     """
 
-    def __init__(
-        self, module: LitMultimodal, batches: Sequence[PackedBatch], precision: torch.dtype | None = None
-    ) -> None:
-        self.module, self.batches, self.precision = module, batches, precision
+    def __init__(self, module: LitMultimodal, batches: Sequence[PackedBatch]) -> None:
+        self.module, self.batches = module, batches
         self.parameters = list(module.model.parameters())
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
@@ -100,13 +97,11 @@ class TrainingStep:
         """Train on one batch."""
         device = self.parameters[0].device
         batch = self.batches[number % len(self.batches)].to(device, non_blocking=True)
-        context: Any = contextlib.nullcontext()
-        if self.precision is not None:
-            context = torch.autocast(device.type, self.precision)
-        with context:
-            loss = self.module.training_step(batch, number)
+        loss = self.module.training_step(batch, number)
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.module.model.backbone.balance_experts()
+        if self.module._expert_tokens is not None:
+            self.module.model.backbone.balance_experts(self.module._expert_tokens)
+            self.module._expert_tokens = None

@@ -305,7 +305,7 @@ class Loves(nn.Module):
         super().__init__()
         self.token = token
 
-    def forward(self, hidden: Tensor, targets: Tensor | None = None) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         logits = torch.zeros(len(hidden), 8192)
         logits[:, self.token], logits[:, 500] = 50.0, 25.0
         return logits
@@ -341,7 +341,7 @@ def test_memory_grows_linearly() -> None:
     decoder, _ = make()
     sizes = []
     for length in (1024, 2048, 4096):
-        cache = decoder.model.backbone.new_cache(3)
+        cache = decoder.model.backbone.new_cache(3, torch.float32)
         cache.reserve(length)
         sizes.append(cache.memory.numel())
     per_position = 2 * 2 * 3 * 2 * 8  # layers, keys and values, rows, heads, width

@@ -16,7 +16,8 @@ from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.request import frame_seed
-from lit_mm.model.multimodal import ModelOutput, MultimodalTransformer
+from lit_mm.model.heads import VisualTokens
+from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedRow, Segment, Text
 from lit_mm.tokenizer import Tokenizer
@@ -48,8 +49,7 @@ class Uncached:
     @torch.no_grad()
     def logits(self, row: Row) -> Tensor:
         """(vocabulary,) of the token behind a row."""
-        length = Document(tuple(row), "row").length(self.vision.num_tokens)
-        return self._run(row, text_at=torch.tensor([length - 1])).text[0]
+        return self.model.logits(self._run(row)[0][-1])
 
     @torch.no_grad()
     def frame(self, prefix: Row, seed: int, number: int = 0) -> Tensor:
@@ -59,8 +59,8 @@ class Uncached:
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(frame_seed(seed, number)))
 
         def velocity_of(row: Row, z: Tensor, t: Tensor) -> Tensor:
-            output = self._run([*row, Frame(z[0])], at=float(t[0])).visual
-            return self.flow.velocity(output, z, t)
+            hidden, positions = self._run([*row, Frame(z[0])], at=float(t[0]))
+            return self.flow.velocity(self.model.velocity(hidden[positions]), z, t)
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             conditional = velocity_of(prefix, z, t)
@@ -124,8 +124,8 @@ class Uncached:
         kept = (t.bos_id, t.eos_id, t.boi_id, t.eoi_id)
         return [Text(torch.tensor([i for i in s.ids.tolist() if i in kept])) if isinstance(s, Text) else s for s in row]
 
-    def _run(self, row: Row, text_at: Tensor | None = None, at: float = 1.0) -> ModelOutput:
-        """The row through the model; the last frame is drawn at time `at` if it is not clean."""
+    def _run(self, row: Row, at: float = 1.0) -> tuple[Tensor, Tensor]:
+        """Vectors (L, D) of the row, and where in it the drawn frames are; the last one is at time `at`."""
         document = Document(tuple(Text(s.ids) if isinstance(s, Text) else self._blank(s) for s in row), "row")
         batch = pack_rows(
             [PackedRow((document,), 0, 0)],
@@ -135,19 +135,14 @@ class Uncached:
             pad_id=self.tokenizer.pad_id,
             sources=("row",),
         )
-        nowhere = torch.zeros(0, dtype=torch.int64)
         shown, read = self._tokens([s for s in row if isinstance(s, Frame)])
         times = torch.ones(len(shown)).masked_fill(~batch.frame_clean, at)
-        return self.model(
-            batch.tokens,
-            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
-            self.flow.network_input(shown, times),
-            times,
-            batch.visual_positions,
-            nowhere if text_at is None else text_at,
-            batch.drawn_frames,
-            read=read,
+        visual = VisualTokens(
+            self.flow.network_input(shown, times), times, batch.visual_positions, batch.drawn_frames, read
         )
+        layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions)
+        hidden = self.model.hidden(batch.tokens, layout, visual if len(shown) else None).hidden[0]
+        return hidden, batch.visual_positions[batch.drawn_frames]
 
     def _blank(self, frame: Frame) -> Frame:
         size = self.vision.image_size

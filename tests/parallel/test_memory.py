@@ -16,7 +16,7 @@ from lit_mm.backbone.feed_forward import FeedForward
 from lit_mm.command_line.dry_run import sharded_step
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Parallelize
-from lit_mm.parallel.memory import BatchShape, activations, estimate, fake_step
+from lit_mm.parallel.memory import BatchShape, activations, estimate, fake_loss
 from tests.helpers.runs import run_all
 
 DIM, VOCABULARY, CHANNELS = 256, 2048, 32
@@ -40,6 +40,7 @@ def builder(feed_forward: Callable[[int], FeedForward], depth: int = 4) -> Calla
 def test_activations_are_what_autograd_keeps(name: str) -> None:
     """Without checkpointing: the tensors that a real forward pass saves, each once."""
     model = builder(FEED_FORWARDS[name])().bfloat16()
+    model.compute_dtype = torch.bfloat16
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     saved: dict[int, int] = {}
 
@@ -49,8 +50,8 @@ def test_activations_are_what_autograd_keeps(name: str) -> None:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
-        fake_step(model, SHAPE)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        fake_loss(model, SHAPE).backward()
     estimated = activations(builder(FEED_FORWARDS[name]), SHAPE, Parallelize(), half=True)
     assert sum(saved.values()) < estimated < 1.3 * sum(saved.values()), "beside what is kept, gradients pass through"
 

@@ -11,9 +11,17 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, ModalityFeedForward, SequenceLayout, Transformer
+from lit_mm.backbone import (
+    DenseFeedForward,
+    ExpertFeedForward,
+    ModalityFeedForward,
+    Routing,
+    SequenceLayout,
+    Transformer,
+)
 from lit_mm.backbone.feed_forward import FeedForward
-from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.model.heads import VisualTokens
+from lit_mm.model.multimodal import MultimodalTransformer, at_positions
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
 from lit_mm.training.flops import TrainingFlops, attended_pairs, peak
@@ -35,16 +43,14 @@ def test_products_of_matrices_are_those_that_pytorch_counts() -> None:
     model = MultimodalTransformer(Transformer(VOCABULARY, DIM, 6, 4, 2, DenseFeedForward), VOCABULARY, CHANNELS)
     batch = packed()
     with FlopCounterMode(display=False) as counter:
-        output = model(
-            batch.tokens,
-            SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions),
-            torch.randn(len(batch.frames), TOKENS, CHANNELS),
-            torch.rand(len(batch.frames)),
-            batch.visual_positions,
-            batch.predicted_positions,
-            batch.drawn_frames,
-        )
-        (output.text.logsumexp(-1).sum() + output.visual.square().sum()).backward()
+        frames = len(batch.frames)
+        latents, times = torch.randn(frames, TOKENS, CHANNELS), torch.rand(frames)
+        visual = VisualTokens(latents, times, batch.visual_positions, batch.drawn_frames)
+        layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions)
+        hidden = model.hidden(batch.tokens, layout, visual).hidden
+        logits = model.logits(at_positions(hidden, batch.predicted_positions))
+        velocity = model.velocity(at_positions(hidden, batch.visual_positions[batch.drawn_frames]))
+        (logits.logsumexp(-1).sum() + velocity.square().sum()).backward()
     counted = sum(n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op))
     # Left out are the embedding of time, for each frame, and that no gradient flows into visual tokens.
     assert TrainingFlops.of(model).of_batch(batch) == pytest.approx(counted, rel=0.02)
@@ -66,8 +72,8 @@ def test_pairs_are_those_of_a_causal_mask_within_documents() -> None:
     [
         DenseFeedForward,
         ModalityFeedForward,
-        partial(ExpertFeedForward, experts=16, active=3, granularity=8),
-        partial(ExpertFeedForward, experts=16, active=3, granularity=8, shared="none"),
+        partial(ExpertFeedForward, experts=16, active=3, granularity=8, renormalise=False),
+        partial(ExpertFeedForward, experts=16, active=3, granularity=8, renormalise=False, shared="none"),
     ],
 )
 def test_active_parameters_are_those_that_one_token_gives_a_gradient(make: Callable[[int], FeedForward]) -> None:
@@ -76,7 +82,7 @@ def test_active_parameters_are_those_that_one_token_gives_a_gradient(make: Calla
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.1)  # with 1 the router saturates, and a gradient may be exactly zero
     one = torch.zeros(1, 1, dtype=torch.int32)
-    routing = layer.plan(SequenceLayout(one, one - 1, one.long()))
+    routing = Routing.of(SequenceLayout(one, one - 1, one.long()))
     out, _ = layer(torch.randn(1, 1, DIM), routing)
     out.square().sum().backward()
     assert sum(int((p.grad != 0).sum()) for p in layer.parameters()) == layer.active_parameters()

@@ -15,6 +15,7 @@ from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
 from data_modules.reading.pictures import read_picture
 from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.model.heads import VisualTokens
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels
 from tests.helpers.program import ROOT
@@ -112,15 +113,9 @@ def test_the_picture_behind_the_caption_is_the_right_one_and_then_the_next(
             frame_ids[0, 2:18] = 0
             layout = SequenceLayout(torch.zeros(1, length, dtype=torch.int32), frame_ids, torch.arange(length)[None])
             with torch.no_grad():
-                logits = module.model(
-                    tokens,
-                    layout,
-                    latents,
-                    torch.ones(1),
-                    torch.arange(2, 18)[None],
-                    torch.arange(18, length),
-                    torch.zeros(0, dtype=torch.int64),
-                ).text
+                places, nothing = torch.arange(2, 18)[None], torch.zeros(0, dtype=torch.int64)
+                visual = VisualTokens(latents, torch.ones(1), places, nothing)
+                logits = module.model.logits(module.model.hidden(tokens, layout, visual).hidden[0, 18:])
             targets = torch.tensor([*ids, tokenizer.eos_id])
             losses[shift] += F.cross_entropy(logits, targets, reduction="none").tolist()
     for shift, name in ((0, "caption_perplexity"), (1, "caption_perplexity_shuffled")):

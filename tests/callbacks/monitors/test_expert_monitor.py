@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -91,28 +91,20 @@ def test_a_fit_shows_load_and_specialisation(tmp_path: Path, data: ImageTextData
 
 def test_validation_counts_each_token_of_each_kind_k_times(tmp_path: Path, data: ImageTextDataModule) -> None:
     lit = module()
-    monitor = ExpertMonitor()
-    seen = {}
-    monitor.on_validation_end = lambda *_: seen.update(monitor._counts)  # type: ignore[method-assign]
     kinds = torch.zeros(3)
 
-    def note(module, arguments) -> None:
-        _, layout, _, _, positions, _, drawn, *_ = arguments
-        real, visual = (layout.document_ids >= 0).sum(), (layout.frame_ids >= 0).sum()
-        kinds.add_(
-            torch.tensor(
-                [real - visual, visual - drawn.numel() * positions.shape[1], drawn.numel() * positions.shape[1]]
-            )
-        )
+    class Counter(Callback):
+        def on_validation_batch_start(self, trainer, pl_module, batch, *_) -> None:
+            real, visual = (batch.document_ids >= 0).sum(), (batch.frame_ids >= 0).sum()
+            drawn = batch.drawn_frames.numel() * batch.visual_positions.shape[1]
+            kinds.add_(torch.tensor([real - visual, visual - drawn, drawn]))
 
     run = trainer(tmp_path)
-    run.callbacks[0] = monitor
-    lit.configure_model()
-    lit.model.register_forward_pre_hook(note)
+    run.callbacks.append(Counter())
     run.validate(lit, data, verbose=False)
     assert kinds.min() > 0
-    assert sorted(seen) == list(range(LAYERS))
-    for counts in seen.values():
+    assert lit.state.validation_expert_tokens.shape[0] == LAYERS
+    for counts in lit.state.validation_expert_tokens:
         totals = counts.sum(1)
         assert torch.equal(torch.stack([totals[0], totals[1], totals[2:].sum()]).float(), 2 * kinds)
 

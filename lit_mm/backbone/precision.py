@@ -1,0 +1,62 @@
+"""The one rule of precision: weights are float32, and a layer computes in the dtype of what it is given.
+
+The model's input enters it in the compute dtype (`MultimodalTransformer.compute_dtype`) and every layer casts its
+weights to that, so one process, copies, shards (which gather weights in the same dtype), callbacks and exports compute
+the same. Autocast is off within the model. Whatever has to be exact is float32 where it is written down: timesteps,
+rotary angles, the router, statistics within norms, the softmax and the sums of losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_mm.mistake import Mistake
+
+COMPUTE_DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def compute_dtype(precision: str) -> torch.dtype:
+    """What a model computes in under the trainer's precision.
+
+    Raises:
+        Mistake: weights would not be float32, or there is no such precision.
+    """
+    if precision not in COMPUTE_DTYPES:
+        raise Mistake(
+            f"trainer.precision is '{precision}', but weights, losses and averages are float32 here; use one of "
+            f"{', '.join(COMPUTE_DTYPES)}"
+        )
+    return COMPUTE_DTYPES[precision]
+
+
+def without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that computes in the dtypes it names, whatever autocast says; its first argument is a tensor."""
+
+    @wraps(method)
+    def exact(self: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(tensor.device.type, enabled=False):
+            return method(self, tensor, *args, **kwargs)
+
+    return exact
+
+
+class Linear(nn.Linear):
+    """A linear layer in the dtype of its input."""
+
+    def forward(self, x: Tensor, routing: object = None) -> Tensor:  # `routing`: for `modality.ModalityLinear` alone
+        """(..., in_features) to (..., out_features)."""
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root mean square norm, computed in float32, in the dtype of its input."""
+
+    def forward(self, x: Tensor, routing: object = None) -> Tensor:  # `routing`: for `modality.ModalityRMSNorm` alone
+        """Of the last dimension, any shape."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
