@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -65,7 +66,7 @@ def sharded_step(
         sharding = Sharding(make_mesh("cpu", processes, copies), True, reshard_after_forward, False)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = fake_model(build, torch.float32)
-            parallelize.checkpoint_activations(model)
+            replace(parallelize, compile=False).wrap_blocks(model)
             for part, _ in parts(model):
                 sharding(part)
             step = _Step(model, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from rich.table import Table
@@ -131,7 +131,7 @@ def activations(
     """
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = fake_model(build, torch.bfloat16)
-        parallelize.checkpoint_activations(model)
+        replace(parallelize, compile=False).wrap_blocks(model)
         for parameter in model.parameters():
             parameter.register_post_accumulate_grad_hook(_drop_gradient)
         tracker = MemTracker()

@@ -69,10 +69,7 @@ class Parallelize:
             device: where its parameters go.
             shard: shards one module over the processes.
         """
-        self.checkpoint_activations(model)
-        if self.compile:
-            for block in model.backbone.layers:
-                block.compile(fullgraph=True)  # a break, or one compilation too many, is an error
+        self.wrap_blocks(model)
         for part, reset in parts(model):
             part.to_empty(device=device)
             reset()
@@ -82,13 +79,15 @@ class Parallelize:
             shard(model)  # has no parameters of its own left; it makes one tree of the parts
             gather_in_methods(model)
 
-    def checkpoint_activations(self, model: MultimodalTransformer) -> None:
-        """Let blocks compute again what they do not keep."""
+    def wrap_blocks(self, model: MultimodalTransformer) -> None:
+        """Let blocks compute again what they do not keep, and compile them."""
         keep = partial(create_selective_checkpoint_contexts, partial(_policy, model.backbone.dim))
         contexts: dict[str, Any] = {} if self.recompute == "all" else {"context_fn": keep}
         for number, block in enumerate(model.backbone.blocks):
             if self.recompute != "none" and number % self.every == 0:
                 block.forward = _checkpointed(block.forward, contexts)  # type: ignore[method-assign]
+            if self.compile:
+                block.compile(fullgraph=True)  # a break, or one compilation too many, is an error
 
 
 def _checkpointed(forward: Callable[..., Any], contexts: dict[str, Any]) -> Callable[..., Any]:
