@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_mm.backbone.layout import SequenceLayout
@@ -50,7 +51,7 @@ class Losses(NamedTuple):
 
 
 class LitMultimodal(AnswersPrompts):
-    """Next-token prediction on text and flow matching on visual tokens, in one transformer (the paper's recipe).
+    """Next-token prediction on text and flow matching on visual tokens, in one transformer (paper).
 
     `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens, or drawn frames, of the
     optimizer step: of all ranks and micro-batches. Experts may add balance losses, means over micro-batches.
@@ -63,10 +64,11 @@ class LitMultimodal(AnswersPrompts):
         flow: path, timesteps, noise shift and prediction of the flow.
         sampler: solves the flow when frames are drawn.
         embed_places: learn a vector for every place in a frame, see `VisualInput`.
-        text_weight: λ of the text loss.
-        flow_weight: λ of the flow loss.
+        text_weight: λ of the text loss (paper).
+        flow_weight: λ of the flow loss (paper).
         loss_centering: gives both losses a moving weight in place of the two above; none by default.
-        optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
+        optimizer: AdamW (paper) by default, with Transfusion's betas and weight decay (ours: the paper does not say);
+            weight decay is applied to matrices only.
         schedule: of the learning rate.
         parallelize: activation checkpointing and compilation.
         start_from: folder of `lit_mm.export` whose weights a fit starts from, with a fresh optimizer and all rows still
@@ -112,7 +114,9 @@ class LitMultimodal(AnswersPrompts):
     def configure_model(self) -> None:
         """Build the model, and say so where it is too narrow for its visual tokens."""
         super().configure_model()
-        self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
+        warning = self.flow.parameterisation.width_warning(self.model.backbone.dim, self.vision.channels)
+        if warning is not None:
+            rank_zero_warn(warning)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, with warm-up and cosine by optimizer step.
