@@ -11,13 +11,13 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from lit_mm.backbone.precision import compute_dtype
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.mistake import Mistake
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
 from lit_mm.parallel.starting_weights import load_starting_weights
+from lit_mm.precision import compute_dtype
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.training.state import TrainingState
 from lit_mm.vision.base import VisualTokenizer
@@ -32,7 +32,8 @@ class BuildsModel(LightningModule):
         model: the trained model, from `configure_model` on.
         averaged: the same with averaged weights, where a callback keeps any.
         state: see `TrainingState`.
-        compute_dtype: of the model, by the trainer's precision; float32 without a trainer.
+        compute_dtype: of the model and the visual tokenizer, by the trainer's precision; without a trainer float32,
+            unless it is set before the model is built.
     """
 
     model: MultimodalTransformer
@@ -94,6 +95,7 @@ class BuildsModel(LightningModule):
             return
         if self._trainer is not None:
             self.compute_dtype = compute_dtype(self.trainer.precision)
+        self.vision.compute_in(self.compute_dtype)
         self.model = self._build()
         if self.start_from is not None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()

@@ -29,6 +29,7 @@ from lit_mm.module import LitMultimodal
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, TOKENIZER, read_config, read_weights, write
+from lit_mm.precision import compute_dtype
 from lit_mm.tokenizer import Tokenizer
 
 
@@ -73,20 +74,24 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
     write(folder, {name: _stored(value, getattr(torch, dtype)) for name, value in own.items()}, saved, config)
 
 
-def load(folder: str | Path, device: str | torch.device = "cpu") -> Decoder:
+def load(folder: str | Path, device: str | torch.device = "cpu", precision: str | None = None) -> Decoder:
     """The model of an exported folder, ready to write and draw.
 
     Args:
         folder: as `export` wrote it.
         device: where to put it.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`; that of the run by default.
 
     Raises:
         MissingFile: a file is missing.
-        Mistake: a tokenizer is another than in training, or the weights are not the configuration's.
+        Mistake: a tokenizer is another than in training, the weights are not the configuration's, or there is no such
+            precision.
     """
     folder = Path(folder)
     weights, header = read_weights(folder)
-    module = _module(read_config(folder)["model"])
+    config = read_config(folder)
+    module = _module(config["model"])
+    module.compute_dtype = compute_dtype(precision or config["trainer"].get("precision") or "32-true")
     tokenizer = Tokenizer(folder / TOKENIZER)
     check_tokenizers(header, module.vision.fingerprint(), tokenizer.fingerprint())
     module.configure_model()

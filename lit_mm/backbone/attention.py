@@ -7,9 +7,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lit_mm.backbone.initialization import STD, init_linear
+from lit_mm.backbone.layers import Linear
 from lit_mm.backbone.masks import AttentionContext
 from lit_mm.backbone.modality import ModalityLinear
-from lit_mm.backbone.precision import Linear
 from lit_mm.backbone.rotary import Rotary
 from lit_mm.backbone.routing import Routing
 

@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 from lit_mm.backbone.balance import ExpertUse
 from lit_mm.backbone.grouped import GroupedSwiGLU, check_grouped_widths
 from lit_mm.backbone.initialization import STD, init_linear
-from lit_mm.backbone.precision import Linear
+from lit_mm.backbone.layers import Linear
 from lit_mm.backbone.routing import Routing
 
 

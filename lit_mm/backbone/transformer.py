@@ -18,10 +18,10 @@ from lit_mm.backbone.cache import KeyValueCache
 from lit_mm.backbone.feed_forward import DenseFeedForward, FeedForward
 from lit_mm.backbone.grouped import grouped_mm_waits
 from lit_mm.backbone.initialization import STD, init_linear
+from lit_mm.backbone.layers import RMSNorm
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.masks import AttentionBackend, AttentionContext, build_mask
 from lit_mm.backbone.modality import ModalityRMSNorm
-from lit_mm.backbone.precision import RMSNorm
 from lit_mm.backbone.rotary import Rotary
 from lit_mm.backbone.routing import Routing
 from lit_mm.mistake import Mistake

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lit_mm.flow.parameterisation import Parameterisation
 from lit_mm.flow.path import expand_timesteps
+from lit_mm.precision import without_autocast
 
 _INPUT_FLOOR = 3e-3  # added to a variance before an input is divided by it: axes that hold nothing stay small
 
@@ -42,6 +43,7 @@ class GaussianPreconditioning(Parameterisation):
         self.register_buffer("axes", axes.float(), persistent=False)
         self.register_buffer("variances", variances.clamp_min(0).float(), persistent=False)
 
+    @without_autocast
     def network_input(self, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The best linear guess of the clean tokens (F, N, C), along the principal axes and in deviations of each.
 
@@ -49,18 +51,17 @@ class GaussianPreconditioning(Parameterisation):
         being left: at t = 0 nothing is, and the network has only its context and its place to go by.
         """
         along, variance = self._along_axes(noised, timesteps)
-        with torch.autocast(noised.device.type, enabled=False):
-            t = expand_timesteps(timesteps, noised).float()
-            return t * self.variances.sqrt() / (variance + _INPUT_FLOOR) * along
+        t = expand_timesteps(timesteps, noised).float()
+        return t * self.variances.sqrt() / (variance + _INPUT_FLOOR) * along
 
+    @without_autocast
     def velocity(self, output: Tensor, noised: Tensor, timesteps: Tensor) -> Tensor:
         """The velocity (F, N, C) float32 that the network's output (F, N, C) stands for."""
         along, variance = self._along_axes(noised, timesteps)
-        with torch.autocast(noised.device.type, enabled=False):
-            t = expand_timesteps(timesteps, noised).float()
-            guess = (t * self.variances - (1 - t)) / variance * along
-            rest = (self.variances / variance).sqrt() * output.float()
-            return self.mean + (guess + rest) @ self.axes.T
+        t = expand_timesteps(timesteps, noised).float()
+        guess = (t * self.variances - (1 - t)) / variance * along
+        rest = (self.variances / variance).sqrt() * output.float()
+        return self.mean + (guess + rest) @ self.axes.T
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GaussianPreconditioning:
         exact = dict(self.named_buffers())
@@ -71,8 +72,7 @@ class GaussianPreconditioning(Parameterisation):
         return self
 
     def _along_axes(self, noised: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(noised.device.type, enabled=False):
-            t = expand_timesteps(timesteps, noised).float()
-            along = (noised.float() - t * self.mean) @ self.axes
-            # At t = 1 an axis without variance has nothing to guess; the floor keeps 0 / 0 out.
-            return along, (t.square() * self.variances + (1 - t).square()).clamp_min(1e-8)
+        t = expand_timesteps(timesteps, noised).float()
+        along = (noised.float() - t * self.mean) @ self.axes
+        # At t = 1 an axis without variance has nothing to guess; the floor keeps 0 / 0 out.
+        return along, (t.square() * self.variances + (1 - t).square()).clamp_min(1e-8)

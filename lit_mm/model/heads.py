@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mm.backbone.initialization import init_linear
-from lit_mm.backbone.precision import Linear
+from lit_mm.backbone.layers import Linear
 from lit_mm.model.text_loss import TextLosses, text_losses
 
 PLACE_STD = 0.2  # like clean visual tokens behind their linear layer: at t = 0 the place is nearly all there is to see

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.backbone.masks import AttentionContext
-from lit_mm.backbone.precision import without_autocast
 from lit_mm.backbone.specialisation import token_kinds
 from lit_mm.backbone.transformer import BackboneOutput, Transformer
 from lit_mm.model.heads import TextHead, VelocityHead, VisualInput, VisualTokens
 from lit_mm.model.text_loss import TextLosses
+from lit_mm.precision import without_autocast
 
 
 class MultimodalTransformer(nn.Module):
@@ -29,7 +29,7 @@ class MultimodalTransformer(nn.Module):
         channels: C, channels of a visual token.
         read_channels: of a visual token that is read, where those that are drawn are of another kind.
         places: tokens of a frame, each of which learns a vector for its place; none by default.
-        compute_dtype: of activations and products, see `lit_mm.backbone.precision`.
+        compute_dtype: of activations and products, see `lit_mm.precision`.
     """
 
     def __init__(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +23,26 @@ class VisualTokenizer(nn.Module, ABC):
         num_tokens: tokens of one picture.
         channels: channels of one token; for the noise shift and the width of the model, of a token that is drawn.
         read_channels: channels of a token that is only read; None where a picture is read by the tokens it is drawn by.
+        compute_dtype: what `encode`, `decode` and `read` compute in, by autocast, wherever they are called.
     """
 
     image_size: int
     num_tokens: int
     channels: int
     read_channels: int | None = None
+    compute_dtype: torch.dtype = torch.float32
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("encode", "decode", "read"):
+            if name in vars(cls):
+                setattr(cls, name, _in_compute_dtype(vars(cls)[name]))
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Set `compute_dtype`, also of tokenizers that this one is made of."""
+        for module in self.modules():
+            if isinstance(module, VisualTokenizer):
+                module.compute_dtype = dtype
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -89,6 +105,16 @@ class VisualTokenizer(nn.Module, ABC):
                 f"pictures of shape {tuple(images.shape)} and type {images.dtype} were given to a visual tokenizer "
                 f"that takes (frames, 3, {size}, {size}) uint8"
             )
+
+
+def _in_compute_dtype(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @wraps(method)
+    def computed(self: VisualTokenizer, tensor: Tensor) -> Tensor:
+        dtype = self.compute_dtype
+        with torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32):
+            return method(self, tensor)
+
+    return computed
 
 
 def hash_of(module: nn.Module, settings: str = "") -> str:
