@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,7 +37,9 @@ class Text:
 class Frame:
     """One picture: `image` (3, height, width) uint8 RGB, or the latents (N, C) that were made of it before.
 
-    A `clean` frame sits at t = 1 and carries no flow loss: the model reads it. Any other frame is noised and drawn.
+    A `clean` frame is read: it sits at t = 1 and carries no flow loss (ours: the paper does not say how frames are
+    read; what it states, a t of its own and flow loss on every frame, is `read_frames: noised` of
+    `lit_mm.flow.FlowMatching`). Any other frame is noised and drawn.
     `origin` says where the picture is from, for messages: its path, and in a video the frame's number. `branch`: see
     `Document`.
     """
@@ -80,6 +82,14 @@ class Document:
         return Document((Text(ids, loss),), self.source)
 
 
+class StepCounts(NamedTuple):
+    """How many tokens are predicted, and how many of how many frames are drawn."""
+
+    predicted: int
+    drawn: int
+    frames: int
+
+
 @dataclass
 class PackedBatch:
     """Rows of packed documents, ready for the model.
@@ -108,8 +118,8 @@ class PackedBatch:
             another number of ranks, sees the same noise for the same row.
         row_numbers: B numbers, the rows' places in the plan.
         sources: names, in the order that the ids count.
-        step_counts: how many tokens are predicted, and frames drawn, by all micro-batches of the optimizer step that
-            this one is of, on this rank: what its mean losses are to be divided by.
+        step_counts: of all micro-batches of the optimizer step that this one is of, on this rank: what sums of losses
+            are divided by.
         plan_state: where the plan stands once every rank has consumed this step's rows; see
             `data_modules.mixing.sampler`.
         skipped: per source, documents left out because their file broke while being read.
@@ -133,7 +143,7 @@ class PackedBatch:
     seeds: tuple[int, ...]
     row_numbers: tuple[int, ...]
     sources: tuple[str, ...]
-    step_counts: tuple[int, int]
+    step_counts: StepCounts
     plan_state: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -141,6 +151,13 @@ class PackedBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {k: function(v) for k, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
+
+    def with_all_frames_drawn(self) -> PackedBatch:
+        """The same batch without clean frames: each is noised and carries flow loss."""
+        every = torch.arange(len(self.frame_clean), device=self.frame_clean.device)
+        counts = self.step_counts._replace(drawn=self.step_counts.frames)
+        clean = torch.zeros_like(self.frame_clean)
+        return replace(self, frame_clean=clean, drawn_frames=every, step_counts=counts)
 
     def to(self, device: Any, non_blocking: bool = False) -> PackedBatch:
         """The same batch on another device."""

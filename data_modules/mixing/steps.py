@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from lit_mm.sequence import PackedBatch
+from lit_mm.sequence import PackedBatch, StepCounts
 
 
 def with_step_counts(
@@ -20,7 +20,7 @@ def with_step_counts(
         done: batches that came before these; the first step may be gone on with in its middle.
     """
     while step := list(islice(batches, per_step() - done % per_step())):
-        predicted, drawn = (sum(counts) for counts in zip(*(batch.step_counts for batch in step), strict=True))
+        counts = StepCounts(*(sum(kind) for kind in zip(*(batch.step_counts for batch in step), strict=True)))
         done += len(step)
         for batch in step:
-            yield replace(batch, step_counts=(predicted, drawn))
+            yield replace(batch, step_counts=counts)
