@@ -54,8 +54,7 @@ class SpikeGuard(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Be asked before every optimizer step."""
-        module: Any = pl_module
-        module.spike_detector = self.detector
+        pl_module.state.spike_detector = self.detector
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the optimizer can skip a step without asking."""

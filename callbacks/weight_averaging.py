@@ -23,8 +23,8 @@ class WeightAveraging(Callback):
     none starts one at its weights, and without this callback a checkpoint's average is not read.
 
     Args:
-        decay: of the average per step, from 0 to 1; 0.9999 averages over about 10,000 steps. How the paper averages,
-            if it does, is not stated.
+        decay: of the average per step, from 0 to 1; 0.9999 averages over about 10,000 steps (ours: the paper does not
+            say).
     """
 
     def __init__(self, decay: float = 0.9999) -> None:
@@ -34,8 +34,7 @@ class WeightAveraging(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for a second model, before the first is built."""
-        module: Any = pl_module
-        module.averages_weights = True
+        pl_module.state.averages_weights = True
 
     @torch.no_grad()
     def on_train_batch_end(

@@ -40,18 +40,21 @@ class ActionVideoDataModule(DocumentDataModule):
 
     The action is text, `action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.125`: the move from the last context
     frame to the target as seen from the former, dx forward and dy to the left in multiples of `unit`, dyaw to the
-    left in radians of [-pi, pi), rel_t the share of the horizon. It is read and never predicted.
+    left in radians of [-pi, pi), rel_t the share of the horizon. It is read and never predicted. Where it
+    stands is ours: the paper does not say.
 
     Args:
         train: file, folder or pattern of the videos.
         val: the same for validation; none by default.
         unit: map units that count as 1.0 of dx and dy. The mean distance of one step is a good choice; 1.0 keeps
             metres as metres. Prompts have to use the same unit.
-        context: frames that are read before the action.
+        context: frames that are read before the action, four by default (paper).
         frame_step: video frames from one frame to the next; it sets the rate at which the model sees the world.
         horizon: the target lies 1 to `horizon` steps after the last context frame.
-        targets: different targets drawn for each context; near the end of an episode there are fewer.
-        action_dropout: share of draws that lose the action text, which guidance needs.
+        targets: different targets drawn for each context, as in Navigation World Models (ours: the paper does not say);
+            near the end of an episode there are fewer.
+        action_dropout: share of draws that lose the action text, which guidance needs; a tenth (paper), of which the
+            context stays (ours: the paper does not say).
     """
 
     def __init__(
@@ -189,7 +192,7 @@ class ActionVideoDataset(DocumentDataset):
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
-        places: (documents,) int64, where each document is in the table.
+        order: (documents,) int64, index of each document in the table.
         skipped_at_setup: episodes left out because they cannot be read.
     """
 
@@ -221,16 +224,16 @@ class ActionVideoDataset(DocumentDataset):
         # The last <eoi> of the context opens every branch, and <eos> ends it.
         bare = format.bracketed_frames(module.context) + targets * (2 + format.bracketed_frames(1))
         lengths = np.stack([texts + bare, bare])
-        self.places = shuffled(len(targets))
-        self.lengths = lengths[:, self.places].astype(np.int32)
+        self.order = shuffled(len(targets))
+        self.lengths = lengths[:, self.order].astype(np.int32)
 
     def document(self, draw: Draw) -> Document:
         """One context and its targets; see `variants`."""
         from data_modules.reading.episodes import frame_keys
 
-        place = int(self.places[draw.index])
+        index = int(self.order[draw.index])
         row, anchor, ahead, actions = (
-            self.documents.data.column(name)[place].as_py() for name in ("row", "anchor", "ahead", "ids")
+            self.documents.data.column(name)[index].as_py() for name in ("row", "anchor", "ahead", "ids")
         )
         if self.variants[draw.variant] == "action_dropped":
             actions = [[] for _ in actions]

@@ -44,6 +44,9 @@ class LoaderConfig:
         on_error: a file that breaks while being read ends the run (`raise`), or its document is left out and counted
             (`skip`; still an error once more than 1 % of a source's documents are lost).
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
+
+    Raises:
+        Mistake: a number is out of its range.
     """
 
     row_length: int = 512
@@ -52,6 +55,12 @@ class LoaderConfig:
     seed: int = 0
     on_error: Literal["raise", "skip"] = "raise"
     val_documents: int | None = None
+
+    def __post_init__(self) -> None:
+        least = {"row_length": 1, "rows": 1, "workers": 0, "val_documents": 1}
+        for name, low in least.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
 
 
 class TimedLoader(DataLoader):

@@ -37,8 +37,9 @@ class ImageTextDataModule(DocumentDataModule):
         val: the same for validation; none by default. A Hub name without a split means its `validation`.
         image_column: column with the picture; image folders have it in `file_name`.
         caption_column: column with the caption.
-        caption_first: share of draws with the caption before the picture, in [0, 1].
-        condition_dropout: share of the caption-first draws that lose their caption, which guidance needs.
+        caption_first: share of draws with the caption before the picture, in [0, 1]; Transfusion's by default (arXiv
+            2408.11039; ours: the paper has a source for each direction and states no shares).
+        condition_dropout: share of the caption-first draws that lose their caption, which guidance needs (paper).
         max_caption: longer captions are cut to so many tokens.
     """
 

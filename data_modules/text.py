@@ -92,7 +92,7 @@ def load_text(
 
     Raises:
         BrokenFile: a document cannot be read, unless `module.on_error` is `skip`.
-        FileNotFoundError, ValueError: a path, column or text is missing.
+        MissingFile, Mistake: a path, column or text is missing.
     """
     from data_modules.reading.records import HUB, find_broken
 

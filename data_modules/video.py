@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 class VideoDataModule(DocumentDataModule):
-    """Clips of video, each frame noised at its own time: `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
+    """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
     Files: MP4, MOV, AVI, MKV, WebM or MPEG, of any size, rate and rotation.
 
     Args:
         train: file, folder or pattern such as `data/*.mp4`.
         val: the same for validation; none by default.
-        fps: frames per second of a clip. Where a file's own rate is lower, frames repeat.
-        frames: frames of a clip.
+        fps: frames per second of a clip, one by default (paper). Where a file's own rate is lower, frames repeat.
+        frames: frames of a clip (ours: the paper does not say).
         stride: frames (at `fps`) from the start of one clip to the start of the next; `frames` by default, so that
             clips do not overlap.
     """
@@ -120,7 +120,7 @@ class VideoDataset(DocumentDataset):
     """Clips in a fixed shuffled order, so that any first part (what is validated on) is from all files.
 
     Attributes:
-        places: (documents,) int64, which clip each document is.
+        order: (documents,) int64, which clip each document is.
         skipped_at_setup: files left out because they cannot be read.
     """
 
@@ -129,7 +129,7 @@ class VideoDataset(DocumentDataset):
 
         self.source = source
         self.clips = clips
-        self.places = shuffled(clips.count)
+        self.order = shuffled(clips.count)
         self.format = format
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(clips.table, format.image_size)
@@ -140,7 +140,7 @@ class VideoDataset(DocumentDataset):
         """One clip."""
         from data_modules.reading.episodes import frame_keys
 
-        row, frames = self.clips.locate(int(self.places[draw.index]))
+        row, frames = self.clips.locate(int(self.order[draw.index]))
         drawn = self.frames(frame_keys(row, np.array(frames)).tolist())
         t = self.format.tokenizer
         segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]

@@ -22,10 +22,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.weight_averaging import WeightAveraging
 from lit_mm.command_line.dry_run import Run, report
-from lit_mm.command_line.mistakes import ConfigParser
+from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import claim
-from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.mistake import MissingFile, Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
 from lit_mm.parallel.strategy import refuse_fsdp1
@@ -124,10 +124,10 @@ class LitCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Put the checkpoint's own configuration before everything that was given."""
         given = list(sys.argv[1:] if args is None else args) if not isinstance(args, dict | Namespace) else args
-        if isinstance(given, list):
-            with tempfile.TemporaryDirectory() as folder:
-                super().parse_arguments(parser, _with_checkpoint_config(given, Path(folder)))
-        else:
+        with tempfile.TemporaryDirectory() as folder, in_configs():
+            if isinstance(given, list):
+                check_configs(given)
+                given = _with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -143,7 +143,8 @@ class LitCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        with in_trainer():
+            return super().instantiate_trainer(plugins=plugins, **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
@@ -230,7 +231,7 @@ def main(args: list[str] | None = None) -> None:
         _leave_group()
         raise
     except Exception as error:  # perhaps of this process alone, while others wait within a collective operation
-        sentence = _mistake_in(error)
+        sentence = _sentence_of(error)
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sys.exit(f"error: {sentence}")
@@ -247,15 +248,12 @@ def _leave_group() -> None:
         dist.destroy_process_group()
 
 
-def _mistake_in(error: BaseException | None) -> str | None:
-    """The sentence of a mistake, which jsonargparse may have wrapped in errors of its own; None if it is none."""
-    while error is not None:
-        if isinstance(error, Mistake):
-            return error.sentence
-        if isinstance(error, MisconfigurationException):  # Lightning's word for the same
-            return str(error).strip()
-        error = error.__cause__ or error.__context__
-    return None
+def _sentence_of(error: Exception) -> str | None:
+    """Of a mistake; None if the error is one of the program."""
+    if isinstance(error, MisconfigurationException):  # Lightning's word for the same
+        return str(error).strip()
+    mistake = mistake_in(error)
+    return None if mistake is None else mistake.sentence
 
 
 def _quieten() -> None:

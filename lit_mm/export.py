@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ from lightning.pytorch import LightningModule
 
 from callbacks.latent_cache import LatentCache
 from lit_mm.generation.decoding import Decoder
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import Mistake, ends_with_a_sentence
 from lit_mm.module import LitMultimodal
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
@@ -113,7 +112,5 @@ def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    try:
+    with ends_with_a_sentence():
         auto_cli(export)
-    except Mistake as error:
-        sys.exit(f"error: {error.sentence}")

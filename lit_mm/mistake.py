@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class Mistake(ValueError):
     """A configuration, a file or a request that cannot be used.
@@ -19,3 +23,24 @@ class Mistake(ValueError):
 
 class MissingFile(Mistake, FileNotFoundError):
     """A file or folder that is named but not there."""
+
+
+def mistake_in(error: BaseException | None) -> Mistake | None:
+    """The mistake that an error is, or that a library raised it from (`raise … from …`); None if it is a fault of ours.
+
+    What was merely being handled when the error came up does not count: a fault in a handler is a fault.
+    """
+    while error is not None and not isinstance(error, Mistake):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
+def ends_with_a_sentence() -> Iterator[None]:
+    """End the program with exit code 1 and one sentence where there is a mistake within."""
+    try:
+        yield
+    except Exception as error:
+        if (mistake := mistake_in(error)) is None:
+            raise
+        sys.exit(f"error: {mistake.sentence}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from lit_mm.training.loss_centering import LossCentering
 from lit_mm.training.metrics import SourceMeans
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
-from lit_mm.training.spikes import SpikeDetector
+from lit_mm.training.state import TrainingState
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
 
@@ -104,7 +104,7 @@ class LitMultimodal(AnswersPrompts):
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
-        if vision.reads_apart and (self.flow.read_noise or self.flow.read_frames == "noised"):
+        if vision.read_channels is not None and (self.flow.read_noise or self.flow.read_frames == "noised"):
             raise Mistake(
                 f"model.flow.read_frames is '{self.flow.read_frames}' and model.flow.read_noise {self.flow.read_noise},"
                 f" but {type(vision).__name__} reads frames by other tokens than those that noise is put on; set them "
@@ -120,19 +120,12 @@ class LitMultimodal(AnswersPrompts):
         self.start_from = start_from
         self.compute_dtype = torch.float32
         self.model: MultimodalTransformer
-        self.averages_weights = False  # set by callbacks.weight_averaging before the model is built
         self.averaged: MultimodalTransformer | None = None
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
-        self.gradient_norm = torch.tensor(0.0)
-        self.spike_detector: SpikeDetector | None = None  # set by callbacks.spike_guard
-        self.latents: Tensor | None = None  # of the last batch, for callbacks.monitors.latent_monitor
+        self.state = TrainingState()
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
-        # How often tokens of each kind chose each expert (layers, kinds, experts): on this rank in this step so far, on
-        # all ranks in the last step, and on this rank in the last validation.
-        self._expert_tokens: Tensor | None = None
-        self.expert_load: Tensor | None = None
-        self.validation_expert_tokens: Tensor | None = None
-        self.validation_results: dict[str, float] = {}
+        self._expert_tokens: Tensor | None = None  # (layers, kinds, experts) of this rank's micro-batches so far
+        self.validation_results: dict[str, float] = {}  # of the last validation; evaluations add theirs
         self.register_state_dict_post_hook(_leave_vision_out)
         self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
 
@@ -160,16 +153,15 @@ class LitMultimodal(AnswersPrompts):
             tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
             load_starting_weights(self.model, Path(self.start_from), *tokenizers)
         self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
-        if self.averages_weights:
+        if self.state.averages_weights:
             self.averaged = self._build().requires_grad_(False)
             self.restart_average()
 
     def new_model(self) -> MultimodalTransformer:
         """The configured model, on whatever device is the default."""
-        read_channels = self.vision.read_channels if self.vision.reads_apart else None
         backbone = self.make_backbone(self.vocab_size)
         places = self.vision.num_tokens if self.embed_places else None
-        channels = self.vision.channels
+        channels, read_channels = self.vision.channels, self.vision.read_channels
         return MultimodalTransformer(backbone, self.vocab_size, channels, read_channels, places, self.compute_dtype)
 
     def _build(self) -> MultimodalTransformer:
@@ -236,13 +228,13 @@ class LitMultimodal(AnswersPrompts):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
-        self.gradient_norm = clip_gradients(self.model.parameters(), gradient_clip_val or math.inf)
-        if self.spike_detector is not None:
+        self.state.gradient_norm = clip_gradients(self.model.parameters(), gradient_clip_val or math.inf)
+        if self.state.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
             if self.trainer.world_size > 1:
                 dist.all_reduce(loss)
             # What gradient scalers tell fused optimizers: at 1 the step changes nothing.
-            optimizer.found_inf = self.spike_detector(loss / self.trainer.world_size, self.gradient_norm)  # type: ignore[attr-defined]
+            optimizer.found_inf = self.state.spike_detector(loss / self.trainer.world_size, self.state.gradient_norm)  # type: ignore[attr-defined]
 
     # ---- the two losses
 
@@ -263,7 +255,7 @@ class LitMultimodal(AnswersPrompts):
             timesteps: (F,) of every frame; 1 for those that are read without noise.
         """
         latents, read = self.visual_tokens(batch)
-        self.latents = latents
+        self.state.latents = latents
         sample, drawn = self.flow.sample(latents, timesteps, batch.seeds, batch.frames_per_row), batch.drawn_frames
         visual = VisualTokens(self.flow.network_input(sample), timesteps, batch.visual_positions, drawn, read)
         layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids)
@@ -282,11 +274,12 @@ class LitMultimodal(AnswersPrompts):
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         self._expert_tokens = _sum(self._expert_tokens, losses.expert_tokens)
-        sums, micro_batches = (losses.text_sum, losses.flow.sum()), self.trainer.accumulate_grad_batches
-        # Parts of the whole step's means; Lightning will divide the loss by the number of micro-batches.
-        means = global_means(sums, batch.step_counts[:2], self.trainer.world_size)
-        text, flow = (micro_batches * mean for mean in means)
-        weights: Sequence[float | Tensor] = (self.text_weight, self.flow_weight)
+        sums, counts = (losses.text_sum, losses.flow.sum()), batch.step_counts[:2]
+        # Lightning will divide by the number of micro-batches, but these means are of all of them already.
+        text, flow = (
+            self.trainer.accumulate_grad_batches * mean for mean in global_means(sums, counts, self.trainer.world_size)
+        )
+        weights: tuple[float | Tensor, float | Tensor] = (self.text_weight, self.flow_weight)
         if self.loss_centering is not None:
             weights = self.loss_centering(text, flow, self.trainer.world_size)
         loss = weights[0] * text + weights[1] * flow + losses.expert
@@ -298,7 +291,7 @@ class LitMultimodal(AnswersPrompts):
         super().optimizer_step(*args, **kwargs)
         self._step_loss = torch.zeros_like(self._step_loss)
         if self._expert_tokens is not None:
-            self.expert_load = self.model.backbone.balance_experts(self._expert_tokens)
+            self.state.expert_load = self.model.backbone.balance_experts(self._expert_tokens)
             self._expert_tokens = None
 
     def validation_step(self, batch: PackedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -306,11 +299,11 @@ class LitMultimodal(AnswersPrompts):
         timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
         losses = self.losses(batch, timesteps.masked_fill(batch.frame_clean, 1.0))
         self._count(self.val_means, batch, losses)
-        self.validation_expert_tokens = _sum(self.validation_expert_tokens, losses.expert_tokens)
+        self.state.validation_expert_tokens = _sum(self.state.validation_expert_tokens, losses.expert_tokens)
 
     def on_validation_epoch_start(self) -> None:
         """Count from nothing."""
-        self.validation_expert_tokens = None
+        self.state.validation_expert_tokens = None
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.mistake import Mistake
-from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, StepCounts, Text
+from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Text
 
 
 def pack_rows(
@@ -134,5 +134,5 @@ class _Packer:
             seeds=tuple(row.seed for row in rows),
             row_numbers=tuple(row.number for row in rows),
             sources=sources,
-            step_counts=StepCounts(len(predicted), len(drawn), len(clean)),  # a step of its own; loaders know of others
+            step_counts=(len(predicted), len(drawn), len(self.frames)),  # a step of its own; loaders know of others
         )

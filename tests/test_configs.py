@@ -83,6 +83,17 @@ def test_one_line_swaps_reach_their_target(monkeypatch: pytest.MonkeyPatch) -> N
     assert model.optimizer.init_args.lr == 0.5
 
 
+def test_the_paper_s_configurations_are_what_it_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The auxiliary balance loss is on, pairs have a direction each, half of the tokens is text."""
+    config = parse(monkeypatch, ["fit", "--config=configs/paper/experts.yaml"])
+    assert config.model.init_args.backbone.init_args.feed_forward.init_args.balance_weight > 0
+    weights, sources = config.data.init_args.weights, config.data.init_args.sources
+    assert sum(weights.values()) == pytest.approx(1)
+    assert weights["text"] == 0.5
+    directions = {name: s.init_args.caption_first for name, s in sources.items() if "ImageText" in s.class_path}
+    assert directions == {"described": 0, "drawn": 1}
+
+
 def test_changing_one_weight_keeps_the_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse(monkeypatch, ["fit", "--config=configs/tiny.yaml", "--data.weights.text=0.9"])
     assert config.data.init_args.weights["text"] == 0.9

@@ -40,7 +40,7 @@ class Case(NamedTuple):
         document: its number.
         target: number of the target among the document's, from 0.
         ahead: steps to the target.
-        key: place of the key in KEYS.
+        key: index of the key in KEYS.
     """
 
     document: int
@@ -148,9 +148,9 @@ def accuracies(losses: Tensor, keys: Tensor) -> dict[str, float]:
     """Accuracies balanced over keys, and standard errors, from losses (cases, keys) and true keys (cases,)."""
     values = {}
     for name, subset in SUBSETS.items():
-        places = torch.tensor([KEYS.index(key) for key in subset])
-        answers = places[losses[:, places].argmin(1)]
-        right = [(answers[keys == place] == place).double() for place in places]
+        indices = torch.tensor([KEYS.index(key) for key in subset])
+        answers = indices[losses[:, indices].argmin(1)]
+        right = [(answers[keys == index] == index).double() for index in indices]
         shares = [float(of_key.mean()) for of_key in right]
         variances = [share * (1 - share) / len(of_key) for share, of_key in zip(shares, right, strict=True)]
         values[f"key_accuracy{name}"] = sum(shares) / len(shares)
@@ -165,7 +165,7 @@ def confusion(losses: Tensor, keys: Tensor) -> Tensor:
 
 
 def key_runs(table: VideoTable, row: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every frame of an episode, the key held alone (place in KEYS, else -1) and until which frame it stays.
+    """For every frame of an episode, the key held alone (index in KEYS, else -1) and until which frame it stays.
 
     Raises:
         BrokenFile: the table beside the video cannot be read, or has no column `keys`.
@@ -212,9 +212,9 @@ def action_texts(means: np.ndarray, ahead: int, settings: ActionVideoDataModule)
 
 def find_cases(dataset: ActionVideoDataset, means: Mapping[int, np.ndarray], unit: float) -> Iterator[Case]:
     """Every target up to which one key alone was held and moved at least half as far as on the average."""
-    places, columns = dataset.places, dataset.documents.data
-    rows, anchors = (columns.column(name).to_numpy()[places] for name in ("row", "anchor"))
-    steps = columns.column("ahead").take(places).to_pylist()
+    order, columns = dataset.order, dataset.documents.data
+    rows, anchors = (columns.column(name).to_numpy()[order] for name in ("row", "anchor"))
+    steps = columns.column("ahead").take(order).to_pylist()
     for row in np.unique(rows).tolist():
         held, until = key_runs(dataset.table, row)
         poses = _poses(dataset.table, row)

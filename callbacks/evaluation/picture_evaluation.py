@@ -16,7 +16,7 @@ from callbacks.evaluation.final_evaluation import FinalEvaluation
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedRow
-from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork, LastFeatures
+from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork, LastFeatures
 
 BATCH = 16  # pairs that go through the model at a time
 

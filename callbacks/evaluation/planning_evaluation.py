@@ -20,7 +20,7 @@ from data_modules.simulator import Case, Simulator, View, held_out
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.planning import CrossEntropyMethod, Plan, plan, trajectory_errors
-from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork
+from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork
 
 Deltas = Sequence[tuple[float, float, float]]
 

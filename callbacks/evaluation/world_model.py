@@ -22,11 +22,11 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.imagined import Judge, action_fidelity
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.mistake import Mistake
-from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork
+from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork
 
 KEYS = (*TURNS, *MOVES)
 CLASSES = {"turns": [0, 1], "moves": [2, 3, 4, 5]}
-_APART = 16.0, 5.0  # map units or degrees from which two ways to go on have led to different places
+_DIFFERENT = 16.0, 5.0  # map units or degrees from which two ways to go on have led to different places
 _TOGETHER = 64  # roll-outs at a time
 
 
@@ -166,7 +166,7 @@ class WorldModelEvaluation(FinalEvaluation):
                 distances[:, i, j] = (latents[:, steps - 1] - truth).square().mean((1, 2)).cpu()
 
         def differ(case: int, one: int, other: int) -> bool:
-            return apart(cases[case], names[one], names[other], steps)
+            return different_ends(cases[case], names[one], names[other], steps)
 
         return action_fidelity(distances, differ, list(CLASSES.values()))
 
@@ -192,11 +192,11 @@ class WorldModelEvaluation(FinalEvaluation):
         write_png(contact_sheet(rows), str(folder / f"{stem}.png"))
 
 
-def apart(case: Case, one: str, other: str, steps: int) -> bool:
-    """Whether two walks of a case have led to different places, or directions, after so many steps."""
+def different_ends(case: Case, one: str, other: str, steps: int) -> bool:
+    """Whether two walks of a case are at different points of the map, or look elsewhere, after so many steps."""
     a, b = case.walks[one].poses[steps], case.walks[other].poses[steps]
     turned = abs((a.angle - b.angle + 180) % 360 - 180)
-    return abs(a.x - b.x) + abs(a.y - b.y) > _APART[0] or turned > _APART[1]
+    return abs(a.x - b.x) + abs(a.y - b.y) > _DIFFERENT[0] or turned > _DIFFERENT[1]
 
 
 def _name(network: FeatureNetwork | None) -> str:

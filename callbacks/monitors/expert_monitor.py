@@ -46,9 +46,9 @@ class ExpertMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add up the load, and log it every so often."""
-        if not step_ended(trainer, batch_idx) or pl_module.expert_load is None:
+        if not step_ended(trainer, batch_idx) or pl_module.state.expert_load is None:
             return
-        load = pl_module.expert_load.sum(1)
+        load = pl_module.state.expert_load.sum(1)
         self._load = load if self._load is None else self._load + load
         if trainer.global_step % trainer.log_every_n_steps:
             return
@@ -70,7 +70,7 @@ class ExpertMonitor(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and log what was counted."""
-        counts = pl_module.validation_expert_tokens
+        counts = pl_module.state.validation_expert_tokens
         if counts is None:
             return
         if dist.is_initialized():

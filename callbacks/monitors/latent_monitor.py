@@ -29,7 +29,7 @@ class LatentMonitor(Callback):
         """Log every so often."""
         if not step_logs(trainer, batch_idx):
             return
-        latents = pl_module.latents.float().flatten(1)
+        latents = pl_module.state.latents.float().flatten(1)
         self._means.add("mean", latents.mean(1), batch.frame_source_ids, batch.sources)
         self._means.add("square", latents.square().mean(1), batch.frame_source_ids, batch.sources)
         means = self._means.compute()

@@ -45,12 +45,12 @@ class MemoryReport(Callback):
                 frames=batch.visual_positions.shape[0],
                 tokens_per_frame=batch.visual_positions.shape[1],
                 channels=module.vision.channels,
-                read_channels=module.vision.read_channels if module.vision.reads_apart else None,
+                read_channels=module.vision.read_channels,
             ),
             module.parallelize,
             shards=strategy.shards if isinstance(strategy, Fsdp2Strategy) else None,
             precision=str(trainer.precision),
-            averaged=module.averages_weights,
+            averaged=module.state.averages_weights,
             tokenizer=module.vision,
         )
         self._before += peak_memory(strategy.root_device) - before  # what estimating took

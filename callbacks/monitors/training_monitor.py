@@ -63,7 +63,7 @@ class TrainingMonitor(Callback):
         means = pl_module.train_means.compute()
         logged = {f"train/{source}/{name}": value for (source, name), value in means.items()}
         logged["train/loss"] = float(outputs["loss"])
-        logged["train/gradient_norm"] = float(pl_module.gradient_norm)
+        logged["train/gradient_norm"] = float(pl_module.state.gradient_norm)
         logged["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         logged |= self._speed(trainer)
         logged["memory/peak_gib"] = peak_memory(pl_module.device) / 2**30

@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import Mistake, ends_with_a_sentence
 
 FILE = "validation.jsonl"
 
@@ -122,7 +122,5 @@ def show(folders: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ends_with_a_sentence():
         show(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"error: {error}")

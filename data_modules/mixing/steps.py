@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-from lit_mm.sequence import PackedBatch, StepCounts
+from lit_mm.sequence import PackedBatch
 
 
 def with_step_counts(
@@ -20,7 +20,7 @@ def with_step_counts(
         done: batches that came before these; the first step may be gone on with in its middle.
     """
     while step := list(islice(batches, per_step() - done % per_step())):
-        counts = StepCounts(*(sum(kind) for kind in zip(*(batch.step_counts for batch in step), strict=True)))
+        predicted, drawn, frames = (sum(counts) for counts in zip(*(batch.step_counts for batch in step), strict=True))
         done += len(step)
         for batch in step:
-            yield replace(batch, step_counts=counts)
+            yield replace(batch, step_counts=(predicted, drawn, frames))

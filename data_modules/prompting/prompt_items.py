@@ -161,27 +161,26 @@ def _lines(text: str, where: str) -> list[Any]:
     # JSON may hold characters that `splitlines` takes for ends of lines.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip() and not line.lstrip().startswith("#"):
-            try:
-                items.append(_line(line))
-            except ValueError as error:
+            item = _mapping(line)
+            if item is None:
                 raise Mistake(
                     f"data.prompts: line {number} of {where} is {line.strip()[:80]!r}; write a mapping such as "
                     "draw: a red fox"
-                ) from error
+                )
+            items.append(item)
     return items
 
 
-def _line(line: str) -> Any:
+def _mapping(line: str) -> dict[Any, Any] | None:
+    """Of a line of JSON, or else of YAML; None if it holds anything else."""
     try:
         item = json.loads(line)
     except ValueError:
         try:
             item = yaml.safe_load(line)
-        except yaml.YAMLError as error:
-            raise Mistake("neither JSON nor YAML") from error
-    if not isinstance(item, dict):
-        raise Mistake("no mapping")
-    return item
+        except yaml.YAMLError:
+            return None
+    return item if isinstance(item, dict) else None
 
 
 def _checked(number: int, item: Any, source: str) -> dict[str, Any]:

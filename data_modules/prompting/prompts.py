@@ -9,12 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_modules.dataset import BrokenFile
 from data_modules.prompting.prompt_items import STDIN, Item, check_name, check_names, pictures_of, read_items
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.pictures import read_picture, square
-from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import FailedPrompt, Prompt, Wanted
 
@@ -73,7 +71,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             if item.error:
                 raise Mistake(item.error)
             return self._prompt(item)
-        except (ValueError, OSError, BrokenFile) as error:
+        except (Mistake, OSError) as error:
             sentence = " ".join(str(error).split())
             return FailedPrompt(item.name, f"prompt '{item.name}': {sentence}", item.group, item.settings)
 
@@ -91,7 +89,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
                 ways = {f"{name}-{stem}": file for stem, file in pictures_of(folder).items()}
                 if not ways:
                     raise Mistake(f"there is no picture in the folder '{folder}'; name a picture, or one with some")
-        except (ValueError, OSError) as error:
+        except (Mistake, OSError) as error:
             return [Item(name, name, settings, error=str(error))]
         return [
             Item(way if repeat == 1 else f"{way}-{i}", name, settings, i, shown)
@@ -232,7 +230,6 @@ def _sampling(asked: dict[str, Any]) -> dict[str, float]:
     given: dict[str, float] = {k: _number(asked, k) for k in ("temperature", "top_p", "min_p") if k in asked}
     if "top_k" in asked:
         given["top_k"] = _count(asked, "top_k", 0)
-    TextSampling(**given)  # type: ignore[arg-type]  # says which value is out of its range
     return given
 
 

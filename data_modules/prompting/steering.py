@@ -120,13 +120,13 @@ def action_texts(actions: Any, steering: Steering | None) -> tuple[str, ...]:
     if actions.startswith("action:"):
         return (actions,)
     texts: list[str] = []
-    place = 0
-    while rest := actions[place:].strip():
-        step = _STEP.match(actions, place)
+    offset = 0
+    while rest := actions[offset:].strip():
+        step = _STEP.match(actions, offset)
         if step is None:
             raise Mistake(f"cannot read the actions from '{rest}' on; write {_GRAMMAR}")
         texts += [_one(step, steering)] * _times(step)
-        place = step.end()
+        offset = step.end()
     return tuple(texts)
 
 

@@ -28,7 +28,10 @@ def displacement(pose_from: Pose, pose_to: Pose) -> tuple[float, float, float]:
 
 
 def action_text(pose_from: Pose, pose_to: Pose, rel_t: float, unit: float = 1.0) -> str:
-    """The paper's form of an action (section 5): `action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.125`.
+    """An action as text (paper §5): `action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.125`.
+
+    Fields, signs and decimals of dx and dy are the paper's; units, and how dyaw and rel_t are written, are ours: the
+    paper does not say.
 
     Args:
         pose_from: pose at the last context frame.

@@ -25,13 +25,13 @@ class PictureBatch:
     Attributes:
         keys: of the pictures that could be read.
         images: (n, 3, size, size) uint8, those pictures.
-        places: their places in the shard.
-        broken: path and reason of the others, by their place in the shard.
+        indices: theirs in the shard.
+        broken: path and reason of the others, by their index in the shard.
     """
 
     keys: list[int]
     images: Tensor
-    places: list[int]
+    indices: list[int]
     broken: dict[int, tuple[str, str]]
 
 
@@ -59,26 +59,26 @@ class ShardPictures(Dataset[PictureBatch]):
 
     def __getitem__(self, number: int) -> PictureBatch:
         start, stop, first = self.ranges[number]
-        keys, places = self.keys[start:stop].tolist(), list(range(start - first, stop - first))
+        keys, indices = self.keys[start:stop].tolist(), list(range(start - first, stop - first))
         try:
-            return PictureBatch(keys, torch.stack(self.source.read(keys)), places, {})
+            return PictureBatch(keys, torch.stack(self.source.read(keys)), indices, {})
         except BrokenFile:
             if self.on_error == "raise":
                 raise
-        return self._one_by_one(keys, places)
+        return self._one_by_one(keys, indices)
 
-    def _one_by_one(self, keys: list[int], places: list[int]) -> PictureBatch:
+    def _one_by_one(self, keys: list[int], indices: list[int]) -> PictureBatch:
         images: list[Tensor] = []
         whole: list[tuple[int, int]] = []
         broken: dict[int, tuple[str, str]] = {}
-        for key, place in zip(keys, places, strict=True):
+        for key, index in zip(keys, indices, strict=True):
             try:
                 images += self.source.read([key])
-                whole.append((key, place))
+                whole.append((key, index))
             except BrokenFile as error:
-                broken[place] = error.path, error.reason
+                broken[index] = error.path, error.reason
         stacked = torch.stack(images) if images else torch.zeros(0)
-        return PictureBatch([key for key, _ in whole], stacked, [place for _, place in whole], broken)
+        return PictureBatch([key for key, _ in whole], stacked, [index for _, index in whole], broken)
 
 
 def make_shards(
@@ -122,8 +122,8 @@ def make_shards(
         broken: dict[int, tuple[str, str]] = {}
         for _ in range(first, stop, batch_size):
             batch = next(batches)
-            if batch.places:
-                latents[batch.places] = encode(batch.images, [source.origin(key) for key in batch.keys]).cpu()
+            if batch.indices:
+                latents[batch.indices] = encode(batch.images, [source.origin(key) for key in batch.keys]).cpu()
             broken |= batch.broken
-            advance(len(batch.places) + len(batch.broken))
+            advance(len(batch.indices) + len(batch.broken))
         store.write(shard, latents, broken)

@@ -173,7 +173,7 @@ class LatentStore(PictureReader):
         Args:
             shard: its number.
             latents: (n, tokens, channels) of the pictures of `shard_range`; of any value where they are broken.
-            broken: path and reason of pictures that could not be read, by their place in the shard.
+            broken: path and reason of pictures that could not be read, by their index in the shard.
         """
         tensors = {"latents": latents.to("cpu", getattr(torch, self.index.dtype)).contiguous()}
         metadata = {"contents": self.index.contents, "tokenizer": self.index.tokenizer, "broken": json.dumps(broken)}
@@ -199,13 +199,13 @@ class LatentStore(PictureReader):
         """
         if self._keys is None:
             self._keys = np.load(self.folder / "pictures.npy", mmap_mode="r")
-        places = np.searchsorted(self._keys, keys)
+        indices = np.searchsorted(self._keys, keys)
         found = []
-        for key, place in zip(keys, places.tolist(), strict=True):
-            if place >= len(self._keys) or self._keys[place] != key:
+        for key, index in zip(keys, indices.tolist(), strict=True):
+            if index >= len(self._keys) or self._keys[index] != key:
                 raise KeyError(f"the latent cache '{self.folder}' has no picture {key}")
-            rows, broken = self._shard(place // self.shard_size)
-            row = place % self.shard_size
+            rows, broken = self._shard(index // self.shard_size)
+            row = index % self.shard_size
             if str(row) in broken:
                 raise BrokenFile(*broken[str(row)])
             found.append(rows[row])

@@ -157,8 +157,8 @@ class PairPictures(PictureSource):
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
         """(3, size, size) uint8 each."""
-        places = [self.locate(key) for key in keys]
-        return [part.picture(row, self.size) for part, row in places]
+        located = [self.locate(key) for key in keys]
+        return [part.picture(row, self.size) for part, row in located]
 
     def origin(self, key: int) -> str:
         """Path of a picture, or where its bytes are."""

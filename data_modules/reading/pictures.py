@@ -32,6 +32,8 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at 1/2, 1/4 or 1/8, above what is kept
             return square(to_rgb(ImageOps.exif_transpose(image)), size)
+    except Mistake as error:
+        raise BrokenFile(name or file, error) from error
     except Exception as error:  # PIL's readers raise nearly anything on a broken file
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
 

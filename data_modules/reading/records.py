@@ -128,7 +128,7 @@ def _checked_columns(
 
 
 def check_column(rows: datasets.Dataset, column: str, where: str, key: str) -> None:
-    """Raise a ValueError that lists the columns there are if `column` is not among them."""
+    """Raise a Mistake that lists the columns there are if `column` is not among them."""
     if column not in rows.column_names:
         raise Mistake(f"{key}: {where} has no column '{column}'; there are {listed(rows.column_names, 'and')}")
 
@@ -139,7 +139,7 @@ def is_string(rows: datasets.Dataset, column: str) -> bool:
 
 
 def check_strings(rows: datasets.Dataset, column: str, key: str) -> None:
-    """Raise a ValueError unless every row of `column` may hold a string."""
+    """Raise a Mistake unless every row of `column` may hold a string."""
     if not is_string(rows, column):
         kind = getattr(rows.features[column], "dtype", None) or type(rows.features[column]).__name__
         raise Mistake(f"{key}: column '{column}' holds {kind}, but a string in every row is expected")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from data_modules.recipes.game_captions import game_captions
 from data_modules.recipes.gameplay import PLAY_TRAIN_MAPS, PLAY_VAL_MAPS, gameplay, raw_gameplay, raw_video
 from data_modules.recipes.speeches import speeches
 from data_modules.recipes.tokenizer import tokenizer
+from lit_mm.mistake import ends_with_a_sentence
 
 
 def tiny(out: Path = Path("data/tiny"), seed: int = 0, workers: int = 2) -> None:
@@ -57,10 +57,8 @@ def main() -> None:
         game_captions,
         tokenizer,
     ]
-    try:
+    with ends_with_a_sentence():
         auto_cli({recipe.__name__: recipe for recipe in recipes}, as_positional=False)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

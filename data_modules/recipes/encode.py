@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lit_mm.mistake import Mistake
-
 KEYFRAME_EVERY = 8  # a reader decodes at most this many frames to reach any one
 
 
@@ -46,6 +44,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: i
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
             count += 1
         if count == 0:
-            raise Mistake(f"no frames to write to '{path}'")
+            raise ValueError(f"no frames to write to '{path}'")
         container.mux(stream.encode(None))
     return count

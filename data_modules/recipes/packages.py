@@ -6,6 +6,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from lit_mm.mistake import Mistake
+
 DISTRIBUTIONS = {
     "av": "av",
     "emoji": "emoji",
@@ -22,12 +24,12 @@ def package_folder(module: str) -> Path:
     """The folder an installed package lies in, found without importing it.
 
     Raises:
-        ModuleNotFoundError: the package is not installed.
+        Mistake: the package is not installed.
     """
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         name = DISTRIBUTIONS[module]
-        raise ModuleNotFoundError(f"this recipe needs the package '{name}': pip install 'lit-mm[demo]'")
+        raise Mistake(f"this recipe needs the package '{name}': pip install 'lit-mm[demo]'")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -35,7 +37,7 @@ def package_versions(*modules: str) -> dict[str, str]:
     """Versions of installed packages by the name one installs them under.
 
     Raises:
-        ModuleNotFoundError: one of them is not installed.
+        Mistake: one of them is not installed.
     """
     for module in modules:
         package_folder(module)

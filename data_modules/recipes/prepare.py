@@ -15,6 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
+from lit_mm.mistake import Mistake
+
 MANIFEST = "manifest.json"
 console = Console()
 
@@ -39,8 +41,8 @@ def prepare(out: Path, recipe: str, settings: dict[str, Any], fill: Fill) -> Cou
         The counts that `fill` returned, now or when the folder was made.
 
     Raises:
-        FileExistsError: `out` was not made by this recipe, or was changed since.
-        BlockingIOError: another process is preparing something in the same parent folder.
+        Mistake: `out` was not made by this recipe, or was changed since.
+        Mistake: another process is preparing something in the same parent folder.
     """
     settings = json.loads(json.dumps(settings))
     out = out.absolute()
@@ -75,7 +77,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise BlockingIOError(f"another process is preparing data in '{folder}'; wait until it is done") from error
+            raise Mistake(f"another process is preparing data in '{folder}'; wait until it is done") from error
         yield
     finally:
         os.close(descriptor)
@@ -87,12 +89,12 @@ def _read_own(out: Path, recipe: str) -> dict[str, Any] | None:
         return None
     advice = "delete it or choose another --out"
     if not (out / MANIFEST).is_file():
-        raise FileExistsError(f"'{out}' exists but was not made by the recipe '{recipe}'; {advice}")
+        raise Mistake(f"'{out}' exists but was not made by the recipe '{recipe}'; {advice}")
     made = read_note(out / MANIFEST, ("recipe", "settings", "counts", "files"))
     if made.get("recipe") != recipe:
-        raise FileExistsError(f"'{out}' was made by the recipe '{made.get('recipe')}', not by '{recipe}'; {advice}")
+        raise Mistake(f"'{out}' was made by the recipe '{made.get('recipe')}', not by '{recipe}'; {advice}")
     if made["files"] != _fingerprint(out):
-        raise FileExistsError(f"files in '{out}' were added, removed or changed since the recipe made them; {advice}")
+        raise Mistake(f"files in '{out}' were added, removed or changed since the recipe made them; {advice}")
     return made
 
 
@@ -100,15 +102,13 @@ def read_note(file: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """The JSON object that a recipe left beside what it made.
 
     Raises:
-        FileExistsError: the file was damaged, so that nothing says whose the data are.
+        Mistake: the file was damaged, so that nothing says whose the data are.
     """
     try:
         note = json.loads(file.read_text(encoding="utf-8"))
         return {key: note[key] for key in keys}
     except (ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(
-            f"'{file}' is damaged ({error}); delete what it describes or choose another --out"
-        ) from error
+        raise Mistake(f"'{file}' is damaged ({error}); delete what it describes or choose another --out") from error
 
 
 def _fingerprint(folder: Path) -> str:

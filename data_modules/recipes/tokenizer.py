@@ -33,9 +33,9 @@ def tokenizer(out: Path, texts: tuple[Path, ...], vocab_size: int = 8192) -> dic
 
     Raises:
         MissingFile: a folder has no .jsonl file.
-        FileExistsError: `out` was not made by this recipe, or was changed since.
+        Mistake: `out` was not made by this recipe, or was changed since.
         Mistake: the text is too short for so many entries.
-        BlockingIOError: another process is preparing something in the same folder.
+        Mistake: another process is preparing something in the same folder.
     """
     packages = package_versions("tokenizers")
     settings = {"version": 1, "vocab_size": vocab_size, "text": _text_hash(texts), "packages": packages}
@@ -61,10 +61,10 @@ def _read_own(out: Path, note: Path) -> object:
     """The settings that `out` was made with."""
     advice = "delete it or choose another --out"
     if not note.is_file():
-        raise FileExistsError(f"'{out}' exists but was not made by this recipe; {advice}")
+        raise Mistake(f"'{out}' exists but was not made by this recipe; {advice}")
     made = read_note(note, ("sha256", "settings"))
     if made["sha256"] != hashlib.sha256(out.read_bytes()).hexdigest():
-        raise FileExistsError(f"'{out}' was changed since the recipe made it; {advice}")
+        raise Mistake(f"'{out}' was changed since the recipe made it; {advice}")
     return made["settings"]
 
 

@@ -129,7 +129,7 @@ def report(module: LitMultimodal, run: Run) -> None:
         frames=rows * row_length // (2 * (vision.num_tokens + 2)),
         tokens_per_frame=vision.num_tokens,
         channels=vision.channels,
-        read_channels=vision.read_channels if vision.reads_apart else None,
+        read_channels=vision.read_channels,
     )
     sharded = Fsdp2Strategy() if run.strategy == "fsdp2" else run.strategy
     copies = sharded.copies_on(run.nodes) if isinstance(sharded, Fsdp2Strategy) else processes

@@ -6,10 +6,18 @@ import difflib
 import inspect
 import re
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
 from typing import NoReturn
 
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
+
+from lit_mm.mistake import Mistake
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
@@ -33,6 +41,46 @@ class ConfigParser(LightningArgumentParser):
             super().error(message, ex)
         sys.stderr.write(f"error: {one_sentence(message)}\n")
         self.exit(2)
+
+
+def check_configs(args: Sequence[str]) -> None:
+    """Read the files that `--config` names, as jsonargparse does not say which of them is no YAML.
+
+    Raises:
+        Mistake: one of them is not YAML, or no mapping of keys. (That one is missing jsonargparse says itself.)
+    """
+    after = [value for option, value in pairwise(args) if option in ("--config", "-c")]
+    for name in (*after, *(arg.partition("=")[2] for arg in args if arg.startswith(("--config=", "-c=")))):
+        if not Path(name).is_file():
+            continue
+        try:
+            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
+        except yaml.MarkedYAMLError as error:
+            line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+            raise Mistake(f"--config: '{name}' is not YAML ({line}{error.problem}); correct it") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise Mistake(f"--config: '{name}' is not YAML in UTF-8 ({error}); save it as that") from error
+        if not isinstance(content, dict):
+            raise Mistake(f"--config: '{name}' holds no keys; write some, such as trainer: {{max_steps: 100}}")
+
+
+@contextmanager
+def in_configs() -> Iterator[None]:
+    """Where configurations are read, what OmegaConf finds wrong with a `${…}` is a mistake."""
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        reason = str(error.msg or error).splitlines()[0]
+        raise Mistake(f"{error.full_key or 'the configuration'} has a ${{…}} that leads nowhere: {reason}") from error
+
+
+@contextmanager
+def in_trainer() -> Iterator[None]:
+    """Where a Trainer is made, all it does is to look at its arguments: what it refuses is a mistake."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError) as error:
+        raise Mistake(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def one_sentence(message: str) -> str:

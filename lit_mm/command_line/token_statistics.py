@@ -12,7 +12,7 @@ import torch
 
 from lit_mm.cli import LitCLI
 from lit_mm.flow.token_statistics import TokenStatistics, save_statistics
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import Mistake, ends_with_a_sentence
 
 
 def measure(args: list[str], out: Path, rows: int = 500) -> None:
@@ -49,4 +49,5 @@ if __name__ == "__main__":
     parser = ArgumentParser(description="Measure the visual tokens of a run; all other arguments are those of its fit.")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     own, of_fit = parser.parse_known_args()
-    measure(of_fit, own.out)
+    with ends_with_a_sentence():
+        measure(of_fit, own.out)

@@ -41,7 +41,7 @@ class Decoder(ModelParts):
         """Draw one frame behind each prefix, which ends with `<boi>`.
 
         Returns:
-            (prefixes, N, C); with tokenizers that read apart, what is read of the frame stands behind the C channels.
+            (prefixes, N, C); where frames are read by other tokens, those stand behind the C channels.
         """
         requests = [Request(p, s, max_frames=1, sampler=sampler) for p, s in zip(prefixes, seeds, strict=True)]
         return torch.stack([answer.latents[0] for answer in self.generate(requests)])

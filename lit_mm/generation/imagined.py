@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_mm.generation.decoding import Decoder
-from lit_mm.vision.training.features import FeatureNetwork
-from lit_mm.vision.training.quality import picture_quality
+from lit_mm.vision.metrics.features import FeatureNetwork
+from lit_mm.vision.metrics.quality import picture_quality
 
 LATENT, PSNR, SSIM = "latent", "psnr", "ssim"
 BATCH = 256  # frames that are judged at a time

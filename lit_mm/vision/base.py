@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -19,18 +20,13 @@ class VisualTokenizer(nn.Module, ABC):
         image_size: side of the square pictures it takes, in pixels.
         num_tokens: tokens of one picture.
         channels: channels of one token; for the noise shift and the width of the model, of a token that is drawn.
-        reads_apart: whether pictures that the model only reads have tokens of another kind than those it draws.
+        read_channels: channels of a token that is only read; None where a picture is read by the tokens it is drawn by.
     """
 
     image_size: int
     num_tokens: int
     channels: int
-    reads_apart: bool = False
-
-    @property
-    def read_channels(self) -> int:
-        """Channels of one token that is read."""
-        return self.channels
+    read_channels: int | None = None
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -43,7 +39,8 @@ class VisualTokenizer(nn.Module, ABC):
     def read(self, images: Tensor) -> Tensor:
         """Tokens of clean frames, which the model only reads.
 
-        (F, 3, image_size, image_size) uint8 to (F, num_tokens, read_channels) float32 of about unit variance.
+        (F, 3, image_size, image_size) uint8 to (F, num_tokens, read_channels or channels) float32 of about unit
+        variance.
         """
         return self.encode(images)
 
@@ -56,9 +53,9 @@ class VisualTokenizer(nn.Module, ABC):
 
         Returns:
             Tokens to draw (F, num_tokens, channels); and tokens to read (F, num_tokens, read_channels), or None where
-            they are the same. With `reads_apart`, a frame is zero in the one that it is not needed in.
+            they are the same. With `read_channels`, a frame is zero in the one that it is not needed in.
         """
-        if not self.reads_apart:
+        if self.read_channels is None:
             return self.encode(images), None
         drawn = torch.zeros(len(images), dtype=torch.int32, device=images.device).index_fill(0, drawn_frames, 1)
         # The others in order: sorted, not counted, since counting on a GPU would stall every step.
@@ -92,3 +89,13 @@ class VisualTokenizer(nn.Module, ABC):
                 f"pictures of shape {tuple(images.shape)} and type {images.dtype} were given to a visual tokenizer "
                 f"that takes (frames, 3, {size}, {size}) uint8"
             )
+
+
+def hash_of(module: nn.Module, settings: str = "") -> str:
+    """First 16 hex digits of a SHA-256 over names, shapes and float32 values of a module's tensors, and `settings`."""
+    digest = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name}{tuple(values.shape)}".encode())
+        digest.update(values.numpy().tobytes())
+    return digest.hexdigest()[:16]

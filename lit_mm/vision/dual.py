@@ -1,4 +1,4 @@
-"""Two tokenizers, one to read and one to draw: what the recipe argues against, kept for comparison."""
+"""Two tokenizers, one to read and one to draw: a baseline of the paper (§6.3)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ class Dual(VisualTokenizer):
         Mistake: they differ in the size of their pictures or in their number of tokens.
     """
 
-    reads_apart = True
-
     def __init__(self, read: VisualTokenizer, draw: VisualTokenizer) -> None:
         super().__init__()
         for name, what in (("image_size", "pixels a side"), ("num_tokens", "tokens a picture")):
@@ -33,15 +31,11 @@ class Dual(VisualTokenizer):
             if reading != drawing:
                 raise Mistake(
                     f"vision.read ({read.fingerprint()}) has {reading} {what} and vision.draw ({draw.fingerprint()}) "
-                    f"has {drawing}, but a frame has one place in a document whichever encodes it: they must be equal"
+                    f"has {drawing}, but the same frames are read and drawn: make them equal"
                 )
         self.reader, self.drawer = read, draw
         self.image_size, self.num_tokens, self.channels = draw.image_size, draw.num_tokens, draw.channels
-
-    @property
-    def read_channels(self) -> int:
-        """Channels of the reading tokenizer."""
-        return self.reader.read_channels
+        self.read_channels = read.read_channels or read.channels
 
     @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:

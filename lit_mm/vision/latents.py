@@ -19,7 +19,7 @@ class NonFiniteLatents(Mistake):
 
 def stored_channels(vision: VisualTokenizer) -> int:
     """Channels of a token of `encode_to_store`."""
-    return vision.channels + (vision.read_channels if vision.reads_apart else 0)
+    return vision.channels + (vision.read_channels or 0)
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def encode_to_store(vision: VisualTokenizer, images: Tensor) -> Tensor:
         (F, num_tokens, stored_channels) float32: tokens to draw, and behind them, where they are of another kind, those
         to read.
     """
-    if not vision.reads_apart:
+    if vision.read_channels is None:
         return vision.encode(images)
     return torch.cat([vision.encode(images), vision.read(images)], dim=-1)
 
@@ -51,7 +51,7 @@ def tokens_from_store(vision: VisualTokenizer, latents: Tensor) -> tuple[Tensor,
             f"whose own are (frames, {vision.num_tokens}, {stored_channels(vision)})"
         )
     latents = latents.float()
-    if not vision.reads_apart:
+    if vision.read_channels is None:
         return latents, None
     drawn, read = latents.split([vision.channels, vision.read_channels], dim=-1)
     return drawn, read

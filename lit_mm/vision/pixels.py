@@ -12,7 +12,7 @@ from lit_mm.vision.base import VisualTokenizer
 class Pixels(VisualTokenizer):
     """Flattened RGB patches scaled to [-1, 1]; `decode` is the exact inverse of `encode`.
 
-    The paper's pixel baseline uses 14x14 patches of 224x224 pictures, 256 tokens of 588 channels (paper section 3).
+    The paper's pixel baseline uses 14x14 patches of 224x224 pictures, 256 tokens of 588 channels (paper §3).
     A token lists its pixels row by row, the three colours of a pixel together.
 
     Args:

@@ -1,4 +1,4 @@
-"""Any published KL autoencoder (Stable Diffusion, FLUX …) as a visual tokenizer: the recipe's usual alternative."""
+"""Any published KL autoencoder (Stable Diffusion, FLUX …) as a visual tokenizer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mm.mistake import Mistake
-from lit_mm.vision.base import VisualTokenizer
+from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.vision.base import VisualTokenizer, hash_of
 from lit_mm.vision.formats.folder import SHIPPED
-from lit_mm.vision.rae import hash_of
 
 _AT_ONCE = 16  # pictures that go through the network together: its first layers work at full resolution
 
 
 class Vae(VisualTokenizer):
-    """A frozen `AutoencoderKL` of diffusers, p x p positions of its latents to a token (paper section 3).
+    """A frozen `AutoencoderKL` of diffusers (paper §3), p x p positions of its latents to a token.
 
     256x256 pictures are 32x32 latents of 4 channels with Stable Diffusion and of 16 with FLUX: with patches of 2 they
-    make 256 tokens of 16 and of 64 channels. A token lists channels first, then rows and columns of its patch.
+    make 256 tokens of 16 and of 64 channels (ours: the paper does not say). A token lists channels first, then rows and
+    columns of its patch.
 
     Pictures are encoded to the posterior's mode, not to a sample of it: a picture then has the same tokens every time,
     in reading, in validation and from a cache. Nothing is lost, as the posterior of a trained autoencoder is very
@@ -129,17 +129,14 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
 
     shipped = SHIPPED / pretrained
     source = shipped if shipped.is_dir() and not Path(pretrained).is_dir() else pretrained
-    problem: Exception | None = None
     try:
         vae, loaded = AutoencoderKL.from_pretrained(
             source, subfolder=subfolder, output_loading_info=True, low_cpu_mem_usage=False
         )
     except OSError as error:
-        problem = FileNotFoundError(_not_found(pretrained, subfolder, error))
+        raise MissingFile(_not_found(pretrained, subfolder, error)) from error
     except (RuntimeError, ValueError) as error:
-        problem = ValueError(f"the autoencoder in vision.pretrained '{pretrained}' does not load: {_line(error)}")
-    if problem is not None:
-        raise problem  # outside of the handlers: the program shows the innermost of chained mistakes
+        raise Mistake(f"the autoencoder in vision.pretrained '{pretrained}' does not load: {_line(error)}") from error
     # diffusers would leave weights that it does not find random.
     for what, said in (("missing_keys", "lacks"), ("unexpected_keys", "has the unexpected")):
         if names := sorted(loaded[what]):

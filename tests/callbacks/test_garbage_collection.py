@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from callbacks.garbage_collection import GarbageCollection
+from lit_mm.mistake import Mistake
 
 
 class Knot:
@@ -42,5 +43,5 @@ def test_garbage_waits_for_its_step() -> None:
 
 
 def test_steps_are_counted_from_one() -> None:
-    with pytest.raises(ValueError, match="every_n_steps of GarbageCollection is 0; use 1 or more"):
+    with pytest.raises(Mistake, match="every_n_steps of GarbageCollection is 0; use 1 or more"):
         GarbageCollection(every_n_steps=0)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from callbacks.latent_cache import LatentCache
 from lit_mm.cli import main
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Pixels
 from tests.data_modules.video_files import moving_picture, write_video
 from tests.helpers.program import ROOT, SMALL, kill_when, run, start
@@ -275,7 +276,7 @@ def test_a_disk_that_is_too_small_is_refused(mixture: Path, tmp_path: Path, monk
 
 
 def test_a_model_without_a_visual_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"needs a model with a frozen visual tokenizer, but LightningModule has none"):
+    with pytest.raises(Mistake, match=r"needs a model with a frozen visual tokenizer, but LightningModule has none"):
         LatentCache(str(tmp_path)).setup(Trainer(logger=False), LightningModule(), "fit")
 
 

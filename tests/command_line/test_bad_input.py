@@ -42,6 +42,13 @@ def complaint(
         ),
         (["--data.loader.row_length=16"], ["data.loader.row_length", "16", "frame"]),
         (["--data.loader.row_length=64"], ["data.loader.row_length", "64", "video"]),
+        (["--data.loader.rows=0"], ["data.loader.rows is 0; use 1 or more"]),
+        (["--trainer.strategy=dpp"], ["trainer: ", "strategy='dpp'", "ddp"]),
+        (["--trainer.devices=x"], ["trainer: ", "devices", "int > 0"]),
+        (
+            ["--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging", "--trainer.callbacks.decay=2"],
+            ["the decay of WeightAveraging is 2.0; use a number from 0 to 1"],
+        ),
         (["--model.vocab_size=100"], ["model.vocab_size", "100", "8192"]),
         (["--model.vision.image_size=60"], ["60", "16"]),
         (["--data.tokenizer=configs/tiny.yaml"], ["configs/tiny.yaml", "tokenizer.json"]),
@@ -75,6 +82,33 @@ def test_one_sentence_names_the_mistake(
     for word in words:
         assert word in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("model: [1, 2\ntrainer: {", ["wrong.yaml' is not YAML (line 2: expected ',' or ']'"]),
+        ("trainer:\n\tmax_steps: 1", ["wrong.yaml' is not YAML (line 2: found character"]),
+        ("trainer: {default_root_dir: caf\xe9}", ["wrong.yaml' is not YAML in UTF-8"]),
+        ("- 1", ["wrong.yaml' holds no keys; write some"]),
+        ("trainer: {max_steps: '${nowhere.at.all}'}", ["trainer.max_steps has a ${…}", "'nowhere.at.all' not found"]),
+    ],
+    ids=["open bracket", "tab", "latin 1", "list", "interpolation"],
+)
+def test_a_file_that_is_no_configuration_is_named(
+    content: str,
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_bytes(content.encode("latin-1" if "\xe9" in content else "utf-8"))
+    said = complaint(capsys, monkeypatch, tmp_path, f"--config={file}")
+    assert said.startswith("error: ")
+    assert "\n" not in said
+    for word in words:
+        assert word in said
 
 
 @pytest.mark.parametrize("first", ["fit", "validate"])

@@ -15,6 +15,7 @@ import pytest
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.reading.actions import Pose, action_text
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Frame, PackedRow, Text
 from tests.data_modules.video_files import decode_all, moving_picture, write_video
@@ -192,10 +193,10 @@ def test_bad_tables_are_named(tmp_path: Path, document_format: DocumentFormat) -
 def test_bad_input_is_said_in_one_sentence(
     tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(FileNotFoundError, match="game.train: there is no file or folder"):
+    with pytest.raises(MissingFile, match="game.train: there is no file or folder"):
         load(tmp_path / "nothing", document_format)
     write_episode(tmp_path, "short", 4)
-    with pytest.raises(ValueError, match=r"game.train: 1 of 1 episodes are shorter .* 5 frames .*short.mp4.*lower"):
+    with pytest.raises(Mistake, match=r"game.train: 1 of 1 episodes are shorter .* 5 frames .*short.mp4.*lower"):
         load(tmp_path, document_format)
     write_episode(tmp_path, "long")
     with caplog.at_level(logging.WARNING):
@@ -206,5 +207,5 @@ def test_bad_input_is_said_in_one_sentence(
         ({"action_dropout": 2}, "action_dropout: 2 is not a share"),
         ({"unit": 0.0}, "unit: 0.0 is not a length"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(Mistake, match=message):
             ActionVideoDataModule("x", **options)

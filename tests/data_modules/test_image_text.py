@@ -18,6 +18,7 @@ from PIL import Image
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataModule, ImageTextDataset
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedRow, Text
 
@@ -216,14 +217,14 @@ def test_cut_tar_is_named(tmp_path: Path, document_format: DocumentFormat) -> No
 
 def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:
     write_folder(tmp_path / "f")
-    with pytest.raises(ValueError, match="no column 'title'; there are file_name and caption"):
+    with pytest.raises(Mistake, match="no column 'title'; there are file_name and caption"):
         load(tmp_path / "f", document_format, caption_column="title")
-    with pytest.raises(ValueError, match="caption_first: 1.5 is not a share"):
+    with pytest.raises(Mistake, match="caption_first: 1.5 is not a share"):
         ImageTextDataModule("x", caption_first=1.5)
-    with pytest.raises(ValueError, match="condition_dropout: -0.1 is not a share"):
+    with pytest.raises(Mistake, match="condition_dropout: -0.1 is not a share"):
         ImageTextDataModule("x", condition_dropout=-0.1)
     pq.write_table(pa.table({"image": [png(COLOURS[0])], "caption": [["one", "two"]]}), tmp_path / "lists.parquet")
-    with pytest.raises(ValueError, match=r"drawings.train: column 'caption' holds List, but a string"):
+    with pytest.raises(Mistake, match=r"drawings.train: column 'caption' holds List, but a string"):
         load(tmp_path / "lists.parquet", document_format)
-    with pytest.raises(FileNotFoundError, match="drawings.train: there is no file or folder"):
+    with pytest.raises(MissingFile, match="drawings.train: there is no file or folder"):
         load(tmp_path / "nothing", document_format)

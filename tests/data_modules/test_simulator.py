@@ -12,6 +12,7 @@ import torch
 
 from data_modules.reading.actions import action_text
 from data_modules.simulator import MOVES, TURNS, Case, Simulator, View
+from lit_mm.mistake import Mistake
 
 VIEW = View(image_size=32, unit=32.0, context=4, frame_step=2, horizon=4)
 
@@ -136,5 +137,5 @@ def test_nothing_leads_through_a_wall(simulator: Simulator) -> None:
 
 
 def test_an_unknown_map_is_named(simulator: Simulator) -> None:
-    with pytest.raises(ValueError, match="map99"):
+    with pytest.raises(Mistake, match="map99"):
         Simulator("map99", VIEW, gamma=1.5).case(0, 1)

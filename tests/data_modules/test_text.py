@@ -14,6 +14,7 @@ import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.text import TextDataModule, TextDataset
+from lit_mm.mistake import MissingFile, Mistake
 
 TEXTS = ["the cat sat on the mat", "Ein Bär aß Öl – 日本語 🐈", "one\ntwo\n\nthree  four\t", "a red cube " * 40, "x"]
 
@@ -157,7 +158,7 @@ def test_the_count_of_skipped_lines_survives_the_cache(tmp_path: Path, document_
 
 def test_too_many_broken_lines(tmp_path: Path, document_format: DocumentFormat) -> None:
     path = break_line(write_jsonl(tmp_path / "a.jsonl", ["the cat"] * 50), 3, b"\xff")
-    with pytest.raises(ValueError, match=r"speeches.train: 1 of 50 .* more than 1 %.*line 3"):
+    with pytest.raises(Mistake, match=r"speeches.train: 1 of 50 .* more than 1 %.*line 3"):
         load(path, document_format, on_error="skip")
 
 
@@ -185,23 +186,23 @@ def test_rows_of_different_shapes_are_fine(tmp_path: Path, document_format: Docu
 def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"speeches.train: there is no file or folder '.*nothing'"):
+    with pytest.raises(MissingFile, match=r"speeches.train: there is no file or folder '.*nothing'"):
         load(tmp_path / "nothing", document_format)
-    with pytest.raises(FileNotFoundError, match=r"speeches.train: '.*empty' holds no .jsonl, .* or .txt file"):
+    with pytest.raises(MissingFile, match=r"speeches.train: '.*empty' holds no .jsonl, .* or .txt file"):
         load(tmp_path / "empty", document_format)
-    with pytest.raises(ValueError, match=r"no column 'body'; there are name and text"):
+    with pytest.raises(Mistake, match=r"no column 'body'; there are name and text"):
         load(path, document_format, column="body")
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "n.parquet")
-    with pytest.raises(ValueError, match="column 'text' holds int64, but a string"):
+    with pytest.raises(Mistake, match="column 'text' holds int64, but a string"):
         load(tmp_path / "n.parquet", document_format)
     write_parquet(tmp_path / "mixed.parquet", TEXTS)
-    with pytest.raises(ValueError, match="there are json and parquet files"):
+    with pytest.raises(Mistake, match="there are json and parquet files"):
         load(tmp_path, document_format)
-    with pytest.raises(ValueError, match="holds no text"):
+    with pytest.raises(Mistake, match="holds no text"):
         load(write_jsonl(tmp_path / "b" / "a.jsonl", ["", ""]), document_format)
-    with pytest.raises(ValueError, match="is not a Hub name"):
+    with pytest.raises(Mistake, match="is not a Hub name"):
         load("hf://nobody", document_format)
-    with pytest.raises(ValueError, match="window: 2 tokens"):
+    with pytest.raises(Mistake, match="window: 2 tokens"):
         TextDataModule("x", window=2)
 
 
@@ -214,5 +215,5 @@ def test_hub_without_network_is_one_sentence(document_format: DocumentFormat, mo
         raise ConnectionError("Couldn't reach\n the Hub")
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
-    with pytest.raises(ValueError, match=r"'hf://a/b' cannot be loaded from the Hugging Face Hub: Couldn't reach the"):
+    with pytest.raises(Mistake, match=r"'hf://a/b' cannot be loaded from the Hugging Face Hub: Couldn't reach the"):
         load("hf://a/b", document_format)

@@ -14,6 +14,7 @@ import torch
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.video import VideoDataModule, VideoDataset
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Frame, PackedRow
 from tests.data_modules.video_files import decode_all, moving_picture, write_video
@@ -142,7 +143,7 @@ def test_broken_video(tmp_path: Path, document_format: DocumentFormat, caplog: p
 
 def test_short_videos(tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture) -> None:
     write_video(tmp_path / "short.mp4", moving_picture(5))
-    with pytest.raises(ValueError, match=r"clips.train: 1 of 1 videos are shorter than a clip of 6 .*short.mp4.*lower"):
+    with pytest.raises(Mistake, match=r"clips.train: 1 of 1 videos are shorter than a clip of 6 .*short.mp4.*lower"):
         load(tmp_path, document_format, fps=10, frames=6)
     write_video(tmp_path / "long.mp4", moving_picture(12))
     with caplog.at_level(logging.WARNING):
@@ -151,11 +152,11 @@ def test_short_videos(tmp_path: Path, document_format: DocumentFormat, caplog: p
 
 
 def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:
-    with pytest.raises(FileNotFoundError, match="clips.train: there is no file or folder"):
+    with pytest.raises(MissingFile, match="clips.train: there is no file or folder"):
         load(tmp_path / "nothing", document_format)
-    with pytest.raises(FileNotFoundError, match=r"clips.train: '.*' holds no .mp4, .* file"):
+    with pytest.raises(MissingFile, match=r"clips.train: '.*' holds no .mp4, .* file"):
         load(tmp_path, document_format)
-    with pytest.raises(ValueError, match="fps: 0 frames per second"):
+    with pytest.raises(Mistake, match="fps: 0 frames per second"):
         VideoDataModule("x", fps=0)
-    with pytest.raises(ValueError, match="frames and stride: 0"):
+    with pytest.raises(Mistake, match="frames and stride: 0"):
         VideoDataModule("x", frames=0)

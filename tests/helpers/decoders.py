@@ -68,7 +68,7 @@ def make(
     torch.manual_seed(0)
     vision = vision or Pixels(16, 8)
     backbone = Transformer(8192, dim=32, depth=2, heads=4, kv_heads=2, feed_forward=FEED_FORWARDS[feed_forward])
-    read = vision.read_channels if vision.reads_apart else None
+    read = vision.read_channels
     model = MultimodalTransformer(backbone, 8192, vision.channels, read, places, compute_dtype).eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:

@@ -28,7 +28,7 @@ class Recorder(Callback):
             "batch": batch_idx,
             "step": trainer.global_step,
             "loss": float(outputs["loss"]).hex(),
-            "gradient_norm": float(pl_module.gradient_norm).hex() if step_ended else None,
+            "gradient_norm": float(pl_module.state.gradient_norm).hex() if step_ended else None,
             "rows": rows,
             "learning_rate": float(group["lr"]).hex(),
             "weight_decay": group["weight_decay"],

@@ -10,7 +10,7 @@ from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels
-from lit_mm.vision.training.features import FeatureNetwork
+from lit_mm.vision.metrics.features import FeatureNetwork
 
 
 class Thumbnails(FeatureNetwork):

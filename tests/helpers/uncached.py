@@ -161,7 +161,7 @@ class Uncached:
         for frame in frames:
             pixels = not frame.image.is_floating_point()
             drawn.append(self.vision.encode(frame.image[None])[0] if pixels else frame.image[:, :channels])
-            if self.vision.reads_apart:
+            if self.vision.read_channels is not None:
                 picture = frame.image[None] if pixels else self.vision.decode(frame.image[None, :, :channels])
                 read.append(self.vision.read(picture)[0])
         return torch.stack(drawn), torch.stack(read) if read else None

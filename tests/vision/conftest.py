@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lit_mm.vision.formats.folder import save_folder
-from lit_mm.vision.rae import RaeConfig, RaeNetwork
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork
 
 SMALL = RaeConfig(
     encoder="vit_base_patch16_siglip_256",

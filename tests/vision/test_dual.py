@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Dual, Pixels, Rae, VisualTokenizer
 
 
@@ -28,7 +29,6 @@ def rae(folder: Path) -> Rae:
 def test_reads_with_one_and_draws_with_the_other(rae: Rae, images: torch.Tensor) -> None:
     pixels = Pixels(32, 8)
     dual = Dual(read=rae, draw=pixels)
-    assert dual.reads_apart
     assert (dual.image_size, dual.num_tokens, dual.channels, dual.read_channels) == (32, 16, 192, 64)
     assert torch.equal(dual.read(images), rae.encode(images))
     assert torch.equal(dual.encode(images), pixels.encode(images))
@@ -51,7 +51,7 @@ def test_a_dual_inside_is_taken_for_the_half_that_is_needed(rae: Rae, images: to
 def test_tokenizers_of_other_pictures_or_tokens_are_refused(
     read: tuple[int, int], draw: tuple[int, int], words: str
 ) -> None:
-    with pytest.raises(ValueError, match=rf"vision.read \({words}"):
+    with pytest.raises(Mistake, match=rf"vision.read \({words}"):
         Dual(Pixels(*read), Pixels(*draw))
 
 
@@ -98,8 +98,7 @@ def test_tokens_are_float32_whatever_the_default_is(images: torch.Tensor) -> Non
 def test_one_tokenizer_reads_what_it_draws(rae: Rae, images: torch.Tensor) -> None:
     for single in (rae, Pixels(32, 8)):
         assert isinstance(single, VisualTokenizer)
-        assert not single.reads_apart
-        assert single.read_channels == single.channels
+        assert single.read_channels is None
         assert torch.equal(single.read(images), single.encode(images))
         latents, read = single.encode_frames(images, torch.tensor([2]))
         assert torch.equal(latents, single.encode(images))

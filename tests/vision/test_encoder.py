@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.encoder import TimmEncoder
 from tests.vision.conftest import randomised
 
@@ -94,17 +95,17 @@ def test_pictures_are_resized_to_the_encoder(images: Tensor) -> None:
 
 
 def test_unknown_names_and_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"'vit_bass_patch16_siglip_256', which timm does not know.*vit_base_patch16"):
+    with pytest.raises(Mistake, match=r"'vit_bass_patch16_siglip_256', which timm does not know.*vit_base_patch16"):
         TimmEncoder("vit_bass_patch16_siglip_256", 32)
-    with pytest.raises(ValueError, match=r"'vit_base_patch16_siglip_256\.v3', which timm does not know.*v2_webli"):
+    with pytest.raises(Mistake, match=r"'vit_base_patch16_siglip_256\.v3', which timm does not know.*v2_webli"):
         TimmEncoder("vit_base_patch16_siglip_256.v3", 32)
-    with pytest.raises(ValueError, match=r"'resnet18' is not a timm ViT.*img_size"):
+    with pytest.raises(Mistake, match=r"'resnet18' is not a timm ViT.*img_size"):
         TimmEncoder("resnet18", 32)
-    with pytest.raises(ValueError, match="'swin_tiny_patch4_window7_224' is not a vision transformer"):
+    with pytest.raises(Mistake, match="'swin_tiny_patch4_window7_224' is not a vision transformer"):
         TimmEncoder("swin_tiny_patch4_window7_224", 224, model_args={"embed_dim": 24, "depths": (1, 1, 1, 1)})
-    with pytest.raises(ValueError, match="30 pixels is not a multiple of the patch size 8"):
+    with pytest.raises(Mistake, match="30 pixels is not a multiple of the patch size 8"):
         TimmEncoder("vit_base_patch16_siglip_256", 30, model_args={**TINY, "patch_size": 8})
-    with pytest.raises(ValueError, match=r"not a timm ViT with these encoder_args.*wdith"):
+    with pytest.raises(Mistake, match=r"not a timm ViT with these encoder_args.*wdith"):
         TimmEncoder("vit_base_patch16_siglip_256", 32, model_args={"wdith": 3})
 
 
@@ -129,7 +130,7 @@ def test_tokens_of_several_layers_are_normalised_averaged_and_normalised(
 
 @pytest.mark.parametrize(("layers", "sentence"), [([3], "holds 3"), ([-1, -4], "holds -4"), ([], "is empty")])
 def test_layers_that_are_not_there_are_refused(layers: list[int], sentence: str) -> None:
-    with pytest.raises(ValueError, match=rf"encoder_layers {sentence}, but '.*' has layers 0 to 2, or -3 to -1"):
+    with pytest.raises(Mistake, match=rf"encoder_layers {sentence}, but '.*' has layers 0 to 2, or -3 to -1"):
         TimmEncoder("vit_base_patch16_siglip_256", 32, model_args={**TINY, "depth": 3, "patch_size": 8}, layers=layers)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Pixels
 
 
@@ -43,7 +44,7 @@ def test_what_a_generator_overshoots_is_clipped() -> None:
 
 @pytest.mark.parametrize(("size", "patch"), [(64, 15), (0, 4), (16, 0)])
 def test_sizes_that_do_not_fit_are_refused(size: int, patch: int) -> None:
-    with pytest.raises(ValueError, match=rf"image_size is {size}.*patch_size {patch}"):
+    with pytest.raises(Mistake, match=rf"image_size is {size}.*patch_size {patch}"):
         Pixels(size, patch)
 
 
@@ -53,7 +54,7 @@ def test_sizes_that_do_not_fit_are_refused(size: int, patch: int) -> None:
     ids=["other size", "float", "grey"],
 )
 def test_pictures_it_cannot_take_are_refused(images: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"takes \(frames, 3, 16, 16\) uint8"):
+    with pytest.raises(Mistake, match=r"takes \(frames, 3, 16, 16\) uint8"):
         Pixels(16, 8).encode(images)
 
 

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 from tests.vision.conftest import SMALL, randomised
 
 
@@ -147,13 +148,13 @@ def test_fingerprint_depends_on_every_setting_of_the_encoder(images: Tensor) -> 
 def test_without_a_decoder_it_reads_but_does_not_draw(images: Tensor) -> None:
     rae = Rae(encoder=SMALL.encoder, image_size=32, pretrained=False, encoder_args=SMALL.encoder_args)
     latents = rae.encode(images)
-    with pytest.raises(RuntimeError, match=r"no decoder; set vision\.decoder"):
+    with pytest.raises(Mistake, match=r"no decoder; set vision\.decoder"):
         rae.decode(latents)
 
 
 def test_needs_a_folder_or_an_encoder(folder: Path) -> None:
     for arguments in ({}, {"folder": str(folder), "encoder": SMALL.encoder}):
-        with pytest.raises(ValueError, match="either folder or encoder"):
+        with pytest.raises(Mistake, match="either folder or encoder"):
             Rae(**arguments)
 
 
@@ -163,18 +164,18 @@ def test_pictures_it_cannot_take_are_refused(folder: Path) -> None:
 
 
 def test_image_size_that_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"30 pixels cannot be drawn from 16 tokens.*grid side 4"):
+    with pytest.raises(Mistake, match=r"30 pixels cannot be drawn from 16 tokens.*grid side 4"):
         RaeNetwork(replace(SMALL, image_size=30, encoder_input_size=32))
 
 
 def test_missing_folders_and_files_are_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'no_such_rae' does not exist.*come with the package: .*rae_tiny"):
+    with pytest.raises(MissingFile, match=r"'no_such_rae' does not exist.*come with the package: .*rae_tiny"):
         Rae("no_such_rae")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"empty/config\.json' does not exist"):
+    with pytest.raises(MissingFile, match=r"empty/config\.json' does not exist"):
         Rae(str(tmp_path / "empty"))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"small/model\.safetensors' does not exist"):
+    with pytest.raises(MissingFile, match=r"small/model\.safetensors' does not exist"):
         Rae(str(folder))
 
 
@@ -187,7 +188,7 @@ def test_broken_configs_are_named(folder: Path) -> None:
         (json.dumps({k: v for k, v in config.items() if k != "image_size"}), "lacks image_size"),
     ):
         (folder / "config.json").write_text(content)
-        with pytest.raises(ValueError, match=rf"config\.json' {sentence}") as error:
+        with pytest.raises(Mistake, match=rf"config\.json' {sentence}") as error:
             Rae(str(folder))
         assert "\n" not in str(error.value)
 
@@ -204,15 +205,15 @@ def test_broken_weights_are_named(folder: Path) -> None:
         ({**whole, key: torch.ones(3)}, rf"holds '{key}' of shape \(3,\); the configured network needs \(192,\)"),
     ):
         save_file(tensors, file)
-        with pytest.raises(ValueError, match=rf"model\.safetensors' {sentence}"):
+        with pytest.raises(Mistake, match=rf"model\.safetensors' {sentence}"):
             Rae(str(folder))
     file.write_bytes(b"\x10" + bytes(20))
-    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+    with pytest.raises(Mistake, match="is not a whole safetensors file"):
         Rae(str(folder))
 
 
 def test_a_decoder_for_other_tokens_is_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"'decoder\.decoder_embed\.weight' of shape \(48, 64\).*\(48, 32\)"):
+    with pytest.raises(Mistake, match=r"'decoder\.decoder_embed\.weight' of shape \(48, 64\).*\(48, 32\)"):
         Rae(
             encoder=SMALL.encoder,
             image_size=32,

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import save_folder
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 from tests.vision.conftest import SMALL
 
 GRID, CHANNELS = 4, 64
@@ -57,7 +58,7 @@ def test_a_decoder_sees_what_the_encoder_gave(network: RaeNetwork, stat: Path, i
     assert difference.abs().max() <= 1
     # The same statistics, taken from that folder for an encoder with other weights.
     torch.testing.assert_close(rae_with(tmp_path / "rae").statistics.std, network.statistics.std)
-    with pytest.raises(FileNotFoundError, match="'no_such' does not exist"):
+    with pytest.raises(MissingFile, match="'no_such' does not exist"):
         rae_with(Path("no_such"))
 
 
@@ -118,14 +119,14 @@ ONES = torch.ones(CHANNELS, GRID, GRID)
 )
 def test_broken_files_are_refused(content: Any, sentence: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "stat.pt")
-    with pytest.raises(ValueError, match=rf"stat\.pt' {sentence}") as error:
+    with pytest.raises(Mistake, match=rf"stat\.pt' {sentence}") as error:
         rae_with(tmp_path / "stat.pt")
     assert "\n" not in str(error.value)
 
 
 def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stat.pt").write_text("nothing")
-    with pytest.raises(ValueError, match=r"stat\.pt' is not a whole file of tensors"):
+    with pytest.raises(Mistake, match=r"stat\.pt' is not a whole file of tensors"):
         rae_with(tmp_path / "stat.pt")
 
 
@@ -135,7 +136,7 @@ def test_folders_without_them_are_refused(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     kept = {name: tensor.clone() for name, tensor in tensors.items() if not name.startswith("statistics.")}
     save_file(kept, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model\.safetensors' holds no statistics of latents: their mean is 0 and"):
+    with pytest.raises(Mistake, match=r"model\.safetensors' holds no statistics of latents: their mean is 0 and"):
         rae_with(folder)
     assert Rae(str(folder)).statistics.std.eq(1).all()
 
@@ -144,9 +145,9 @@ def test_measured_ones_are_checked(network: RaeNetwork) -> None:
     zeros, ones = torch.zeros(16, CHANNELS), torch.ones(16, CHANNELS)
     network.statistics.set(zeros.double(), ones.double())
     assert network.statistics.std.dtype == torch.float32
-    with pytest.raises(ValueError, match="holds 'variance' in bfloat16"):
+    with pytest.raises(Mistake, match="holds 'variance' in bfloat16"):
         network.statistics.set(zeros, ones.bfloat16())
-    with pytest.raises(ValueError, match=r"holds 'mean' of shape \(64, 16\); this encoder needs \(16, 64\)"):
+    with pytest.raises(Mistake, match=r"holds 'mean' of shape \(64, 16\); this encoder needs \(16, 64\)"):
         network.statistics.set(zeros.T, ones)
-    with pytest.raises(ValueError, match="'variance' with values that are not finite"):
+    with pytest.raises(Mistake, match="'variance' with values that are not finite"):
         network.statistics.set(zeros, ones / 0)

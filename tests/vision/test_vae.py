@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision import Vae
 from tests.vision.conftest import randomised
 
@@ -150,9 +151,11 @@ def test_the_names_that_older_files_give_to_attention_are_understood(
     )
 
 
-def test_any_number_of_pictures(folder: Path) -> None:
+def test_any_number_of_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than go through the network together, and none."""
+    monkeypatch.setattr("lit_mm.vision.vae._AT_ONCE", 2)
     vae = Vae(str(folder), image_size=16)
-    images = torch.randint(0, 256, (35, 3, 16, 16), dtype=torch.uint8)
+    images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     tokens = vae.encode(images)
     torch.testing.assert_close(tokens, torch.cat([vae.encode(image[None]) for image in images]), rtol=1e-5, atol=1e-5)
     drawn = torch.cat([vae.decode(token[None]) for token in tokens])
@@ -221,21 +224,21 @@ def test_weights_that_are_not_whole_are_refused_not_left_random(
     key: str, value: torch.Tensor | None, words: str, folder: Path, tmp_path: Path
 ) -> None:
     broken = edited(folder, tmp_path / "broken", lambda t: t.pop(key) if value is None else t.update({key: value}))
-    with pytest.raises(ValueError, match=rf"vision.pretrained '.*broken'.*{words}") as complaint:
+    with pytest.raises(Mistake, match=rf"vision.pretrained '.*broken'.*{words}") as complaint:
         Vae(str(broken), image_size=32)
     assert "\n" not in str(complaint.value)
 
 
 def test_autoencoders_of_other_than_rgb_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "grey", in_channels=1, out_channels=1)
-    with pytest.raises(ValueError, match="1 colours"):
+    with pytest.raises(Mistake, match="1 colours"):
         Vae(str(tmp_path / "grey"), image_size=32)
 
 
 @pytest.mark.parametrize("missing", ["config.json", WEIGHTS])
 def test_a_folder_that_lacks_a_file_is_named(missing: str, folder: Path) -> None:
     (folder / missing).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"'{folder}', which should hold config.json and {WEIGHTS}"):
+    with pytest.raises(MissingFile, match=rf"'{folder}', which should hold config.json and {WEIGHTS}"):
         Vae(str(folder), image_size=32)
 
 
@@ -248,5 +251,5 @@ def test_a_folder_that_lacks_a_file_is_named(missing: str, folder: Path) -> None
     ],
 )
 def test_without_a_network_it_says_what_to_download_and_where_to_put_it(subfolder: str | None, download: str) -> None:
-    with pytest.raises(FileNotFoundError, match=rf"'owner/name'.*{download} and set vision.pretrained to weights/name"):
+    with pytest.raises(MissingFile, match=rf"'owner/name'.*{download} and set vision.pretrained to weights/name"):
         Vae("owner/name", subfolder=subfolder)

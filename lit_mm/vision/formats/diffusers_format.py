@@ -22,7 +22,7 @@ from torch import Tensor
 from lit_mm.mistake import Mistake
 from lit_mm.vision.formats.checkpoint import copy_tensors, find_weights, named, read_json, read_tensors
 from lit_mm.vision.formats.transformers_names import Family, to_timm
-from lit_mm.vision.rae import RaeConfig, RaeNetwork
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork
 from lit_mm.vision.statistics import LatentStatistics, check_statistics
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -27,7 +27,7 @@ from lit_mm.vision.formats.diffusers_format import (
 )
 from lit_mm.vision.formats.pretrained import activation
 from lit_mm.vision.formats.transformers_names import Family, from_timm, in_memory, to_timm, widened
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 
 
 def family_of(network: RaeNetwork) -> Family | None:

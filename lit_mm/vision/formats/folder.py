@@ -25,12 +25,12 @@ and saving it again turns one form into the other.
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lit_mm.mistake import MissingFile, Mistake
@@ -46,7 +46,7 @@ from lit_mm.vision.formats.diffusers_format import (
 )
 from lit_mm.vision.formats.diffusers_writing import obstacle, stored, write_diffusers
 from lit_mm.vision.formats.published import PUBLISHED_WEIGHTS, read_published_decoder
-from lit_mm.vision.rae import RaeConfig, RaeNetwork, build_decoder
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork, build_decoder
 from lit_mm.vision.statistics import LatentStatistics, read_statistics
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def save_folder(
         if reason is None:
             _save_for_both(network, folder, dtype)
             return folder
-        rank_zero_warn(f"'{folder}' is for vision.Rae alone, not for diffusers' AutoencoderRAE: {reason}")
+        warnings.warn(f"'{folder}' is for vision.Rae alone, not for diffusers' AutoencoderRAE: {reason}", stacklevel=2)
     _save_compact(network, folder, dtype)
     return folder
 

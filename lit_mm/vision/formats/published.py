@@ -17,7 +17,7 @@ from torch import Tensor
 from lit_mm.mistake import Mistake
 from lit_mm.vision.encoder import TimmEncoder
 from lit_mm.vision.formats.checkpoint import copy_tensors, read_json, read_tensors
-from lit_mm.vision.rae import RaeConfig, build_decoder
+from lit_mm.vision.rae_network import RaeConfig, build_decoder
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_rae import RAEDecoder

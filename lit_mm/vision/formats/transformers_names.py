@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_mm.mistake import Mistake
-
 Family = Literal["siglip2", "dinov2", "mae"]  # as `AutoencoderRAE.encoder_type` names them
 
 # Inside a block, in timm's names: where transformers keeps the same weight and bias. Three names make one fused layer.
@@ -133,7 +131,7 @@ def from_timm(tensors: Mapping[str, Tensor], family: Family, side: int) -> dict[
         side: of the grid that the model of transformers has positions for.
 
     Raises:
-        Mistake: no position table of that grid is resized to the one in `tensors`.
+        ValueError: no position table of that grid is resized to the one in `tensors`.
     """
     positions = tensors["pos_embed"].float()
     first = positions[:, :0]
@@ -226,7 +224,7 @@ def enlarged(table: Tensor, side: int, antialias: bool) -> Tensor:
     found with the pseudo-inverse of one row's weights.
 
     Raises:
-        Mistake: there is none, which is the rule for a grid finer than `side`.
+        ValueError: there is none, which is the rule for a grid finer than `side`.
     """
     grid = round(table.shape[1] ** 0.5)
     if grid == side:
@@ -239,5 +237,5 @@ def enlarged(table: Tensor, side: int, antialias: bool) -> Tensor:
     found = torch.einsum("ai,bj,ijc->abc", inverse, inverse, square).flatten(0, 1)[None].float()
     error = (resized(found, grid, antialias) - table).abs().max()
     if bool(error > 1e-5 * table.abs().max().clamp(min=1)):
-        raise Mistake(f"no position table of {side} x {side} patches is resized to this one of {grid} x {grid}")
+        raise ValueError(f"no position table of {side} x {side} patches is resized to this one of {grid} x {grid}")
     return found

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from lit_mm.mistake import Mistake
+from lit_mm.vision.metrics.features import FeatureNetwork
 from lit_mm.vision.training.diff_augment import diff_augment
-from lit_mm.vision.training.features import FeatureNetwork
 from lit_mm.vision.training.losses import hinge_loss
 
 

@@ -19,12 +19,12 @@ from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
 from lit_mm.training.schedule import WarmupCosine
+from lit_mm.vision.metrics.features import FeatureNetwork
+from lit_mm.vision.metrics.frechet import FrechetDistances
+from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.training.adversary import AdversarialTerm, Adversary
 from lit_mm.vision.training.augment import augment
-from lit_mm.vision.training.features import FeatureNetwork
-from lit_mm.vision.training.frechet import FrechetDistances
 from lit_mm.vision.training.losses import ReconstructionLoss, ReconstructionTerms, adaptive_weight
-from lit_mm.vision.training.quality import picture_quality
 from lit_mm.vision.training.statistics import latent_moments
 
 PRECISIONS = ("32-true", "bf16-mixed")

@@ -22,10 +22,10 @@ from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.dual import Dual
+from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.rae import Rae
 from lit_mm.vision.training.pairs import caption_pairs
 from lit_mm.vision.training.probe import ProbeResult, linear_probe
-from lit_mm.vision.training.quality import picture_quality
 
 FILE = "tokenizers.json"
 ENCODE_AT_ONCE = 256  # pictures

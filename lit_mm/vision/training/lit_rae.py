@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from lit_mm.mistake import Mistake
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeConfig, RaeNetwork, draw
+from lit_mm.vision.metrics.features import FeatureNetwork
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork, draw
 from lit_mm.vision.training.adversary import AdversarialTerm
-from lit_mm.vision.training.features import FeatureNetwork
 from lit_mm.vision.training.lit_autoencoder import LitAutoencoder
 from lit_mm.vision.training.losses import ReconstructionTerms
 

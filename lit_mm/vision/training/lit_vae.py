@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lit_mm.mistake import Mistake
 from lit_mm.training.schedule import WarmupCosine
+from lit_mm.vision.metrics.features import FeatureNetwork
 from lit_mm.vision.training.adversary import AdversarialTerm
-from lit_mm.vision.training.features import FeatureNetwork
 from lit_mm.vision.training.lit_autoencoder import LitAutoencoder
 from lit_mm.vision.training.losses import ReconstructionTerms
 

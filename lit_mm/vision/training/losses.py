@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mm.mistake import Mistake
-from lit_mm.vision.training.features import FeatureNetwork
+from lit_mm.vision.metrics.features import FeatureNetwork
 
 MAX_ADAPTIVE_WEIGHT = 1e4  # RAE, arXiv 2510.11690
 
@@ -27,7 +27,7 @@ class ReconstructionTerms:
         mse: mean squared error of pixels in [0, 1].
         perceptual: distance in the features of `network`.
         gram: squared distance of the Gram matrices of the features of `network` (style).
-        network: `lit_mm.vision.training.lpips.Lpips`, or another feature network.
+        network: `lit_mm.vision.metrics.lpips.Lpips`, or another feature network.
     """
 
     l1: float = 1.0

@@ -42,8 +42,8 @@ def caption_pairs(batch: PackedBatch, longest: int) -> Pairs:
     document = batch.document_ids[rows, columns]
     of_frame = caption[rows] & (batch.document_ids[rows] == document[:, None])  # (F, L)
     # Where each token goes in its caption; all that is not wanted goes to one more column, which is dropped.
-    place = torch.where(of_frame, of_frame.cumsum(1) - 1, longest).clamp(max=longest)
-    captions = batch.tokens.new_zeros(len(first), longest + 1).scatter_(1, place, batch.tokens[rows])[:, :longest]
+    column = torch.where(of_frame, of_frame.cumsum(1) - 1, longest).clamp(max=longest)
+    captions = batch.tokens.new_zeros(len(first), longest + 1).scatter_(1, column, batch.tokens[rows])[:, :longest]
     lengths = of_frame.sum(1).clamp(max=longest)
     has = lengths.nonzero().squeeze(1)
     captions = torch.where(torch.arange(longest, device=lengths.device) < lengths[:, None], captions, 0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from callbacks.evaluation.picture_matching import PictureMatching, groups, likelihoods, matching
 from data_modules.dataset import Draw
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Frame, PackedBatch, Text
 
 PAIRS = 100
@@ -111,5 +112,5 @@ def test_a_perfect_model_is_always_right() -> None:
 
 
 def test_pairs_that_fill_no_group_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fill a group"):
+    with pytest.raises(Mistake, match="do not fill a group"):
         PictureMatching(9)

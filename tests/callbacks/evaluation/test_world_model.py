@@ -20,6 +20,7 @@ from data_modules.base import LoaderConfig
 from data_modules.simulator import Case, Simulator, View
 from lit_mm.generation.planning import CrossEntropyMethod
 from lit_mm.generation.roll_out import RollOut
+from lit_mm.mistake import Mistake
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels
 from tests.helpers.program import ROOT
@@ -163,12 +164,12 @@ def test_what_an_earlier_validation_wrote_stays(
 
 
 def test_one_case_has_no_other_to_take_actions_from() -> None:
-    with pytest.raises(ValueError, match="1 maps and 1 cases on each; .* give two or more in all"):
+    with pytest.raises(Mistake, match="1 maps and 1 cases on each; .* give two or more in all"):
         evaluation(maps=("map14",), cases=1)
 
 
 def test_a_map_named_twice_is_refused(module: LitMultimodal, data: ActionVideoDataModule, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="maps names 'map14' twice"):
+    with pytest.raises(Mistake, match="maps names 'map14' twice"):
         validate(evaluation(maps=("map14", "map14")), module, data, tmp_path)
 
 
@@ -179,7 +180,7 @@ def test_a_map_named_twice_is_refused(module: LitMultimodal, data: ActionVideoDa
 def test_a_map_that_was_trained_on_is_refused(
     callback: Any, module: LitMultimodal, data: ActionVideoDataModule, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="map01.*trained on"):
+    with pytest.raises(Mistake, match="map01.*trained on"):
         validate(callback, module, data, tmp_path)
 
 

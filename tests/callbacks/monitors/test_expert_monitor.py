@@ -103,8 +103,8 @@ def test_validation_counts_each_token_of_each_kind_k_times(tmp_path: Path, data:
     run.callbacks.append(Counter())
     run.validate(lit, data, verbose=False)
     assert kinds.min() > 0
-    assert lit.validation_expert_tokens.shape[0] == LAYERS
-    for counts in lit.validation_expert_tokens:
+    assert lit.state.validation_expert_tokens.shape[0] == LAYERS
+    for counts in lit.state.validation_expert_tokens:
         totals = counts.sum(1)
         assert torch.equal(torch.stack([totals[0], totals[1], totals[2:].sum()]).float(), 2 * kinds)
 

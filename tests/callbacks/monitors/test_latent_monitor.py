@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from callbacks.monitors.latent_monitor import LatentMonitor
+from lit_mm.training.state import TrainingState
 
 
 def test_statistics_are_those_of_each_source_s_tokens() -> None:
     torch.manual_seed(0)
     latents = torch.randn(6, 16, 32) * torch.tensor([1.0, 3.0, 1.0, 3.0, 1.0, 1.0])[:, None, None] + 2
     logged: dict[str, float] = {}
-    module: Any = SimpleNamespace(latents=latents, log_dict=lambda values, **_: logged.update(values))
+    state = TrainingState(latents=latents)
+    module: Any = SimpleNamespace(state=state, log_dict=lambda values, **_: logged.update(values))
     source_ids = torch.tensor([0, 2, 0, 2, 0, 0])
     batch: Any = SimpleNamespace(frame_source_ids=source_ids, sources=("pairs", "text", "video"))
     trainer: Any = SimpleNamespace(global_step=10, log_every_n_steps=10, accumulate_grad_batches=1)

@@ -50,7 +50,7 @@ def test_nothing_is_copied_to_the_device_to_be_logged(tmp_path, monkeypatch) -> 
 
     monkeypatch.setattr(LightningModule, "_LightningModule__to_tensor", noted)
     names = ("training_monitor.TrainingMonitor", "mixture_monitor.MixtureMonitor", "latent_monitor.LatentMonitor")
-    callbacks = [f"--trainer.callbacks+=callbacks.{name}" for name in names]
+    callbacks = [f"--trainer.callbacks+=callbacks.monitors.{name}" for name in names]
     steps = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--data.loader.workers=0"]
     main(["fit", "--config=configs/tiny.yaml", *SMALL, *callbacks, *steps, f"--trainer.logger.save_dir={tmp_path}"])
     assert {"loss", "train/gradient_norm", "data/padding", "latents/video/mean"} <= set(given)

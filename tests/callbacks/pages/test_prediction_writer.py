@@ -20,6 +20,7 @@ from PIL import Image, ImageSequence
 from callbacks.pages.prediction_writer import PredictionWriter, read_records
 from lit_mm.cli import main
 from lit_mm.flow.sampler import FlowSampler
+from lit_mm.mistake import Mistake
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
 from tests.helpers.program import ROOT, run
 
@@ -120,7 +121,7 @@ def test_a_prompt_that_failed_for_its_letters_is_written_down(tmp_path: Path) ->
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     write(tmp_path, [walk("walk", [80])])
-    with pytest.raises(ValueError, match="already holds answers or other files; name another folder"):
+    with pytest.raises(Mistake, match="already holds answers or other files; name another folder"):
         write(tmp_path, [walk("walk", [80])])
 
 

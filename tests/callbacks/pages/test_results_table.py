@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from callbacks.pages.results_table import show
+from lit_mm.mistake import Mistake
 
 
 def shown(capsys: pytest.CaptureFixture[str], *runs: Path) -> list[list[str]]:
@@ -50,9 +51,9 @@ def test_a_folder_of_runs_is_their_mean_and_standard_deviation(
 
 
 def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="nowhere' has no validation.jsonl"):
+    with pytest.raises(Mistake, match="nowhere' has no validation.jsonl"):
         show([str(tmp_path / "nowhere")])
     for seed in (0, 1):
         write(tmp_path / "dense" / f"version_{seed}", {"step": 5 + seed, "val/loss": 1.0})
-    with pytest.raises(ValueError, match=r"last validated at steps \[5, 6\]"):
+    with pytest.raises(Mistake, match=r"last validated at steps \[5, 6\]"):
         show([str(tmp_path / "dense")])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from data_modules.mixing.sampler import DrawStream, Piece, RowPlan, RowPlanner
+from lit_mm.mistake import Mistake
 from tests.helpers.documents import FakeDataset, later, sources
 
 LENGTH = 512
@@ -193,7 +194,7 @@ def test_a_source_of_another_size_starts_again_and_says_so() -> None:
 
 
 def test_another_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^data\.loader\.seed is 1 but the checkpoint's data order was made with 0; "):
+    with pytest.raises(Mistake, match=r"^data\.loader\.seed is 1 but the checkpoint's data order was made with 0; "):
         planner({"text": 1.0}, seed=1).load_state(planner({"text": 1.0}).state())
 
 

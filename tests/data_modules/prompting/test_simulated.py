@@ -13,6 +13,7 @@ from torchvision.io import decode_image
 from data_modules.prompting.simulated import SimulatedDataModule
 from data_modules.simulator import Simulator, View
 from lit_mm.cli import main
+from lit_mm.mistake import Mistake
 from tests.helpers.program import ROOT
 
 TRAIN = str(ROOT / "data/tiny/action_video/train")
@@ -62,11 +63,11 @@ def test_roll_outs_are_written_beside_what_is_truly_seen(
 
 def test_maps_that_were_trained_on_are_refused() -> None:
     data = SimulatedDataModule(maps=("map01",), **DATA)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="names 'map01', but '.*map01.*' of it is trained on"):
+    with pytest.raises(Mistake, match="names 'map01', but '.*map01.*' of it is trained on"):
         data.predict_dataloader()
 
 
 @pytest.mark.parametrize("keys", [("W", "JUMP"), ("W+JUMP",)])
 def test_unknown_keys_are_refused(keys: Any) -> None:
-    with pytest.raises(ValueError, match=r"data.keys has '.*JUMP'; the game has the keys W, "):
+    with pytest.raises(Mistake, match=r"data.keys has '.*JUMP'; the game has the keys W, "):
         SimulatedDataModule(keys=keys, **DATA)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pytest
 
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.reading.actions import Pose, action_text, displacement
+from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.program import ROOT
 
 GAME = ROOT / "configs/steering/game.yaml"
@@ -58,7 +59,7 @@ def test_without_a_file_there_are_texts_and_sentences() -> None:
     assert action_texts('"look up"*2', None) == ("look up",) * 2
     assert action_texts(["look up", "action: dx=+1"], None) == ("look up", "action: dx=+1")
     for sequence, word in (("W*2", "'W'"), ("1,0,0", "'1,0,0'")):
-        with pytest.raises(ValueError, match=f"{word} means; set data.steering"):
+        with pytest.raises(Mistake, match=f"{word} means; set data.steering"):
             action_texts(sequence, None)
 
 
@@ -86,7 +87,7 @@ def test_without_a_file_there_are_texts_and_sentences() -> None:
     ids=str,
 )
 def test_mistakes_in_a_sequence(actions: object, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(Mistake, match=sentence):
         action_texts(actions, Steering.load(str(GAME)))
 
 
@@ -110,9 +111,9 @@ LIMITS = "limits: {dx: [-1, 1], dy: [-1, 1], dyaw: [-1, 1]}\n"
 def test_mistakes_in_the_file(content: str, sentence: str, tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
     file.write_text(content)
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(Mistake, match=sentence):
         Steering.load(str(file))
-    with pytest.raises(FileNotFoundError, match=r"no file 'nowhere.yaml'"):
+    with pytest.raises(MissingFile, match=r"no file 'nowhere.yaml'"):
         Steering.load("nowhere.yaml")
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from data_modules.recipes.drawing_styles import drawing_styles, icon_name
 from data_modules.recipes.drawings import concept, is_held_out, named_drawings
 from data_modules.recipes.npm import npm_json
+from lit_mm.mistake import MissingFile
 
 EMOJI = [
     {"label": "grapes", "hexcode": "1F347", "tags": ["berry", "fruit", "vine"]},
@@ -144,10 +145,10 @@ def test_names_are_those_of_iconify() -> None:
 
 
 def test_what_npm_cannot_do_is_one_sentence(npm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FileNotFoundError, match=r"^npm could not download 'no-such@1.0.0': 404 Not Found: no-such@1.0"):
+    with pytest.raises(MissingFile, match=r"^npm could not download 'no-such@1.0.0': 404 Not Found: no-such@1.0"):
         npm_json("no-such", "1.0.0", "a.json")
-    with pytest.raises(FileNotFoundError, match=r"^'emojibase-data@1.0.0' has no file 'b.json'$"):
+    with pytest.raises(MissingFile, match=r"^'emojibase-data@1.0.0' has no file 'b.json'$"):
         npm_json("emojibase-data", "1.0.0", "b.json")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"needs the program 'npm' to download 'emojibase-data': install"):
+    with pytest.raises(MissingFile, match=r"needs the program 'npm' to download 'emojibase-data': install"):
         npm_json("emojibase-data", "1.0.0", "a.json")

@@ -17,6 +17,7 @@ from data_modules.recipes.describe import Thing, View, colour_name, counted, des
 from data_modules.recipes.emoji_groups import emoji_group
 from data_modules.recipes.game_captions import game_captions
 from data_modules.recipes.packages import package_folder
+from lit_mm.mistake import Mistake
 
 Hashes = Callable[[Path], dict[str, str]]
 OPTIONS: dict[str, Any] = {"train_maps": ("map01",), "val_maps": ("E2M1",), "train_views": 40, "val_views": 12}
@@ -137,11 +138,11 @@ def test_files_rows_and_counts_agree_and_captions_vary(folder: Path) -> None:
 
 
 def test_maps_on_both_sides_or_unknown_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train_maps, val_maps: \['E1M1'\] are in both"):
+    with pytest.raises(Mistake, match=r"train_maps, val_maps: \['E1M1'\] are in both"):
         game_captions(tmp_path / "x", ("map01", "E1M1"), ("e1m1",))
-    with pytest.raises(ValueError, match="'freedoom1.wad' has no map 'E9M9'"):
+    with pytest.raises(Mistake, match="'freedoom1.wad' has no map 'E9M9'"):
         game_captions(tmp_path / "x", ("map01",), ("E9M9",))
-    with pytest.raises(ValueError, match="train_views, val_views, size: 0, 75, 64 were given; positive numbers"):
+    with pytest.raises(Mistake, match="train_views, val_views, size: 0, 75, 64 were given; positive numbers"):
         game_captions(tmp_path / "x", train_views=0)
     assert not any(tmp_path.iterdir())
 

@@ -15,6 +15,7 @@ from PIL import Image
 from data_modules.recipes import gameplay as recipe
 from data_modules.recipes.gameplay import gameplay, raw_gameplay
 from data_modules.recipes.packages import package_folder
+from lit_mm.mistake import Mistake
 
 Hashes = Callable[[Path], dict[str, str]]
 BUTTONS = ("W", "A", "S", "D", "LEFT", "RIGHT")
@@ -132,7 +133,7 @@ def test_no_map_is_on_both_sides() -> None:
 
 
 def test_a_map_on_both_sides_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train_maps, val_maps: \['MAP01'\] are in both"):
+    with pytest.raises(Mistake, match=r"train_maps, val_maps: \['MAP01'\] are in both"):
         gameplay(tmp_path / "x", ("map01", "map03"), ("MAP01",))
 
 

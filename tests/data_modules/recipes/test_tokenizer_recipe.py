@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from data_modules.recipes.tokenizer import tokenizer
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 ACTION = "action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.250"
@@ -60,20 +61,20 @@ def test_it_is_the_same_again_and_refuses_what_it_did_not_make(
     tokenizer(again, texts)
     assert again.read_bytes() == trained.read_bytes()
     again.write_text("{}")
-    with pytest.raises(FileExistsError, match="was changed since"):
+    with pytest.raises(Mistake, match="was changed since"):
         tokenizer(again, texts)
     mine = tmp_path / "mine.json"
     mine.write_text("{}")
-    with pytest.raises(FileExistsError, match="was not made by this recipe"):
+    with pytest.raises(Mistake, match="was not made by this recipe"):
         tokenizer(mine, texts)
     assert mine.read_text() == "{}"
 
 
 def test_too_little_text_and_missing_text_are_said(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"texts: no \.jsonl file in"):
+    with pytest.raises(MissingFile, match=r"texts: no \.jsonl file in"):
         tokenizer(tmp_path / "tokenizer.json", (tmp_path / "text",))
     (tmp_path / "text" / "a.jsonl").write_text('{"text": "too little"}\n')
-    with pytest.raises(ValueError, match=r"^vocab_size: 8192 entries were asked for but the text yields"):
+    with pytest.raises(Mistake, match=r"^vocab_size: 8192 entries were asked for but the text yields"):
         tokenizer(tmp_path / "tokenizer.json", (tmp_path / "text",))
     assert not (tmp_path / "tokenizer.json").exists()

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeConfig, RaeNetwork, draw
+from lit_mm.vision.rae_network import RaeConfig, RaeNetwork, draw
 from tests.vision.conftest import randomised
 from tests.vision.formats import autoencoder_rae
 from tests.vision.formats.autoencoder_rae import DECODER, WEIGHTS
@@ -124,7 +125,7 @@ def test_broken_folders_are_refused(
     autoencoder_rae.build("mae", 16, 48, **statistics(128, 3, 3)).save_pretrained(tmp_path)
     Rae(str(tmp_path))
     rewrite(tmp_path, tensors, settings)
-    with pytest.raises(ValueError, match=sentence) as error:
+    with pytest.raises(Mistake, match=sentence) as error:
         Rae(str(tmp_path))
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -259,7 +260,7 @@ def test_files_of_two_runs_are_not_mixed(tmp_path: Path) -> None:
         other.encoder.vit.pos_embed.mul_(1.1)
     save_folder(other, tmp_path / "second")
     (tmp_path / "first" / WEIGHTS).replace(tmp_path / "second" / WEIGHTS)
-    with pytest.raises(ValueError, match=r"rae\.safetensors' holds another 'pos_embed' than 'diffusion_pytorch_model"):
+    with pytest.raises(Mistake, match=r"rae\.safetensors' holds another 'pos_embed' than 'diffusion_pytorch_model"):
         Rae(str(tmp_path / "second"))
 
 
@@ -292,7 +293,7 @@ def test_statistics_and_decoder_alone(reshape: bool, tmp_path: Path) -> None:
             decoder=folder,
         )
     autoencoder_rae.build("mae", 8, 32).save_pretrained(tmp_path / "without")
-    with pytest.raises(ValueError, match="holds no statistics of latents: their mean is 0"):
+    with pytest.raises(Mistake, match="holds no statistics of latents: their mean is 0"):
         Rae(**arguments, statistics=str(tmp_path / "without"))
 
 

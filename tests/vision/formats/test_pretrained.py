@@ -16,6 +16,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision.encoder import TimmEncoder
 from tests.vision.conftest import randomised
 
@@ -60,7 +61,7 @@ def test_heads_are_not_needed_but_all_else_is(published: nn.Module, images: Tens
     assert_encodes_as(published, file, images)
     for cut in ("blocks.1.mlp.fc2.bias", "pos_embed"):
         save_file({name: tensor for name, tensor in tower.items() if name != cut}, file)
-        with pytest.raises(ValueError, match=rf"does not fit vision\.encoder.*Missing key.*{cut}"):
+        with pytest.raises(Mistake, match=rf"does not fit vision\.encoder.*Missing key.*{cut}"):
             TimmEncoder(NAME, 32, str(file), ARGS)
 
 
@@ -72,22 +73,22 @@ def test_a_classifier_does_not_hide_missing_weights(tmp_path: Path) -> None:
     save_file(model.state_dict(), file)
     TimmEncoder(name, 32, str(file), args)
     save_file({k: v for k, v in model.state_dict().items() if not k.startswith("blocks.1.")}, file)
-    with pytest.raises(ValueError, match=r"Missing key.*blocks\.1\.norm1"):
+    with pytest.raises(Mistake, match=r"Missing key.*blocks\.1\.norm1"):
         TimmEncoder(name, 32, str(file), args)
 
 
 def test_broken_files_are_named(published: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"vision\.pretrained is '.*model\.safetensors', but there is no such"):
+    with pytest.raises(MissingFile, match=r"vision\.pretrained is '.*model\.safetensors', but there is no such"):
         TimmEncoder(NAME, 32, str(file), ARGS)
-    with pytest.raises(FileNotFoundError, match=r"model\.safetensors' does not exist, and no other weights"):
+    with pytest.raises(MissingFile, match=r"model\.safetensors' does not exist, and no other weights"):
         TimmEncoder(NAME, 32, str(tmp_path), ARGS)
     file.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"model\.safetensors' cannot be read as weights"):
+    with pytest.raises(Mistake, match=r"model\.safetensors' cannot be read as weights"):
         TimmEncoder(NAME, 32, str(file), ARGS)
     state = published.state_dict()
     save_file(state | {"blocks.0.norm1.weight": torch.full((64,), torch.inf)}, file)
-    with pytest.raises(ValueError, match=r"holds 'blocks\.0\.norm1\.weight' with values that are not finite"):
+    with pytest.raises(Mistake, match=r"holds 'blocks\.0\.norm1\.weight' with values that are not finite"):
         TimmEncoder(NAME, 32, str(file), ARGS)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_224"}))
     with pytest.raises(
@@ -182,7 +183,7 @@ def test_shards_of_transformers(tmp_path: Path) -> None:
     one, many = (TimmEncoder(NAME, 48, str(tmp_path / name), args).state_dict() for name in ("one", "many"))
     assert all(torch.equal(one[name], many[name]) for name in one)
     shards[1].unlink()
-    with pytest.raises(FileNotFoundError, match=r"model-00002-of-.*does not exist, but '.*index\.json' lists it"):
+    with pytest.raises(MissingFile, match=r"model-00002-of-.*does not exist, but '.*index\.json' lists it"):
         TimmEncoder(NAME, 48, str(tmp_path / "many"), args)
 
 
@@ -194,9 +195,9 @@ def test_what_computes_something_else_is_refused(tmp_path: Path) -> None:
     ):
         TimmEncoder(NAME, 48, str(tmp_path), TIMM_VIT)
     args = {**TIMM_VIT, "act_layer": "gelu_tanh"}
-    with pytest.raises(ValueError, match=r"with 4, but the encoder has 2: set vision\.encoder_args\.num_heads"):
+    with pytest.raises(Mistake, match=r"with 4, but the encoder has 2: set vision\.encoder_args\.num_heads"):
         TimmEncoder(NAME, 48, str(tmp_path), {**args, "num_heads": 2})
-    with pytest.raises(ValueError, match=r"with 1e-12, but the encoder has 1e-06: set vision\.encoder_norm_eps"):
+    with pytest.raises(Mistake, match=r"with 1e-12, but the encoder has 1e-06: set vision\.encoder_norm_eps"):
         TimmEncoder("vit_base_patch16_224.mae", 48, str(tmp_path / "mae"), TIMM_VIT)
     with pytest.raises(
         ValueError, match=r"holds 'blocks\.0\.mlp\.fc1\.weight' of shape \(96, 64\); .* needs \(64, 64\)"
@@ -211,7 +212,7 @@ def test_what_computes_something_else_is_refused(tmp_path: Path) -> None:
     ):
         kept = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
         save_file(kept, tmp_path / "model.safetensors")
-        with pytest.raises(ValueError, match=rf"model\.safetensors' (holds )?{sentence}"):
+        with pytest.raises(Mistake, match=rf"model\.safetensors' (holds )?{sentence}"):
             TimmEncoder(NAME, 48, str(tmp_path), args)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(
@@ -236,7 +237,7 @@ def test_without_network_it_is_said_at_once(offline: bool, empty_cache: Path, mo
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "https://127.0.0.1:9")  # nobody answers there
     started = time.monotonic()
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(MissingFile) as error:
         TimmEncoder(NAME, 32, True, ARGS)
     assert time.monotonic() - started < 10
     sentence = str(error.value)

@@ -12,8 +12,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_rae import RAEDecoder
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Rae
-from lit_mm.vision.rae import draw
+from lit_mm.vision.rae_network import draw
 from tests.vision.conftest import randomised
 
 ENCODER_ARGS = {"embed_dim": 64, "depth": 1, "num_heads": 4, "patch_size": 8}
@@ -161,7 +162,7 @@ def test_broken_files_are_refused(
     tensors = {k: v for k, v in (published_names(decoder_of(4)) | change).items() if v is not None}
     torch.save(tensors, tmp_path / "model.pt")
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | config))
-    with pytest.raises(ValueError, match=sentence) as error:
+    with pytest.raises(Mistake, match=sentence) as error:
         read(tmp_path)
     assert str(tmp_path) in str(error.value)
     assert "\n" not in str(error.value)
@@ -169,15 +170,15 @@ def test_broken_files_are_refused(
 
 def test_decoders_for_something_else_are_refused(tmp_path: Path) -> None:
     torch.save(published_names(decoder_of(4)), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="is 48 wide, of which the number of heads is not known: put a config.json"):
+    with pytest.raises(Mistake, match="is 48 wide, of which the number of heads is not known: put a config.json"):
         read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    with pytest.raises(ValueError, match="draws 16 tokens of 64 channels, but vision.encoder gives 16 of 32"):
+    with pytest.raises(Mistake, match="draws 16 tokens of 64 channels, but vision.encoder gives 16 of 32"):
         read(tmp_path, encoder_args={**ENCODER_ARGS, "embed_dim": 32})
-    with pytest.raises(ValueError, match="draws pictures of 32 pixels, but vision.image_size is 64: set it to 32 and"):
+    with pytest.raises(Mistake, match="draws pictures of 32 pixels, but vision.image_size is 64: set it to 32 and"):
         read(tmp_path, image_size=64, encoder_input_size=32)
     (tmp_path / "model.pt").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is not a whole file of tensors"):
+    with pytest.raises(Mistake, match="is not a whole file of tensors"):
         read(tmp_path)
 
 
@@ -187,6 +188,6 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "ran",)
 
     torch.save({"decoder_embed.weight": Trap()}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match="is not a whole file of tensors"):
+    with pytest.raises(Mistake, match="is not a whole file of tensors"):
         read(tmp_path)
     assert not (tmp_path / "ran").exists()

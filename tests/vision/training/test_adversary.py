@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.training.adversary import AdversarialTerm, Adversary, Discriminator
 from lit_mm.vision.training.diff_augment import diff_augment
 from tests.vision.training.toys import ToyFeatures, adversarial, shapes
@@ -81,9 +82,9 @@ def test_every_position_of_every_layer_gets_a_score_of_its_picture_alone() -> No
 
 
 def test_settings_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model\.adversarial\.network is missing"):
+    with pytest.raises(Mistake, match=r"model\.adversarial\.network is missing"):
         Adversary(AdversarialTerm(weight=1.0))
-    with pytest.raises(ValueError, match=r"adversarial_start is 3, before .* learn at 4"):
+    with pytest.raises(Mistake, match=r"adversarial_start is 3, before .* learn at 4"):
         Adversary(adversarial(discriminator_start=4, adversarial_start=3))
 
 

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Rae
+from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.training.losses import ReconstructionTerms
-from lit_mm.vision.training.quality import picture_quality
 from tests.vision.training.toys import Pictures, ToyFeatures, adversarial, batch_of, never, rae, shapes, trainer
 
 TERMS = ReconstructionTerms(l1=1.0, mse=4.0, perceptual=0.5, gram=0.5, network=ToyFeatures)
@@ -183,9 +184,9 @@ def test_gradients_are_clipped_with_one_optimizer_and_with_two(tmp_path: Path) -
 
 
 def test_settings_that_cannot_work_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.ema_decay is 1\.0, but must be"):
+    with pytest.raises(Mistake, match=r"model\.ema_decay is 1\.0, but must be"):
         rae(ema_decay=1.0)
-    with pytest.raises(ValueError, match=r"trainer\.precision is bf16-true, but .*: use 32-true or bf16-mixed$"):
+    with pytest.raises(Mistake, match=r"trainer\.precision is bf16-true, but .*: use 32-true or bf16-mixed$"):
         trainer(tmp_path, 1, precision="bf16-true").fit(rae(), Pictures())
 
 

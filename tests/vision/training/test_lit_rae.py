@@ -12,12 +12,13 @@ from torch import Tensor
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
 from data_modules.mixing.rows import Share, TrainingRows
+from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import PackedRow
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
-from lit_mm.vision.rae import RaeNetwork
+from lit_mm.vision.rae_network import RaeNetwork
 from lit_mm.vision.training.lit_rae import LitRae, export
 from tests.helpers.program import ROOT, run
 from tests.vision.conftest import SMALL
@@ -113,9 +114,9 @@ def test_statistics_change_latents_but_not_what_is_learned(tmp_path: Path, folde
 
 
 def test_settings_that_cannot_work_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.start_from '.*small' .*: it has decoder_hidden_size \d+, not 96$"):
+    with pytest.raises(Mistake, match=r"model\.start_from '.*small' .*: it has decoder_hidden_size \d+, not 96$"):
         LitRae(replace(SMALL, decoder_hidden_size=96), start_from=str(folder))
-    with pytest.raises(ValueError, match=r"model\.statistics_pictures needs a frozen encoder"):
+    with pytest.raises(Mistake, match=r"model\.statistics_pictures needs a frozen encoder"):
         LitRae(SMALL, train_encoder=True, statistics_pictures=8)
 
 
@@ -138,7 +139,7 @@ def test_a_checkpoint_alone_is_exported(tmp_path: Path) -> None:
         assert exported.fingerprint() == finished.fingerprint()
         assert torch.equal(exported.decode(exported.encode(images)), finished.decode(finished.encode(images)))
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"other\.ckpt' is not a checkpoint of an autoencoder"):
+    with pytest.raises(Mistake, match=r"other\.ckpt' is not a checkpoint of an autoencoder"):
         export(tmp_path / "other.ckpt", tmp_path / "no")
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from lit_mm.mistake import Mistake
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision import Vae
+from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.training.lit_vae import LitVae, VaeConfig
-from lit_mm.vision.training.quality import picture_quality
 from tests.vision.training.toys import Pictures, ToyFeatures, adversarial, batch_of, shapes, trainer
 
 SMALL_VAE = VaeConfig(image_size=32, block_out_channels=[8, 16, 16], latent_channels=4, norm_num_groups=4)
@@ -82,5 +83,5 @@ def test_an_adversary_works_here_too(tmp_path: Path) -> None:
 
 
 def test_sizes_that_leave_no_whole_tokens_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"model\.vae\.image_size is 36, but a token has 8 pixels on each side"):
+    with pytest.raises(Mistake, match=r"model\.vae\.image_size is 36, but a token has 8 pixels on each side"):
         LitVae(VaeConfig(image_size=36, block_out_channels=[8, 8, 8], norm_num_groups=4))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.training.losses import (
     MAX_ADAPTIVE_WEIGHT,
     ReconstructionLoss,
@@ -52,9 +53,9 @@ def test_a_term_of_weight_0_makes_no_network() -> None:
 
 
 def test_missing_parts_are_named() -> None:
-    with pytest.raises(ValueError, match=r"^model\.loss has only weights of 0"):
+    with pytest.raises(Mistake, match=r"^model\.loss has only weights of 0"):
         ReconstructionLoss(ReconstructionTerms(l1=0.0))
-    with pytest.raises(ValueError, match=r"need model\.loss\.network"):
+    with pytest.raises(Mistake, match=r"need model\.loss\.network"):
         ReconstructionLoss(ReconstructionTerms(perceptual=1.0))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from lit_mm.mistake import Mistake
 from lit_mm.vision import Dual, Pixels, Rae, VisualTokenizer
 from lit_mm.vision.training.lit_probe import LitTokenizerProbe, results_table
 from lit_mm.vision.training.probe import fit_logistic, linear_probe
@@ -72,7 +73,7 @@ def test_the_fit_is_the_optimum() -> None:
 
 
 def test_too_few_items_are_said() -> None:
-    with pytest.raises(ValueError, match="more than 32 items to train on and any to test; got 8, 3"):
+    with pytest.raises(Mistake, match="more than 32 items to train on and any to test; got 8, 3"):
         linear_probe(torch.zeros(8, 2), torch.zeros(8).long(), torch.zeros(3, 2), torch.zeros(3).long())
 
 
@@ -190,13 +191,13 @@ def test_the_table_has_a_row_for_each_tokenizer_and_gaps_where_nothing_was_measu
 
 
 def test_tokenizers_for_pictures_of_several_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="model.vision needs tokenizers for pictures of one size; found"):
+    with pytest.raises(Mistake, match="model.vision needs tokenizers for pictures of one size; found"):
         LitTokenizerProbe({"a": Pixels(16, 8), "b": Pixels(32, 8)}, [])
-    with pytest.raises(ValueError, match="found none"):
+    with pytest.raises(Mistake, match="found none"):
         LitTokenizerProbe({}, [])
 
 
 def test_a_source_that_is_not_there_is_named(tmp_path: Path, data: ImageTextDataModule) -> None:
     model = LitTokenizerProbe({"pixels": Pixels(16, 8)}, ["emoji"])
-    with pytest.raises(ValueError, match="model.labelled names 'emoji', but data has no 'train' pictures of it"):
+    with pytest.raises(Mistake, match="model.labelled names 'emoji', but data has no 'train' pictures of it"):
         validate(model, data, tmp_path)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Text
 from lit_mm.tokenizer import Tokenizer
@@ -137,11 +138,11 @@ def test_the_saved_tower_is_read_by_the_tokenizers_and_gives_the_trained_tokens(
 
 
 def test_an_encoder_that_cannot_pool_or_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match="model.siglip.encoder is 'vit_huge_siglop', which timm does not know"):
+    with pytest.raises(Mistake, match="model.siglip.encoder is 'vit_huge_siglop', which timm does not know"):
         Siglip(SiglipConfig("vit_huge_siglop"))
-    with pytest.raises(ValueError, match="'vit_tiny_patch16_224' does not pool its tokens by attention"):
+    with pytest.raises(Mistake, match="'vit_tiny_patch16_224' does not pool its tokens by attention"):
         Siglip(SiglipConfig("vit_tiny_patch16_224", image_size=32, encoder_args={"depth": 1}))
-    with pytest.raises(ValueError, match="is not a timm ViT with these encoder_args: .*widht"):
+    with pytest.raises(Mistake, match="is not a timm ViT with these encoder_args: .*widht"):
         Siglip(SiglipConfig(CONFIG.encoder, image_size=32, encoder_args={"widht": 1}))
 
 
@@ -323,7 +324,7 @@ def test_further_targets_are_learned_too_and_the_last_norm_stays_plain(
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(tmp_path: Path, data: ImageTextDataModule) -> None:
     lit = LitSiglip(SiglipConfig(CONFIG.encoder, 32, ARGS, vocab_size=4))
     trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False)
-    with pytest.raises(ValueError, match=r"model\.siglip\.vocab_size is 4 but the tokenizer '.*' has 12 entries"):
+    with pytest.raises(Mistake, match=r"model\.siglip\.vocab_size is 4 but the tokenizer '.*' has 12 entries"):
         trainer.fit(lit, data)
 
 
@@ -333,7 +334,7 @@ def test_text_alone_cannot_be_learned_from_and_empty_rows_are_passed_over_in_val
         [PackedRow((words,), 0, 0)], length=8, tokens_per_frame=1, image_size=32, pad_id=0, sources=("speeches",)
     )
     lit = LitSiglip(CONFIG)
-    with pytest.raises(ValueError, match="a batch has no picture with a caption; data.sources are speeches"):
+    with pytest.raises(Mistake, match="a batch has no picture with a caption; data.sources are speeches"):
         lit.training_step(batch, 0)
     lit.validation_step(batch, 0)
     images, captions, ids = lit.held_out["speeches"][0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lit_mm.mistake import Mistake
 from lit_mm.vision.training.statistics import Moments, latent_moments
 from tests.vision.training.toys import batch_of, shapes
 
@@ -21,7 +22,7 @@ def test_half_precision_and_broken_latents_are_refused() -> None:
     moments = Moments(torch.zeros(1, 2))
     with pytest.raises(TypeError, match="need float32, not torch.bfloat16"):
         moments.add(torch.zeros(1, 2, dtype=torch.bfloat16))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(Mistake, match="not finite"):
         moments.add(torch.tensor([[1.0, torch.nan]]))
 
 
@@ -37,5 +38,5 @@ def test_as_many_pictures_as_asked_for() -> None:
     assert seen == [3, 2]
     expected = torch.cat([batches[0].frames, batches[2].frames[:2]]).double().mean((0, 2, 3))
     torch.testing.assert_close(mean, expected, rtol=1e-6, atol=0)
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(Mistake, match="holds no picture"):
         latent_moments(encode, batches[1:2], 5, torch.device("cpu"))

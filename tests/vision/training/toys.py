@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
 from lit_mm.training.schedule import WarmupCosine
+from lit_mm.vision.metrics.features import FeatureNetwork
 from lit_mm.vision.training.adversary import AdversarialTerm
-from lit_mm.vision.training.features import FeatureNetwork
 from lit_mm.vision.training.lit_rae import LitRae
 from lit_mm.vision.training.losses import ReconstructionTerms
 from tests.vision.conftest import SMALL

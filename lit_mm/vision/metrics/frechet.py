@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lit_mm.vision.training.features import FeatureNetwork, LastFeatures
+from lit_mm.vision.metrics.features import FeatureNetwork, LastFeatures
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance

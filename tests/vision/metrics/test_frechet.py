@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_mm.vision.training.features import FeatureNetwork
-from lit_mm.vision.training.frechet import FrechetDistances
+from lit_mm.vision.metrics.features import FeatureNetwork
+from lit_mm.vision.metrics.frechet import FrechetDistances
 from tests.vision.training.toys import SOURCES
 
 

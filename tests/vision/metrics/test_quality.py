@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_mm.vision.training.quality import picture_quality
+from lit_mm.vision.metrics.quality import picture_quality
 from tests.vision.training.toys import shapes
 
 

@@ -1,0 +1,61 @@
+"""Only a mistake of the user's is one sentence: a fault of the program, also a ValueError, keeps its traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_modules.text import TextDataset
+from lit_mm import cli
+from lit_mm.mistake import Mistake, mistake_in
+from tests.helpers.program import ROOT, SMALL
+
+
+def unequal(*_: Any, **__: Any) -> None:
+    list(zip([1, 2], [1], strict=True))
+
+
+def unequal_in_a_handler(*_: Any, **__: Any) -> None:
+    try:
+        raise Mistake("another sentence")
+    except Mistake:
+        unequal()
+
+
+def wrong_rate(*_: Any, **__: Any) -> None:
+    torch.optim.SGD([torch.zeros(1)], lr=-1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(unequal, "zip"), (unequal_in_a_handler, "zip"), (wrong_rate, "Invalid learning rate")],
+)
+def test_a_value_error_is_not_taken_for_a_mistake(fault: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "LitCLI", fault)
+    with pytest.raises(ValueError, match=words):
+        cli.main(["fit"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nor_is_one_of_a_data_worker(workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(TextDataset, "document", unequal)  # workers are forked
+    options = [f"--data.loader.workers={workers}", f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_steps=1"]
+    with pytest.raises(ValueError, match="zip"):
+        cli.main(["fit", "--config=configs/tiny.yaml", *SMALL, *options])
+
+
+def test_an_error_that_a_library_raised_from_a_mistake_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrapped(*_: Any, **__: Any) -> None:
+        try:
+            raise Mistake("the sentence")
+        except Mistake as error:
+            raise TypeError("a tree of attempts") from error
+
+    monkeypatch.setattr(cli, "LitCLI", wrapped)
+    with pytest.raises(SystemExit, match="^error: the sentence$"):
+        cli.main(["fit"])
+    assert mistake_in(TypeError("alone")) is None
