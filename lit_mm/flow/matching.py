@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_mm.flow.noise import per_row
@@ -75,11 +74,6 @@ class FlowMatching(nn.Module):
     def noise_shift(self, tokens: int, channels: int) -> float:
         """The shift for pictures of so many tokens and channels."""
         return noise_shift(tokens, channels) if self.shift is None else self.shift
-
-    def warn_if_too_narrow(self, dim: int, channels: int) -> None:
-        """Say that a model narrower than its visual tokens should predict `x`."""
-        if warning := self.parameterisation.width_warning(dim, channels):
-            rank_zero_warn(warning)
 
     def training_timesteps(
         self, frame_clean: Tensor, seeds: Sequence[int], frames_per_row: Sequence[int], shift: float
