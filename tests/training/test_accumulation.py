@@ -20,6 +20,7 @@ from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.mixing.steps import with_step_counts
 from lit_mm.backbone import Transformer
 from lit_mm.backbone.feed_forward import DenseFeedForward
+from lit_mm.flow.matching import FlowMatching
 from lit_mm.module import LitMultimodal
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedBatch, PackedRow, Text
@@ -74,7 +75,7 @@ class Steps(Callback):
 
 
 def trained(
-    folder: Path, rows: int, micro_batches: int, checkpoint: Path | None = None
+    folder: Path, rows: int, micro_batches: int, read_frames: Any, checkpoint: Path | None = None
 ) -> tuple[Steps, dict[str, Tensor]]:
     """What the steps were, and the last weights."""
     seed_everything(0)
@@ -82,6 +83,7 @@ def trained(
         lambda vocabulary: Transformer(vocabulary, 32, 1, 2, 1, lambda dim: DenseFeedForward(dim, 64)),
         Pixels(8, 8),
         8192,
+        flow=FlowMatching(read_frames=read_frames),
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-2, fused=True),
     )
     module.schedule.warmup_steps = 1
@@ -102,15 +104,19 @@ def trained(
     return steps, module.state_dict()
 
 
-def test_micro_batches_make_the_step_of_one_batch(tmp_path: Path) -> None:
-    (whole, weights), (four, ours) = trained(tmp_path / "one", 8, 1), trained(tmp_path / "four", 2, 4)
+@pytest.mark.parametrize("read_frames", ["clean", "noised"])
+def test_micro_batches_make_the_step_of_one_batch(tmp_path: Path, read_frames: str) -> None:
+    (whole, weights), (four, ours) = (
+        trained(tmp_path / "one", 8, 1, read_frames),
+        trained(tmp_path / "four", 2, 4, read_frames),
+    )
     assert len(four.counts) == 4 * len(whole.counts) == 4 * STEPS
     assert len(set(four.counts)) > 1, "micro-batches differ"
     for verdict, expected in zip(four.verdicts, whole.verdicts, strict=True):
         torch.testing.assert_close(verdict, expected, rtol=1e-4, atol=0)
     torch.testing.assert_close(ours, weights, rtol=1e-3, atol=1e-4)
 
-    resumed, again = trained(tmp_path / "again", 2, 4, tmp_path / "four" / f"step={SAVED}.ckpt")
+    resumed, again = trained(tmp_path / "again", 2, 4, read_frames, tmp_path / "four" / f"step={SAVED}.ckpt")
     assert resumed.counts == four.counts[4 * SAVED :]
     torch.testing.assert_close(again, ours, rtol=0, atol=0)
 
