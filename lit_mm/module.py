@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from lit_mm.parallel.starting_weights import load_starting_weights
 from lit_mm.prediction import AnswersPrompts
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
+from lit_mm.training.loss_centering import LossCentering
 from lit_mm.training.metrics import SourceMeans
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
@@ -73,6 +74,7 @@ class LitMultimodal(AnswersPrompts):
         embed_places: learn a vector for every place in a frame, see `VisualInput`.
         text_weight: λ of the text loss.
         flow_weight: λ of the flow loss.
+        loss_centering: gives both losses a moving weight in place of the two above; none by default.
         optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
         schedule: of the learning rate.
         parallelize: activation checkpointing and compilation.
@@ -90,6 +92,7 @@ class LitMultimodal(AnswersPrompts):
         embed_places: bool = False,
         text_weight: float = 1.0,
         flow_weight: float = 3.0,
+        loss_centering: LossCentering | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.1),
         schedule: WarmupCosine | None = None,
         parallelize: Parallelize | None = None,
@@ -101,14 +104,16 @@ class LitMultimodal(AnswersPrompts):
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
-        if self.flow.read_noise and vision.read_channels is not None:
+        if vision.read_channels is not None and (self.flow.read_noise or self.flow.read_frames == "noised"):
             raise Mistake(
-                f"model.flow.read_noise is {self.flow.read_noise}, but {type(vision).__name__} reads frames by other "
-                "tokens than those that noise is put on; set it to 0"
+                f"model.flow.read_frames is '{self.flow.read_frames}' and model.flow.read_noise {self.flow.read_noise},"
+                f" but {type(vision).__name__} reads frames by other tokens than those that noise is put on; set them "
+                "to 'clean' and 0"
             )
         self.sampler = sampler or FlowSampler()
         self.embed_places = embed_places
         self.text_weight, self.flow_weight = text_weight, flow_weight
+        self.loss_centering = loss_centering
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
         self.parallelize = parallelize or Parallelize()
@@ -243,29 +248,30 @@ class LitMultimodal(AnswersPrompts):
         """
         latents, read = self.visual_tokens(batch)
         self.state.latents = latents
-        noise = self.flow.noise(batch.seeds, batch.frames_per_row, latents)
-        noised = self.flow.noised(latents, noise, timesteps)
-        drawn, shown = batch.drawn_frames, self.flow.network_input(noised, timesteps)
-        visual = VisualTokens(shown, timesteps, batch.visual_positions, drawn, read)
+        sample, drawn = self.flow.sample(latents, timesteps, batch.seeds, batch.frames_per_row), batch.drawn_frames
+        visual = VisualTokens(self.flow.network_input(sample), timesteps, batch.visual_positions, drawn, read)
         layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids)
         model = self.used_model
         hidden, expert_loss, expert_tokens = model.hidden(batch.tokens, layout, visual)
         targets = batch.targets.flatten()[batch.predicted_positions]
         text = model.text_loss(at_positions(hidden, batch.predicted_positions), targets)
-        velocity = model.velocity(at_positions(hidden, batch.visual_positions[drawn]))
-        flow_losses = self.flow.loss(velocity, latents[drawn], noise[drawn], noised[drawn], timesteps[drawn])
-        return Losses(text.each, text.sum, flow_losses, expert_loss, expert_tokens)
+        predicted = model.velocity(at_positions(hidden, batch.visual_positions[drawn]))
+        return Losses(text.each, text.sum, self.flow.loss(predicted, sample[drawn]), expert_loss, expert_tokens)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""
-        where = batch.seeds, batch.frames_per_row, batch.frames.device, self._shift()
-        timesteps = torch.where(batch.frame_clean, self.flow.read_timesteps(*where), self.flow.timesteps(*where))
+        if self.flow.read_frames == "noised":
+            batch = batch.with_all_frames_drawn()
+        timesteps = self.flow.training_timesteps(batch.frame_clean, batch.seeds, batch.frames_per_row, self._shift())
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         self._expert_tokens = _sum(self._expert_tokens, losses.expert_tokens)
         sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))
         text, flow = global_means(sums, counts, self.trainer.world_size)
-        loss = self.text_weight * text + self.flow_weight * flow + losses.expert
+        weights: Sequence[float | Tensor] = (self.text_weight, self.flow_weight)
+        if self.loss_centering is not None:
+            weights = self.loss_centering(text, flow, self.trainer.world_size)
+        loss = weights[0] * text + weights[1] * flow + losses.expert
         self._step_loss = self._step_loss + loss.detach()
         return loss
 
@@ -325,10 +331,14 @@ class LitMultimodal(AnswersPrompts):
         self.check_finite.flush()  # what a picture without finite latents has spoilt is not saved
         checkpoint["vision"] = self.vision.fingerprint()
         checkpoint["text_tokenizer"] = self.tokenizer.fingerprint()
+        if self.loss_centering is not None:
+            checkpoint["loss_centering"] = self.loss_centering.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse other visual tokens, other text ids and other shapes."""
         check_tokenizers(checkpoint, self.vision.fingerprint(), self.tokenizer.fingerprint())
+        if self.loss_centering is not None and "loss_centering" in checkpoint:
+            self.loss_centering.load_state_dict(checkpoint["loss_centering"])
         # Lightning restores the number of steps for a fit only; results are named by it. Exported weights have none.
         if self.trainer.validating and "loops" in checkpoint:
             self.trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])

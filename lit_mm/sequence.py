@@ -37,7 +37,9 @@ class Text:
 class Frame:
     """One picture: `image` (3, height, width) uint8 RGB, or the latents (N, C) that were made of it before.
 
-    A `clean` frame sits at t = 1 and carries no flow loss: the model reads it. Any other frame is noised and drawn.
+    A `clean` frame is read: it sits at t = 1 and carries no flow loss (ours: the paper does not say how frames are
+    read; what it states, a t of its own and flow loss on every frame, is `read_frames: noised` of
+    `lit_mm.flow.FlowMatching`). Any other frame is noised and drawn.
     `origin` says where the picture is from, for messages: its path, and in a video the frame's number. `branch`: see
     `Document`.
     """
@@ -138,6 +140,11 @@ class PackedBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {k: function(v) for k, v in values.items() if isinstance(v, Tensor)}
         return replace(self, **moved)
+
+    def with_all_frames_drawn(self) -> PackedBatch:
+        """The same batch without clean frames: each is noised and carries flow loss."""
+        every = torch.arange(len(self.frame_clean), device=self.frame_clean.device)
+        return replace(self, frame_clean=torch.zeros_like(self.frame_clean), drawn_frames=every)
 
     def to(self, device: Any, non_blocking: bool = False) -> PackedBatch:
         """The same batch on another device."""

@@ -130,19 +130,17 @@ def candidate_losses(decoder: Decoder, prefixes: Sequence[Prefix], target: Frame
     *encoded, (shown,) = decoder.encode([*prefixes, [target]])
     assert isinstance(shown, Frame)
     count, flow, vision = len(prefixes), decoder.flow, decoder.vision
-    latents = shown.image.to(decoder.device)[None, :, : vision.channels]
+    latents = shown.image.to(decoder.device)[None, :, : vision.channels].expand(TIMESTEPS, -1, -1)
     grid = flow.timestep_grid([0], [TIMESTEPS], decoder.device, flow.noise_shift(vision.num_tokens, vision.channels))
-    noises = flow.noise([seed], [TIMESTEPS], latents)
-    latents = latents.expand(count, -1, -1)
+    samples = flow.sample(latents, grid, [seed], [TIMESTEPS])
     total = torch.zeros(count, device=decoder.device)
     with torch.compiler.set_stance("force_eager"):  # rows are of any length: compiled blocks would be compiled for each
         rows = CachedRows(decoder.model, vision, flow, count)
         rows.append(range(count), encoded)
         predict = rows.frame(range(count))
-        for t, noise in zip(grid, noises, strict=True):
-            timesteps, noise = t.expand(count), noise.expand_as(latents)
-            noised = flow.noised(latents, noise, timesteps)
-            total += flow.loss(predict(noised, timesteps), latents, noise, noised, timesteps)
+        for number in range(TIMESTEPS):
+            sample = samples[torch.full((count,), number, device=decoder.device)]
+            total += flow.loss(predict(sample.noised, sample.timesteps), sample)
     return (total / TIMESTEPS).cpu()
 
 

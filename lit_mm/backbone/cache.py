@@ -32,7 +32,7 @@ class KeyValueCache:
     def __init__(
         self, rows: int, layers: int, kv_heads: int, head_dim: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        # The first slot takes what padding writes, so position p is at slot p + 1.
+        # One position more than was asked for: what padding writes goes behind the last.
         self.memory = torch.zeros(layers, 2, rows, 1, kv_heads, head_dim, device=device, dtype=dtype)
 
     @property
@@ -42,13 +42,13 @@ class KeyValueCache:
 
     def reserve(self, length: int) -> None:
         """Make room for `length` positions a row."""
-        layers, two, rows, slots, heads, dim = self.memory.shape
-        if length + 1 > slots:
-            more = -(-(length + 1 - slots) // _GROWTH) * _GROWTH
+        layers, two, rows, held, heads, dim = self.memory.shape
+        if length + 1 > held:
+            more = -(-(length + 1 - held) // _GROWTH) * _GROWTH
             self.memory = torch.cat([self.memory, self.memory.new_zeros(layers, two, rows, more, heads, dim)], 3)
 
-    def masks(self, layout: SequenceLayout, rows: Sequence[int], longest: int) -> list[CachedMask]:
-        """One mask for each layer, which also keeps the layer's new keys and values.
+    def contexts(self, layout: SequenceLayout, rows: Sequence[int], longest: int) -> list[CachedContext]:
+        """What new tokens attend in, one for each layer.
 
         Args:
             layout: of the new tokens (R, n); their positions count from the beginning of their row, padding is
@@ -58,53 +58,55 @@ class KeyValueCache:
         """
         self.reserve(longest)
         padding = layout.document_ids < 0
-        slots = (layout.positions + 1).masked_fill(padding, 0)
-        reach = _reach(layout).masked_fill(padding, -1) + 1
-        index = torch.arange(longest + 1, device=slots.device)
-        # Slot 0 is for padding alone: it must attend to something.
-        allowed = (index <= reach[..., None]) & ((index > 0) | padding[..., None])
-        # Rows side by side are read where they lie; any others are copied out by every layer.
-        side_by_side = list(rows) == list(range(rows[0], rows[0] + len(rows)))
-        memory = self.memory[:, :, rows[0] : rows[0] + len(rows)] if side_by_side else self.memory
-        used = torch.tensor(range(len(rows)) if side_by_side else rows, device=slots.device)
+        index = torch.arange(longest + 1, device=padding.device)
+        allowed = torch.where(padding[..., None], index == longest, index <= _reach(layout)[..., None])
+        positions = layout.positions.masked_fill(padding, longest)
+        adjacent = list(rows) == list(range(rows[0], rows[0] + len(rows)))
+        if adjacent:  # they are read where they lie; any others are copied out by every layer
+            memory, used = (
+                self.memory[:, :, rows[0] : rows[0] + len(rows)],
+                torch.arange(len(rows), device=index.device),
+            )
+        else:
+            memory, used = self.memory, torch.tensor(rows, device=index.device)
         return [
-            CachedMask(keys, values, used, not side_by_side, slots, longest + 1, allowed[:, None])
+            CachedContext(keys, values, used, adjacent, positions, longest + 1, allowed[:, None])
             for keys, values in memory
         ]
 
 
 @dataclass(frozen=True)
-class CachedMask:
-    """Attends to all that a row holds and to what is new, and keeps the latter. See `masks.AttentionMask`.
+class CachedContext:
+    """Keeps the keys and values of new tokens, and attends to all that their rows hold. See `masks.AttentionContext`.
 
     Attributes:
-        keys: (rows, slots, kv_heads, head_dim) of one layer.
+        keys: (rows, positions, kv_heads, head_dim) of one layer.
         values: likewise.
-        rows: (R,) which of them are in use.
-        apart: whether these are not simply all of them, in order.
-        slots: (R, n) where the new tokens go.
-        used: slots in use.
-        allowed: (R, 1, n, used) bool.
+        rows: (R,) which of the rows are in use.
+        adjacent: whether these are all of them, in order.
+        positions: (R, n) of the new tokens.
+        length: positions that are attended to, the last of which is for padding.
+        allowed: (R, 1, n, length) bool.
     """
 
     keys: Tensor
     values: Tensor
     rows: Tensor
-    apart: bool
-    slots: Tensor
-    used: int
+    adjacent: bool
+    positions: Tensor
+    length: int
     allowed: Tensor
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `AttentionMask.attend`; lengths of query and of key are those of the new tokens."""
+        """See `AttentionContext.attend`; lengths of query and of key are those of the new tokens."""
         grouped = query.shape[1] != key.shape[1]
-        kept_keys, kept_values = self._keep(self.keys, key), self._keep(self.values, value)
-        return scaled_dot_product_attention(query, kept_keys, kept_values, attn_mask=self.allowed, enable_gqa=grouped)
+        keys, values = self._append(self.keys, key), self._append(self.values, value)
+        return scaled_dot_product_attention(query, keys, values, attn_mask=self.allowed, enable_gqa=grouped)
 
-    def _keep(self, memory: Tensor, new: Tensor) -> Tensor:
-        memory[self.rows[:, None], self.slots] = new.transpose(1, 2).to(memory.dtype)
-        held = memory[self.rows, : self.used] if self.apart else memory[:, : self.used]
-        return held.transpose(1, 2).to(new.dtype)
+    def _append(self, memory: Tensor, new: Tensor) -> Tensor:
+        memory[self.rows[:, None], self.positions] = new.transpose(1, 2)
+        held = memory[:, : self.length] if self.adjacent else memory[self.rows, : self.length]
+        return held.transpose(1, 2)
 
 
 def _reach(layout: SequenceLayout) -> Tensor:

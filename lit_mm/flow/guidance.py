@@ -11,6 +11,6 @@ def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     Args:
         conditional: velocity with the condition.
         unconditional: velocity without it.
-        scale: 1 is no guidance; the paper uses 3.
+        scale: 1 is no guidance; 3 (paper).
     """
     return unconditional + scale * (conditional - unconditional)

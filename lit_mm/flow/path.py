@@ -1,28 +1,41 @@
-"""The straight path from noise to data (the paper's recipe): t = 0 is noise, t = 1 is data."""
+"""The straight path from noise to data (paper): t = 0 is noise, t = 1 is data."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
 
-def interpolate(data: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """`z_t = (1 - t) * noise + t * data`.
+@dataclass(frozen=True)
+class FlowSample:
+    """Frames, each at a point of its path. An index picks frames out of it, as out of a tensor.
 
-    Args:
+    Attributes:
         data: (F, N, C) clean visual tokens.
         noise: (F, N, C) from a standard normal.
         timesteps: (F,) in [0, 1], one per frame.
-
-    Returns:
-        (F, N, C).
     """
-    t = expand_timesteps(timesteps, data)
-    return (1 - t) * noise + t * data
 
+    data: Tensor
+    noise: Tensor
+    timesteps: Tensor
 
-def velocity(data: Tensor, noise: Tensor) -> Tensor:
-    """`dz_t / dt = data - noise`, the same at every t. All (F, N, C)."""
-    return data - noise
+    @cached_property
+    def noised(self) -> Tensor:
+        """`z_t = (1 - t) * noise + t * data` (F, N, C); at t = 1 the data itself."""
+        t = expand_timesteps(self.timesteps, self.data)
+        return (1 - t) * self.noise + t * self.data
+
+    @property
+    def velocity(self) -> Tensor:
+        """`dz_t / dt = data - noise` (F, N, C), the same at every t."""
+        return self.data - self.noise
+
+    def __getitem__(self, frames: Tensor) -> FlowSample:
+        """The frames (F',) of some indices."""
+        return FlowSample(self.data[frames], self.noise[frames], self.timesteps[frames])
 
 
 def expand_timesteps(timesteps: Tensor, like: Tensor) -> Tensor:

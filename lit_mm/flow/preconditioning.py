@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lit_mm.flow.parameterisation import Parameterisation
 from lit_mm.flow.path import expand_timesteps
 
 _INPUT_FLOOR = 3e-3  # added to a variance before an input is divided by it: axes that hold nothing stay small
 
 
-class GaussianPreconditioning(nn.Module):
-    """Splits a velocity into the best linear guess from z_t alone and a remainder of unit variance.
+class GaussianPreconditioning(Parameterisation):
+    """Splits a velocity into the best linear guess from z_t alone and a remainder of unit variance (ours).
 
     With `z ~ N(mean, covariance)` and along a principal axis of variance s, z_t has mean `t mean` and variance
     `q = t^2 s + (1 - t)^2`, the best guess of the velocity is `mean + (t s - (1 - t)) / q (z_t - t mean)`, and the

@@ -16,28 +16,28 @@ def sample_timesteps(
 ) -> Tensor:
     """Independent timesteps, on the generator's device.
 
-    The paper draws from U[0, 1]; RAE's code from the logit-normal(0, 1) of SD3 (arXiv 2403.03206).
-
     Args:
         count: how many, F.
         generator: the only source of randomness.
-        distribution: `uniform`, or `logit_normal`, which is the sigmoid of a standard normal.
+        distribution: `uniform` (paper), or `logit_normal`, the sigmoid of a standard normal, as in RAE's code and SD3
+            (arXiv 2403.03206).
         shift: noise shift, see `shift_timesteps`.
 
     Returns:
         (F,) float32 in [0, 1).
     """
     if distribution == "uniform":
-        base = torch.rand(count, generator=generator, device=generator.device)
+        base = torch.rand(count, generator=generator, device=generator.device, dtype=torch.float32)
     else:
-        base = torch.randn(count, generator=generator, device=generator.device).sigmoid()
+        base = torch.randn(count, generator=generator, device=generator.device, dtype=torch.float32).sigmoid()
     return shift_timesteps(base, shift)
 
 
 def noise_shift(tokens: int, channels: int, base: int = 4096) -> float:
-    """RAE's shift `max(1, sqrt(tokens * channels / base))` (arXiv 2510.11690; the paper's recipe).
+    """RAE's shift `max(1, sqrt(tokens * channels / base))` (arXiv 2510.11690).
 
-    The more numbers a picture has, the more noise it takes to hide what it shows.
+    The more numbers a picture has, the more noise it takes to hide what it shows. The paper shifts as RAE does; that it
+    takes this number is ours (the paper does not say).
 
     Args:
         tokens: visual tokens of a frame.
@@ -51,10 +51,10 @@ def shift_timesteps(timesteps: Tensor, shift: float) -> Tensor:
     """Move timesteps towards noise.
 
     With the noise level `s = 1 - t`: `s' = shift * s / (1 + (shift - 1) * s)` and `t' = 1 - s'`, written so that t near
-    1 keeps its digits. The ends 0 and 1 stay.
+    1 keeps its digits and the ends 0 and 1 stay exactly. The paper shifts; the formula is SD3's.
 
     Args:
         timesteps: any shape, in [0, 1].
         shift: at least 1; 1 changes nothing.
     """
-    return timesteps / (shift - (shift - 1) * timesteps)
+    return timesteps / (timesteps + shift * (1 - timesteps))

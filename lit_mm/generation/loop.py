@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from random import Random
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lit_mm.flow.guidance import guide
 from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.parts import ModelParts
 from lit_mm.generation.request import Continuation, Prefix, Request, Stop, frame_seed
 from lit_mm.generation.rows import CachedRows
+from lit_mm.generation.sampling import choose_tokens
 from lit_mm.sequence import Document, Frame, Segment, Text
-
-if TYPE_CHECKING:
-    from lit_mm.generation.decoding import Decoder
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Row:
     request: Request
     number: int
     prefix: list[Segment]
-    generator: torch.Generator
+    random: Random
     answer: Continuation
     logits: Tensor | None = None
     draws: bool = False  # a frame is next
@@ -50,24 +51,25 @@ class Row:
 
 
 class Generation:
-    """One call of `Decoder.generate`: rows 0 to n - 1 with their conditions, rows n to 2n - 1, for guidance, without.
+    """Continues requests: rows 0 to n - 1 with their conditions, rows n to 2n - 1, for guidance, without.
 
     Args:
-        decoder: the model.
+        parts: the model.
         requests: what to continue.
     """
 
-    def __init__(self, decoder: Decoder, requests: Sequence[Request]) -> None:
-        self.decoder, self.tokenizer = decoder, decoder.tokenizer
-        prefixes = decoder.encode([request.prefix for request in requests])
-        device = decoder.device
+    def __init__(self, parts: ModelParts, requests: Sequence[Request]) -> None:
+        self.parts, self.tokenizer = parts, parts.tokenizer
+        prefixes = parts.encode([request.prefix for request in requests])
         self.rows = [
-            Row(request, n, prefix, torch.Generator(device).manual_seed(request.seed), Continuation())
+            Row(request, n, prefix, Random(request.seed), Continuation())
             for n, (request, prefix) in enumerate(zip(requests, prefixes, strict=True))
         ]
         guided = any(row.request.max_frames and self._sampler(row).guidance_scale != 1.0 for row in self.rows)
         count = len(self.rows) * (2 if guided else 1)
-        self.cached = CachedRows(decoder.model, decoder.vision, decoder.flow, count)
+        self.cached = CachedRows(parts.model, parts.vision, parts.flow, count)
+        self.never = _never(parts)
+        self.sharded = any(isinstance(parameter, DTensor) for parameter in parts.model.parameters())
 
     def run(self) -> list[Continuation]:
         """All answers."""
@@ -98,10 +100,10 @@ class Generation:
             row.logits = of_row
 
     def _sampler(self, row: Row) -> FlowSampler:
-        return row.request.sampler or self.decoder.sampler
+        return row.request.sampler or self.parts.sampler
 
     def _check_limits(self, row: Row) -> None:
-        request, tokens = row.request, self.decoder.vision.num_tokens
+        request, tokens = row.request, self.parts.vision.num_tokens
         written = sum(len(s) for s in row.answer.segments if isinstance(s, Text)) + len(row.text)
         # Counted by what is written: the newest token is not in the cache yet.
         held = Document(tuple(row.prefix), "prompt").length(tokens) + written + tokens * len(row.answer.latents)
@@ -115,18 +117,13 @@ class Generation:
 
     def _write(self, rows: list[Row]) -> None:
         """One token for each of some rows."""
-        t = self.tokenizer
-        never = [t.pad_id, t.bos_id, t.eoi_id]
         chosen: dict[int, int] = {}
-        for row in rows:
-            assert row.logits is not None
-            frames_left = len(row.answer.latents) < row.request.max_frames
-            token = row.request.sampling.choose(row.logits, row.generator, never if frames_left else [*never, t.boi_id])
-            if token == t.eos_id:
+        for row, token in zip(rows, self.choose(rows), strict=True):
+            if token == self.tokenizer.eos_id:
                 row.end("eos")
                 continue
             row.text.append(token)
-            row.draws = token == t.boi_id
+            row.draws = token == self.tokenizer.boi_id
             if self._stop_text(row):
                 row.end("text")
                 continue
@@ -138,6 +135,17 @@ class Generation:
             logits = self.cached.append_tokens(numbers, [chosen[n] for n in numbers])
             for row, of_row in zip(going_on, logits, strict=True):
                 row.logits = of_row
+
+    def choose(self, rows: list[Row]) -> list[int]:
+        """The next token of each: the only time in a step that the device is waited for."""
+        logits = torch.stack([row.logits for row in rows if row.logits is not None])
+        never = torch.stack([self.never[int(len(row.answer.latents) < row.request.max_frames)] for row in rows])
+        samplings, uniform = [row.request.sampling for row in rows], [row.random.random() for row in rows]
+        tokens = choose_tokens(logits.masked_fill(never, -torch.inf), samplings, uniform)
+        if self.sharded:
+            # Every pass gathers weights from all processes. One that read another token would end at another pass.
+            dist.broadcast(tokens, src=0)
+        return tokens.tolist()
 
     def _stop_text(self, row: Row) -> bool:
         """Whether a stop text is there; it and what follows it are taken away."""
@@ -157,7 +165,7 @@ class Generation:
             self._draw_with(sampler, [row for row in rows if self._sampler(row) is sampler])
 
     def _draw_with(self, sampler: FlowSampler, rows: list[Row]) -> None:
-        decoder, numbers = self.decoder, [row.number for row in rows]
+        parts, numbers = self.parts, [row.number for row in rows]
         guided = sampler.guidance_scale != 1.0
         if guided:
             behind, new = self._unconditional(rows)
@@ -168,19 +176,19 @@ class Generation:
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             doubled, timesteps = (torch.cat([z, z]), torch.cat([t, t])) if guided else (z, t)
-            v = decoder.flow.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
+            v = parts.flow.parameterisation.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
             if not guided:
                 return v
             conditional, unconditional = v.chunk(2)
             return guide(conditional, unconditional, sampler.guidance_scale)
 
-        shape = (decoder.vision.num_tokens, decoder.vision.channels)
+        shape = (parts.vision.num_tokens, parts.vision.channels)
         noise = torch.stack([self._noise(row, shape) for row in rows])
-        latents = decoder.read_again(sampler.sample(velocity, noise, decoder.flow.noise_shift(*shape)))
+        latents = parts.read_again(sampler.sample(velocity, noise, parts.flow.noise_shift(*shape)))
         self._keep(rows, latents)
 
     def _noise(self, row: Row, shape: tuple[int, int]) -> Tensor:
-        device = self.decoder.device
+        device = self.parts.device
         generator = torch.Generator(device).manual_seed(frame_seed(row.request.seed, len(row.answer.latents)))
         return torch.randn(shape, generator=generator, device=device)
 
@@ -192,7 +200,7 @@ class Generation:
             held = [*row.prefix, *row.answer.segments]
             if row.unconditional < len(held):
                 numbers.append(row.number + len(self.rows))
-                new.append(self.decoder.without_text(held[row.unconditional :]))
+                new.append(self.parts.without_text(held[row.unconditional :]))
                 row.unconditional = len(held)
         return numbers, new
 
@@ -217,3 +225,12 @@ class Generation:
 def _last_token(segments: Prefix) -> int | None:
     last = segments[-1]
     return int(last.ids[-1]) if isinstance(last, Text) and len(last) else None
+
+
+def _never(parts: ModelParts) -> Tensor:
+    """(2, vocabulary) bool, tokens that cannot come next: where no frame is left to draw, and where one is."""
+    t = parts.tokenizer
+    never = torch.zeros(2, parts.model.backbone.embedding.num_embeddings, dtype=torch.bool)
+    never[:, [t.pad_id, t.bos_id, t.eoi_id]] = True
+    never[0, t.boi_id] = True
+    return never.to(parts.device)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lit_mm.backbone.cache import CachedMask
+from lit_mm.backbone.cache import CachedContext
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.model.heads import VisualTokens
@@ -62,7 +62,7 @@ class CachedRows:
         last = torch.tensor(counts, device=self.device) - 1
         last = last + torch.arange(len(rows), device=self.device) * batch.tokens.shape[1]
         clean = torch.ones(len(latents), device=self.device)
-        shown = self.flow.network_input(latents, clean)
+        shown = self.flow.parameterisation.network_input(latents, clean)
         visual = VisualTokens(shown, clean, batch.visual_positions, last[:0], read)
         logits = self._next(batch.tokens, layout, visual if len(latents) else None, rows, last)
         for row, count in zip(rows, counts, strict=True):
@@ -73,7 +73,7 @@ class CachedRows:
         self, tokens: Tensor, layout: SequenceLayout, visual: VisualTokens | None, rows: Sequence[int], last: Tensor
     ) -> Tensor:
         """Logits behind the last of each row's new tokens, numbered among all of them."""
-        output = self.model.hidden(tokens, layout, visual, self._masks(rows, layout), last)
+        output = self.model.hidden(tokens, layout, visual, self._contexts(rows, layout), last)
         return self.model.logits(output.hidden[0])
 
     def append_tokens(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -82,8 +82,7 @@ class CachedRows:
         Returns:
             (R, vocabulary) logits of the token behind it.
         """
-        ids = torch.tensor(tokens, device=self.device)[:, None]
-        positions = torch.tensor([self.lengths[row] for row in rows], device=self.device)[:, None]
+        ids, positions = torch.tensor([tokens, [self.lengths[row] for row in rows]], device=self.device)[..., None]
         zeros = torch.zeros_like(ids, dtype=torch.int32)
         layout = SequenceLayout(zeros, zeros - 1, positions)
         logits = self._next(ids, layout, None, rows, torch.arange(len(rows), device=self.device))
@@ -103,14 +102,14 @@ class CachedRows:
         zeros = torch.zeros(number, tokens, dtype=torch.int64, device=self.device)
         ids = zeros.int()
         layout = SequenceLayout(ids, ids, starts[:, None] + torch.arange(tokens, device=self.device))
-        places = torch.arange(number * tokens, device=self.device).view(number, tokens)
+        positions = torch.arange(number * tokens, device=self.device).view(number, tokens)
         every = torch.arange(number, device=self.device)
-        masks = self._masks(rows, layout)
+        contexts = self._contexts(rows, layout)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            shown = self.flow.network_input(noisy, timesteps)
-            visual = VisualTokens(shown, timesteps, places, every)
-            return self.model.velocity(self.model.hidden(zeros, layout, visual, masks).hidden)
+            shown = self.flow.parameterisation.network_input(noisy, timesteps)
+            visual = VisualTokens(shown, timesteps, positions, every)
+            return self.model.velocity(self.model.hidden(zeros, layout, visual, contexts).hidden)
 
         return predict
 
@@ -119,6 +118,6 @@ class CachedRows:
             return torch.zeros(0, self.vision.num_tokens, self.vision.channels, device=self.device), None
         return tokens_from_store(self.vision, frames)
 
-    def _masks(self, rows: Sequence[int], layout: SequenceLayout) -> list[CachedMask]:
+    def _contexts(self, rows: Sequence[int], layout: SequenceLayout) -> list[CachedContext]:
         longest = max(self.lengths[row] for row in rows) + layout.positions.shape[1]
-        return self.cache.masks(layout, rows, longest)
+        return self.cache.contexts(layout, rows, longest)

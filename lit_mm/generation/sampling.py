@@ -43,38 +43,45 @@ class TextSampling:
             if not fits:
                 raise Mistake(f"{name} is {getattr(self, name)}; it has to be {wanted}")
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (vocabulary,) float32 that the next token is drawn from."""
-        logits = logits.float()
-        if self.temperature == 0:
-            return torch.zeros_like(logits).index_fill_(0, logits.argmax(), 1.0)
-        scores = logits[None]
-        for warper in self._warpers():
-            scores = warper(None, scores)
-        return scores[0].softmax(-1)
 
-    def _warpers(self) -> list:
-        from transformers.generation import logits_process as warp
+def choose_tokens(logits: Tensor, samplings: Sequence[TextSampling], uniform: Sequence[float]) -> Tensor:
+    """The next token of every row, each by its own settings and number alone.
 
-        warpers: list = [warp.TemperatureLogitsWarper(float(self.temperature))] if self.temperature != 1 else []
-        if self.top_k:
-            warpers.append(warp.TopKLogitsWarper(int(self.top_k)))
-        if self.top_p < 1:
-            warpers.append(warp.TopPLogitsWarper(self.top_p))
-        if self.min_p:
-            warpers.append(warp.MinPLogitsWarper(self.min_p))
-        return warpers
+    Args:
+        logits: (R, vocabulary); minus infinity for what cannot come.
+        samplings: R settings.
+        uniform: R numbers in [0, 1), which decide.
 
-    def choose(self, logits: Tensor, generator: torch.Generator, banned: Sequence[int] = ()) -> int:
-        """The next token.
+    Returns:
+        (R,) int64.
+    """
+    likeliest = logits.argmax(-1)
+    if all(sampling.temperature == 0 for sampling in samplings):
+        return likeliest
+    probabilities, order = sorted_probabilities(logits, samplings)
+    cumulative = probabilities.cumsum(-1)
+    number = torch.tensor(uniform, device=logits.device)[:, None]
+    place = torch.searchsorted(cumulative, number * cumulative[:, -1:], right=True)
+    last = (probabilities > 0).sum(-1, keepdim=True) - 1  # where a number was rounded up to 1
+    drawn = order.gather(-1, place.minimum(last))[:, 0]
+    greedy = torch.tensor([sampling.temperature == 0 for sampling in samplings], device=logits.device)
+    return torch.where(greedy, likeliest, drawn)
 
-        Args:
-            logits: (vocabulary,).
-            generator: of the logits' device.
-            banned: tokens that cannot come next.
-        """
-        if banned:
-            logits = logits.index_fill(0, torch.tensor(banned, device=logits.device), -torch.inf)
-        if self.temperature == 0:
-            return int(logits.argmax())
-        return int(torch.multinomial(self.probabilities(logits), 1, generator=generator))
+
+def sorted_probabilities(logits: Tensor, samplings: Sequence[TextSampling]) -> tuple[Tensor, Tensor]:
+    """Probabilities (R, vocabulary) float32, the largest first, 0 for tokens that a rule leaves out; and the tokens.
+
+    They sum to 1 before top-p and min-p leave some out. Arguments are those of `choose_tokens`.
+    """
+    vocabulary = logits.shape[-1]
+    rules = [
+        (s.temperature or 1.0, min(s.top_k or vocabulary, vocabulary), s.top_p if s.top_p < 1 else 2.0, s.min_p)
+        for s in samplings
+    ]
+    temperature, top_k, top_p, min_p = torch.tensor(rules, device=logits.device).T[..., None]
+    scores, order = (logits.float() / temperature).sort(-1, descending=True)
+    least = scores.gather(-1, top_k.long() - 1)
+    probabilities = scores.masked_fill(scores < least, -torch.inf).softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    left = (before < top_p) & (probabilities >= min_p * probabilities[:, :1])
+    return probabilities.masked_fill(~left, 0.0), order

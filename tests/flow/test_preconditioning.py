@@ -11,7 +11,8 @@ from torch import Tensor
 from docs.gaussian_loss import gaussian_loss
 from lit_mm.backbone import Transformer
 from lit_mm.command_line.token_statistics import measure
-from lit_mm.flow.matching import FlowMatching
+from lit_mm.flow import FlowMatching, FlowSample
+from lit_mm.flow.parameterisation import VelocityPrediction
 from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.token_statistics import TokenStatistics, load_statistics, save_statistics
 from lit_mm.module import LitMultimodal
@@ -31,46 +32,45 @@ def gaussian() -> tuple[Tensor, Tensor, Tensor]:
     return mean, (axes * VARIANCES.double()) @ axes.T, axes.float()
 
 
-def frames(time: float, count: int = 4000) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Data, noise and z_t (F, 16, C) of many frames, and their times."""
+def frames(time: float, count: int = 4000) -> FlowSample:
+    """Many frames of 16 tokens."""
     mean, _, axes = gaussian()
     generator = torch.Generator().manual_seed(1)
     shape = (count, 16, CHANNELS)
     data = mean + (torch.randn(shape, generator=generator) * VARIANCES.sqrt()) @ axes.T
     noise = torch.randn(shape, generator=generator)
-    return data, noise, (1 - time) * noise + time * data, torch.full((count,), time)
+    return FlowSample(data, noise, torch.full((count,), time))
 
 
 @pytest.fixture
-def flow() -> FlowMatching:
-    flow = FlowMatching()
-    flow.preconditioning = GaussianPreconditioning(*gaussian()[:2])
-    return flow
+def gauss() -> GaussianPreconditioning:
+    return GaussianPreconditioning(*gaussian()[:2])
 
 
 @pytest.mark.parametrize("time", TIMES)
-def test_an_output_of_zero_is_the_best_guess_of_gaussian_data(flow: FlowMatching, time: float) -> None:
-    data, noise, noised, t = frames(time)
-    loss = float(flow.loss(torch.zeros_like(data), data, noise, noised, t).mean())
+def test_an_output_of_zero_is_the_best_guess_of_gaussian_data(gauss: GaussianPreconditioning, time: float) -> None:
+    flow, sample = FlowMatching(), frames(time)
+    flow.parameterisation = gauss
+    loss = float(flow.loss(torch.zeros_like(sample.data), sample).mean())
     assert loss == pytest.approx(gaussian_loss(VARIANCES, torch.tensor([time])), rel=0.02)
     for error in (0.2, -0.2):
-        assert float(flow.loss(torch.full_like(data, error), data, noise, noised, t).mean()) > loss
+        assert float(flow.loss(torch.full_like(sample.data, error), sample).mean()) > loss
 
 
 @pytest.mark.parametrize("time", TIMES)
-def test_what_is_left_to_learn_has_unit_variance(flow: FlowMatching, time: float) -> None:
-    data, noise, noised, t = frames(time)
-    guess = flow.velocity(torch.zeros_like(data), noised, t)
+def test_what_is_left_to_learn_has_unit_variance(gauss: GaussianPreconditioning, time: float) -> None:
+    sample = frames(time)
+    guess = gauss.velocity(torch.zeros_like(sample.data), sample.noised, sample.timesteps)
     # The output is linear in the velocity: its scale along each axis is that of a unit output.
-    assert flow.preconditioning is not None
+    one = sample[torch.tensor([0])]
     scale = torch.stack(
         [
-            (flow.velocity(unit.expand_as(data[:1]), noised[:1], t[:1]) - guess[:1])[0, 0].norm()
+            (gauss.velocity(unit.expand_as(one.data), one.noised, one.timesteps) - guess[:1])[0, 0].norm()
             for unit in torch.eye(CHANNELS)
         ]
     )
-    rest = ((data - noise - guess) @ flow.preconditioning.axes).flatten(0, 1)
-    held = flow.preconditioning.variances > 1e-3
+    rest = ((sample.velocity - guess) @ gauss.axes).flatten(0, 1)
+    held = gauss.variances > 1e-3
     assert int(held.sum()) == CHANNELS - 1
     torch.testing.assert_close((rest / scale).std(0)[held], torch.ones(CHANNELS - 1), rtol=0.02, atol=0)
     assert rest.mean(0).abs().max() < 0.05
@@ -78,13 +78,14 @@ def test_what_is_left_to_learn_has_unit_variance(flow: FlowMatching, time: float
 
 
 @pytest.mark.parametrize("time", TIMES)
-def test_the_network_is_shown_what_least_squares_makes_of_the_noisy_tokens(flow: FlowMatching, time: float) -> None:
+def test_the_network_is_shown_what_least_squares_makes_of_the_noisy_tokens(
+    gauss: GaussianPreconditioning, time: float
+) -> None:
     """Regressing the clean tokens on the noisy ones gives the same guess, whose axes are scaled to unit variance."""
-    data, _, noised, t = frames(time)
-    shown = flow.network_input(noised, t).flatten(0, 1)
-    assert flow.preconditioning is not None
-    axes, variances = flow.preconditioning.axes.double(), flow.preconditioning.variances.double()
-    clean, noisy = data.flatten(0, 1).double(), noised.flatten(0, 1).double()
+    sample = frames(time)
+    shown = gauss.network_input(sample.noised, sample.timesteps).flatten(0, 1)
+    axes, variances = gauss.axes.double(), gauss.variances.double()
+    clean, noisy = sample.data.flatten(0, 1).double(), sample.noised.flatten(0, 1).double()
     ones = torch.ones(len(noisy), 1, dtype=torch.float64)
     fitted = torch.cat([noisy, ones], 1) @ torch.linalg.lstsq(torch.cat([noisy, ones], 1), clean).solution
     expected = (fitted - clean.mean(0)) @ axes / variances.sqrt()
@@ -102,20 +103,19 @@ def test_the_ends_are_finite_whatever_the_covariance(covariance: Tensor, time: f
         assert made.dtype == torch.float32
 
 
-def test_half_precision_leaves_the_statistics_whole(flow: FlowMatching) -> None:
-    data, _, noised, t = frames(0.3, count=8)
-    expected = flow.velocity(torch.zeros_like(data), noised, t)
+def test_half_precision_leaves_the_statistics_whole(gauss: GaussianPreconditioning) -> None:
+    sample = frames(0.3, count=8)
+    given = torch.zeros_like(sample.data), sample.noised, sample.timesteps
+    expected = gauss.velocity(*given)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(flow.velocity(torch.zeros_like(data), noised, t), expected)
-    flow.bfloat16()
-    assert torch.equal(flow.velocity(torch.zeros_like(data), noised, t), expected)
-    assert not flow.state_dict()
+        assert torch.equal(gauss.velocity(*given), expected)
+    assert torch.equal(gauss.bfloat16().velocity(*given), expected)
+    assert not gauss.state_dict()
 
 
-def test_without_statistics_nothing_is_changed() -> None:
-    data, _, noised, t = frames(0.3, count=2)
-    assert FlowMatching().network_input(noised, t) is noised
-    assert torch.equal(FlowMatching().velocity(data, noised, t), data)
+def test_statistics_choose_the_parameterisation() -> None:
+    assert isinstance(FlowMatching(statistics="rae_tiny").parameterisation, GaussianPreconditioning)
+    assert isinstance(FlowMatching().parameterisation, VelocityPrediction)
 
 
 # ---- messages

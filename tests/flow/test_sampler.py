@@ -1,12 +1,15 @@
 from __future__ import annotations
 
-from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from torch import Tensor, nn
 
-from lit_mm.flow import FlowSampler, flow_loss, interpolate, sample_timesteps, shift_timesteps, to_velocity
+from lit_mm.flow import FlowMatching, FlowSample, FlowSampler
+from lit_mm.flow.parameterisation import DataPrediction
+from lit_mm.flow.timesteps import sample_timesteps, shift_timesteps
 
 WEIGHTS = torch.tensor([0.3, 0.7])
 MEANS = torch.tensor([[2.0, 1.0], [-1.5, 0.0]])
@@ -54,8 +57,31 @@ def test_the_known_field_of_a_mixture_gives_back_the_mixture(method, steps, shif
     assert near_first.float().mean().item() == pytest.approx(near_expected.float().mean().item(), abs=0.02)
 
 
+def by_diffusers(method: str, velocity, noise: Tensor, grid: Tensor) -> Tensor:
+    """Its flow-matching schedulers, which count noise levels from 1 down to 0: their derivative has the other sign."""
+    levels = 1 - grid
+    if method == "euler":
+        scheduler: Any = FlowMatchEulerDiscreteScheduler()
+        scheduler.set_timesteps(sigmas=levels[:-1].tolist())
+    else:
+        scheduler = FlowMatchHeunDiscreteScheduler()
+        scheduler.set_timesteps(len(levels) - 1)
+        # It takes no grid, and lays out its own like this: inner levels twice, once for each evaluation.
+        inner = levels[1:-1].repeat_interleave(2)
+        scheduler.sigmas = torch.cat((levels[:1], inner, levels[-1:]))
+        scheduler.timesteps = torch.cat((levels[:1], inner)) * scheduler.config.num_train_timesteps
+        scheduler.set_begin_index(0)
+    z = noise
+    for time in scheduler.timesteps:
+        t = (1 - time / scheduler.config.num_train_timesteps).expand(len(z))
+        z = scheduler.step(-velocity(z, t), time, z, return_dict=False)[0]
+    return z
+
+
 @pytest.mark.parametrize("method", ["euler", "heun"])
-def test_steps_equal_the_textbook_rule_on_the_shifted_grid(method):
+@pytest.mark.parametrize("shift", [1.0, 8.485])
+@pytest.mark.parametrize("steps", [1, 7, 25])
+def test_steps_equal_those_of_diffusers(method, shift, steps):
     noise = torch.randn(5, 3, 2, generator=torch.Generator().manual_seed(0))
 
     def field(z: Tensor, t: Tensor) -> Tensor:
@@ -64,14 +90,8 @@ def test_steps_equal_the_textbook_rule_on_the_shifted_grid(method):
         assert (t < 1).all()
         return torch.sin(3 * z) + t.view(-1, 1, 1) ** 2
 
-    grid = shift_timesteps(torch.linspace(0, 1, 8), 2.5)
-    z = noise.clone()
-    for now, then in pairwise(grid):
-        slope = field(z, now.expand(5))
-        if method == "heun" and then < 1:
-            slope = (slope + field(z + (then - now) * slope, then.expand(5))) / 2
-        z = z + (then - now) * slope
-    torch.testing.assert_close(FlowSampler(method, 7).sample(field, noise, 2.5), z, rtol=1e-4, atol=1e-4)
+    expected = by_diffusers(method, field, noise, shift_timesteps(torch.linspace(0, 1, steps + 1), shift))
+    torch.testing.assert_close(FlowSampler(method, steps).sample(field, noise, shift), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_heun_is_nearer_the_truth_than_euler_at_equal_evaluations():
@@ -98,7 +118,7 @@ def test_x_prediction_lands_on_x():
     """However many steps: with a network that always says x, sampling ends there."""
     x, noise = torch.randn(3, 4, 8), torch.randn(3, 4, 8)
     for steps in (1, 25, 200):
-        samples = FlowSampler("euler", steps).sample(lambda z, t: to_velocity(x, z, t, "x", min_noise=1e-6), noise)
+        samples = FlowSampler("euler", steps).sample(lambda z, t: DataPrediction().velocity(x, z, t), noise)
         torch.testing.assert_close(samples, x, rtol=1e-3, atol=1e-3)
 
 
@@ -130,6 +150,7 @@ def test_fewer_than_one_step_is_refused():
 @pytest.mark.parametrize(("prediction", "distribution", "shift"), [("v", "uniform", 1.0), ("x", "logit_normal", 2.0)])
 def test_a_trained_network_reproduces_mean_and_covariance(prediction, distribution, shift):
     torch.manual_seed(0)
+    flow = FlowMatching(prediction)
     generator = torch.Generator().manual_seed(0)
     network = nn.Sequential(nn.Linear(5, 96), nn.SiLU(), nn.Linear(96, 96), nn.SiLU(), nn.Linear(96, 2))
     steps = 1500
@@ -144,14 +165,14 @@ def test_a_trained_network_reproduces_mean_and_covariance(prediction, distributi
         data = draw(768, generator)[:, None]  # (F, 1, 2): frames of one token
         noise = torch.randn(data.shape, generator=generator)
         t = sample_timesteps(len(data), generator, distribution, shift)
-        noisy = interpolate(data, noise, t)
-        loss = flow_loss(predict(noisy, t), data, noise, noisy, t, prediction).mean()
+        sample = FlowSample(data, noise, t)
+        loss = flow.loss(predict(sample.noised, t), sample).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
 
     noise = torch.randn(20_000, 1, 2, generator=generator)
-    field = lambda z, t: to_velocity(predict(z, t), z, t, prediction, min_noise=1e-6)  # noqa: E731
+    field = lambda z, t: flow.parameterisation.velocity(predict(z, t), z, t)  # noqa: E731
     samples = FlowSampler("heun", 25).sample(field, noise, shift)
     assert_moments(samples[:, 0], tolerance=0.1)

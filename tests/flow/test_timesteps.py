@@ -5,18 +5,17 @@ import math
 import pytest
 import torch
 
-from lit_mm.flow import noise_shift, sample_timesteps, shift_timesteps
+from lit_mm.flow.timesteps import noise_shift, sample_timesteps, shift_timesteps
+
+TABLE = [(256, 1152, 8.485), (256, 1024, 8.0), (256, 768, 6.93), (28 * 28, 16, 1.75), (28 * 28, 4, 1.0), (16, 256, 1.0)]
 
 
-@pytest.mark.parametrize(
-    ("tokens", "channels", "alpha"),
-    [(256, 1152, 8.485), (256, 1024, 8.0), (256, 768, 6.93), (28 * 28, 16, 1.75), (28 * 28, 4, 1.0), (16, 256, 1.0)],
-)
+@pytest.mark.parametrize(("tokens", "channels", "alpha"), TABLE)
 def test_automatic_shift_is_the_papers_table(tokens, channels, alpha):
     assert noise_shift(tokens, channels) == pytest.approx(alpha, abs=0.005)
 
 
-@pytest.mark.parametrize(("noise", "shifted"), [(0.1, 0.49), (0.25, 0.74), (0.5, 0.89), (0.75, 0.96), (0, 0), (1, 1)])
+@pytest.mark.parametrize(("noise", "shifted"), [(0.1, 0.49), (0.25, 0.74), (0.5, 0.89), (0.75, 0.96)])
 def test_shifted_noise_levels_are_the_papers_table(noise, shifted):
     assert 1 - shift_timesteps(torch.tensor(1.0 - noise), 8.485).item() == pytest.approx(shifted, abs=0.005)
 
@@ -27,6 +26,18 @@ def test_shift_equals_its_formula_and_composes():
     torch.testing.assert_close(1 - shift_timesteps(t, 3.0), 3 * s / (1 + 2 * s))
     torch.testing.assert_close(shift_timesteps(shift_timesteps(t, 2.0), 4.0), shift_timesteps(t, 8.0))
     assert (shift_timesteps(t, 1.0) == t).all()
+
+
+@pytest.mark.parametrize(("tokens", "channels"), [(row[0], row[1]) for row in TABLE])
+def test_shift_keeps_the_ends_and_the_digits_between_them(tokens, channels):
+    shift = noise_shift(tokens, channels)
+    ends = torch.tensor([0.0, 1.0])
+    assert torch.equal(shift_timesteps(ends, shift), ends)
+    near = torch.cat([1 - 2.0 ** -torch.arange(1, 25), 2.0 ** -torch.arange(1, 25)])
+    exact = near.double()  # the same numbers: powers of two
+    expected = 1 / (1 + shift * (1 - exact) / exact)  # the odds of noise are multiplied
+    torch.testing.assert_close(shift_timesteps(near, shift).double(), expected, rtol=2.0**-22, atol=0)
+    assert torch.equal(shift_timesteps(near, 1.0), near)
 
 
 def test_shift_halfway_multiplies_the_odds_of_noise():

@@ -2,111 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, FeedForward, ModalityFeedForward, Transformer
-from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Request, frame_seed
 from lit_mm.generation.roll_out import RollOut, roll_out
+from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling
-from lit_mm.model.multimodal import MultimodalTransformer
-from lit_mm.sequence import Frame, Segment, Text
-from lit_mm.tokenizer import Tokenizer
-from lit_mm.vision import Dual, Pixels, VisualTokenizer
-from tests.helpers.program import ROOT
-from tests.helpers.uncached import Uncached
+from lit_mm.sequence import Frame, Segment
+from lit_mm.vision import Dual, Pixels
+from tests.helpers.decoders import FEED_FORWARDS, Inverted, Scripted, T, joined, make, picture, shown, text
 
-TOKENIZER = Tokenizer(str(ROOT / "data/tiny/tokenizer.json"))
-T = TOKENIZER
-FEED_FORWARDS: dict[str, Callable[[int], FeedForward]] = {
-    "dense": partial(DenseFeedForward, hidden_dim=48),
-    "modality": partial(ModalityFeedForward, hidden_dim=48),
-    "experts": partial(ExpertFeedForward, experts=8, active=3, granularity=4),
-}
 every_feed_forward = pytest.mark.parametrize("feed_forward", FEED_FORWARDS)
 same = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
-
-
-class Inverted(Pixels):
-    """A reading space of its own, with fewer channels."""
-
-    def __init__(self) -> None:
-        super().__init__(16, 8)
-        self.channels = 20
-
-    def encode(self, images: Tensor) -> Tensor:
-        return 1 - images.reshape(-1, 4, 192)[..., :20].float().square() / 255**2
-
-
-@dataclass(frozen=True)
-class Scripted(TextSampling):
-    """Writes `<boi>` at some places, else the most likely token but `<eos>`, and remembers the logits."""
-
-    bois: tuple[int, ...] = ()
-    ends: int = -1
-    seen: list[Tensor] = field(default_factory=list)
-
-    def choose(self, logits: Tensor, generator: torch.Generator, banned: Sequence[int] = ()) -> int:
-        self.seen.append(logits)
-        return self.rule(logits.index_fill(0, torch.tensor(banned), -torch.inf), len(self.seen) - 1)
-
-    def rule(self, possible: Tensor, number: int) -> int:
-        if number == self.ends:
-            return T.eos_id
-        if number in self.bois and possible[T.boi_id] > -torch.inf:
-            return T.boi_id
-        return int(possible.index_fill(0, torch.tensor([T.eos_id, T.boi_id]), -torch.inf).argmax())
-
-
-def make(
-    feed_forward: str = "modality",
-    vision: VisualTokenizer | None = None,
-    sampler: FlowSampler | None = None,
-    places: int | None = None,
-) -> tuple[Decoder, Uncached]:
-    """A random model whose outputs depend strongly on all they see, in both decoders."""
-    torch.manual_seed(0)
-    vision = vision or Pixels(16, 8)
-    backbone = Transformer(8192, dim=32, depth=2, heads=4, kv_heads=2, feed_forward=FEED_FORWARDS[feed_forward])
-    read = vision.read_channels
-    model = MultimodalTransformer(backbone, 8192, vision.channels, read, places).eval()
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    parts = model, vision, FlowMatching(), sampler or FlowSampler(steps=3, guidance_scale=1.0), T
-    return Decoder(*parts), Uncached(*parts)
-
-
-def picture(seed: int) -> Tensor:
-    return torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
-
-
-def text(*parts: int | str) -> Text:
-    return Text(T.ids(*parts))
-
-
-def shown(number: int = 2, closing: str = " a dog", *end: int) -> list[Segment]:
-    """Text around some pictures."""
-    row: list[Segment] = [text(T.bos_id, "look")]
-    for i in range(number):
-        row += [text(T.boi_id), Frame(picture(i), clean=True), text(T.eoi_id, " and")]
-    return [*row, text(closing, *end)]
-
-
-def joined(segments: Sequence[Segment]) -> list[int]:
-    return [i for s in segments if isinstance(s, Text) for i in s.ids.tolist()]
-
-
-# ---- equal to whole rows
 
 
 @every_feed_forward
@@ -160,10 +74,33 @@ def test_interleaved_text_and_frames_are_those_of_whole_rows(feed_forward: str, 
         assert all(a is not b for a, b in zip(kinds, kinds[1:], strict=False)), "text and frames take turns"
 
 
+@every_feed_forward
+@torch.no_grad()
+def test_half_precision_is_no_further_from_the_truth_with_a_cache_than_without(feed_forward: str) -> None:
+    """The truth are whole rows in float32; both ways round what they compute to bfloat16."""
+    half, truth = (
+        make(feed_forward, sampler=FlowSampler(steps=3), compute_dtype=d) for d in (torch.bfloat16, torch.float32)
+    )
+    cached, row = CachedRows(half[0].model, half[0].vision, half[0].flow, 1), shown(2, " left")
+    assert cached.cache.memory.dtype == torch.bfloat16
+    found = [cached.append([0], half[0].encode([row]))]
+    tokens = T.ids(" and then some more words").tolist()
+    found += [cached.append_tokens([0], [token]) for token in tokens]
+    rows = [[*row, *(text(t) for t in tokens[:n])] for n in range(len(tokens) + 1)]
+    before = [*shown(2, " left"), text(T.boi_id)]
+    for with_cache, whole, exact in (
+        (torch.cat(found), *(torch.stack([u.logits(r) for r in rows]) for _, u in (half, truth))),
+        (half[0].draw_latents([before], [3])[0], *(u.frame(before, 3) for _, u in (half, truth))),
+    ):
+        error, unavoidable = ((x.float() - exact).norm() / exact.norm() for x in (with_cache, whole))
+        assert 1e-4 < unavoidable < 0.03
+        assert error < 1.5 * unavoidable
+
+
 def test_a_preconditioned_flow_is_that_of_whole_rows() -> None:
     decoder, uncached = make(sampler=FlowSampler(steps=3, guidance_scale=2.0))
     root = torch.randn(192, 192, generator=torch.Generator().manual_seed(1)) / 14
-    decoder.flow.preconditioning = GaussianPreconditioning(torch.linspace(-1, 1, 192), root @ root.T)
+    decoder.flow.parameterisation = GaussianPreconditioning(torch.linspace(-1, 1, 192), root @ root.T)
     assert uncached.flow is decoder.flow
     prefix = shown(2, " left", T.boi_id)
     same(decoder.draw_latents([prefix], [0])[0], uncached.frame(prefix, 0), rtol=1e-3, atol=1e-3)
@@ -214,124 +151,6 @@ def test_tokenizers_that_read_apart_read_a_drawn_frame_again_as_a_picture() -> N
     pixels = decoder.decode(torch.stack(drawn.latents))[0]
     decoder.generate([Request([*before, Frame(pixels, clean=True), text(T.eoi_id)], max_tokens=3, sampling=given)])
     same(torch.stack(through.seen), torch.stack(given.seen))
-
-
-# ---- where answers end
-
-
-def test_eos_ends_an_answer_and_is_not_in_it() -> None:
-    decoder, _ = make()
-    (answer,) = decoder.generate([Request(shown(1), max_tokens=9, sampling=Scripted(ends=3))])
-    assert answer.stopped == "eos"
-    assert len(answer.ids) == 3
-    assert T.eos_id not in answer.ids
-
-
-@pytest.mark.parametrize("most", range(1, 9))
-def test_most_tokens_count_delimiters(most: int) -> None:
-    decoder, _ = make()
-    (answer,) = decoder.generate([Request(shown(1), max_tokens=most, max_frames=2, sampling=Scripted(bois=(2, 4)))])
-    assert answer.stopped == "tokens"
-    assert len(answer.ids) == most
-    # Texts of 2, boi, eoi, 1, boi, eoi, and more: a frame behind every boi.
-    assert len(answer.latents) == sum(most >= place for place in (3, 6))
-    kinds = [i for i in answer.ids if i in (T.boi_id, T.eoi_id)]
-    assert kinds == [T.boi_id, T.eoi_id, T.boi_id, T.eoi_id][: len(kinds)]
-
-
-def test_behind_the_most_frames_there_is_only_text() -> None:
-    decoder, _ = make()
-    sampling = Scripted(bois=(1, 3, 4, 5, 6))
-    (answer,) = decoder.generate([Request(shown(0), max_tokens=12, max_frames=2, sampling=sampling)])
-    assert len(answer.latents) == 2
-    assert answer.ids.count(T.boi_id) == answer.ids.count(T.eoi_id) == 2
-    assert len(answer.ids) == 12
-    (one,) = decoder.generate([Request(shown(0, "x", T.boi_id), max_frames=1)])
-    assert one.stopped == "frames"
-    assert [type(s) for s in one.segments] == [Frame]
-
-
-@pytest.mark.parametrize("frames", [0, 2])
-@pytest.mark.parametrize("more", range(14))
-def test_prefix_and_answer_never_hold_more_than_the_context(more: int, frames: int) -> None:
-    decoder, _ = make()
-    prefix = shown(1)
-    length = len(joined(prefix)) + 4
-    sampling = Scripted(bois=(1,))
-    request = Request(prefix, max_tokens=99, max_frames=frames, sampling=sampling, context=length + more)
-    (answer,) = decoder.generate([request])
-    assert answer.stopped == "context"
-    held = len(answer.ids) + 4 * len(answer.latents)
-    if frames == 0 or more < 2:
-        assert held == more
-    elif more < 7:  # one token, boi, and no room for the frame and its eoi
-        assert (held, answer.latents) == (2, [])
-    else:
-        assert held == more
-        assert len(answer.latents) == 1
-
-
-def test_stop_texts_end_an_answer_that_does_not_hold_them() -> None:
-    decoder, _ = make()
-    prefix = shown(1)
-    (whole,) = decoder.generate([Request(prefix, max_tokens=12, sampling=Scripted())])
-    written = T.decode(whole.ids)
-    for stop in {written[5:8], written[10:12], written[0]}:
-        (answer,) = decoder.generate([Request(prefix, max_tokens=12, sampling=Scripted(), stop=("never", stop))])
-        assert answer.stopped == "text"
-        assert T.decode(answer.ids) == written[: written.index(stop)]
-    (missing,) = decoder.generate([Request(prefix, max_tokens=12, sampling=Scripted(), stop=("never",))])
-    assert (missing.ids, missing.stopped) == (whole.ids, "tokens")
-
-
-def test_a_stop_text_behind_a_frame_leaves_its_delimiter_whole() -> None:
-    decoder, _ = make()
-    prefix = shown(0, "x", T.boi_id)
-    (whole,) = decoder.generate([Request(prefix, max_tokens=6, max_frames=1, sampling=Scripted())])
-    written = T.decode(whole.ids[1:])
-    stop = written[-2:]
-    (answer,) = decoder.generate(
-        [Request(prefix, max_tokens=6, max_frames=1, sampling=Scripted(), stop=(stop, "<eoi>", "<"))]
-    )
-    assert answer.stopped == "text"
-    assert answer.ids[0] == T.eoi_id
-    assert T.decode(answer.ids[1:]) == written[: written.index(stop)]
-
-
-class Loves(nn.Module):
-    """A text head that wants one token above all."""
-
-    def __init__(self, token: int) -> None:
-        super().__init__()
-        self.token = token
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        logits = torch.zeros(len(hidden), 8192)
-        logits[:, self.token], logits[:, 500] = 50.0, 25.0
-        return logits
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_text_alone_never_holds_delimiters_of_frames(temperature: float) -> None:
-    decoder, _ = make()
-    for token in (T.boi_id, T.eoi_id, T.bos_id, T.pad_id):
-        decoder.model.text_head = Loves(token)  # type: ignore[assignment]
-        (ids,) = decoder.write_text([shown(1)], [0], max_tokens=4, temperature=temperature)
-        assert len(ids) == 4
-        assert token not in ids
-
-
-def test_a_prefix_that_ends_with_boi_begins_with_a_frame() -> None:
-    decoder, _ = make()
-    (answer,) = decoder.generate([Request(shown(0, "x", T.boi_id), max_tokens=3, max_frames=1, sampling=Scripted())])
-    assert isinstance(answer.segments[0], Frame)
-    assert answer.ids[0] == T.eoi_id
-    (none,) = decoder.generate([Request(shown(0, "x", T.boi_id), max_tokens=3)])
-    assert (none.segments, none.stopped) == ([], "frames")
-
-
-def test_nothing_asked_is_nothing_answered() -> None:
-    assert make()[0].generate([]) == []
 
 
 # ---- cost

@@ -27,7 +27,7 @@ Row = Sequence[Segment]
 
 
 class Written(NamedTuple):
-    """What one row was continued with: texts and frames as latents, and the logits before each token."""
+    """What one row was continued with: texts and frames as latents, and the logits of each token that could come."""
 
     segments: list[Segment]
     logits: list[Tensor]
@@ -60,7 +60,7 @@ class Uncached:
 
         def velocity_of(row: Row, z: Tensor, t: Tensor) -> Tensor:
             hidden, positions = self._run([*row, Frame(z[0])], at=float(t[0]))
-            return self.flow.velocity(self.model.velocity(hidden[positions]), z, t)
+            return self.flow.parameterisation.velocity(self.model.velocity(hidden[positions]), z, t)
 
         def velocity(z: Tensor, t: Tensor) -> Tensor:
             conditional = velocity_of(prefix, z, t)
@@ -107,10 +107,10 @@ class Uncached:
             if tokens == max_tokens:
                 break
             scores = self.logits([*prefix, *made])
-            logits.append(scores)
             impossible = [t.pad_id, t.bos_id, t.eoi_id] + ([t.boi_id] if drawn == max_frames else [])
             possible = scores.clone()
             possible[impossible] = -torch.inf
+            logits.append(possible)
             token = choose(possible, len(logits) - 1)
             if token == t.eos_id:
                 break
@@ -138,7 +138,11 @@ class Uncached:
         shown, read = self._tokens([s for s in row if isinstance(s, Frame)])
         times = torch.ones(len(shown)).masked_fill(~batch.frame_clean, at)
         visual = VisualTokens(
-            self.flow.network_input(shown, times), times, batch.visual_positions, batch.drawn_frames, read
+            self.flow.parameterisation.network_input(shown, times),
+            times,
+            batch.visual_positions,
+            batch.drawn_frames,
+            read,
         )
         layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions)
         hidden = self.model.hidden(batch.tokens, layout, visual if len(shown) else None).hidden[0]

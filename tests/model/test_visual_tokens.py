@@ -100,7 +100,7 @@ def test_clean_frames_enter_as_they_are_read_and_noised_ones_as_they_are_drawn()
     (vectors,) = entering(module, lambda: module.losses(batch, times))
 
     model = module.model
-    noise = module.flow.noise(batch.seeds, batch.frames_per_row, torch.zeros(5, 4, 192))
+    noise = module.flow.sample(torch.zeros(5, 4, 192), times, batch.seeds, batch.frames_per_row).noise
     visual = model.visual_input
     assert visual.read_linear is not None
     for f, image in enumerate(frames):
@@ -191,9 +191,9 @@ class RecordingFlow(FlowMatching):
         super().__init__()
         self.shifts: list[float] = []
 
-    def timesteps(self, *given: object) -> Tensor:
+    def training_timesteps(self, *given: object) -> Tensor:
         self.shifts.append(float(given[-1]))  # type: ignore[arg-type]
-        return super().timesteps(*given)  # type: ignore[arg-type]
+        return super().training_timesteps(*given)  # type: ignore[arg-type]
 
     def timestep_grid(self, *given: object) -> Tensor:
         self.shifts.append(float(given[-1]))  # type: ignore[arg-type]

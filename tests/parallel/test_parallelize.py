@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-from lit_mm.backbone import ExpertFeedForward, SequenceLayout, Transformer
+from lit_mm.backbone import ExpertFeedForward, SequenceLayout, Transformer, masks
+from lit_mm.backbone.masks import FlexMask, build_mask
 from lit_mm.model.multimodal import MultimodalTransformer
-from lit_mm.parallel import Parallelize
+from lit_mm.parallel import Parallelize, parallelize
+from lit_mm.parallel.parallelize import Recomputed
 
 Layouts = Callable[[int], SequenceLayout]
 
 
-def prepared(plan: Parallelize) -> MultimodalTransformer:
+def prepared(plan: Parallelize, depth: int = 3) -> MultimodalTransformer:
     torch.manual_seed(0)
     layer = partial(ExpertFeedForward, experts=10, active=3, granularity=16, balance_weight=0.1)
     with torch.device("meta"):
-        model = MultimodalTransformer(Transformer(50, 64, 3, 4, 2, layer), 50, 8)
+        model = MultimodalTransformer(Transformer(50, 64, depth, 4, 2, layer), 50, 8)
     plan(model, torch.device("cpu"))
     return model.train()
 
@@ -38,7 +45,7 @@ def outcome(model: MultimodalTransformer, layout: SequenceLayout) -> tuple[Tenso
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         out = model.backbone(x, layout)
-    (out.hidden.square().sum() + out.expert_loss).backward()
+    (out.hidden @ torch.randn(64) + out.expert_loss).sum().backward()
     gradients = [p.grad.clone() for p in model.backbone.layers.parameters()]
     assert out.expert_tokens is not None
     return out.hidden.detach(), gradients, out.expert_tokens, kept
@@ -56,13 +63,48 @@ def test_recomputing_keeps_less_and_changes_nothing(plan: Parallelize, random_la
     assert other_kept < 0.8 * kept
 
 
+class Calls(TorchDispatchMode):
+    """Counts how often each operator runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: Counter[Any] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.of[func] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_selective_recomputing_neither_attends_nor_chooses_again(random_layout: Layouts) -> None:
+    attention, choice = torch.ops.lit_mm.block_sparse_attention.default, torch.ops.aten.topk.default
+    for recompute, runs in (("all", 2), ("selective", 1)):
+        with Calls() as calls:
+            outcome(prepared(Parallelize(recompute), depth=3), random_layout(0))  # type: ignore[arg-type]
+        assert calls.of[attention] == calls.of[choice] == 3 * runs
+
+
+@pytest.mark.slow
+def test_selective_recomputing_sees_attention_that_is_compiled_by_itself(random_layout: Layouts) -> None:
+    seen: list[Any] = []
+    keeps, _ = create_selective_checkpoint_contexts(lambda _, operator, *__, **___: seen.append(operator))
+    query, mask = torch.randn(3, 2, 48, 16), build_mask(random_layout(0), "flex")
+    assert isinstance(mask, FlexMask)
+    with torch.no_grad(), keeps:
+        masks._flex_attention(query, query, query, block_mask=mask.block_mask)
+    assert len(seen) == 1
+    assert parallelize._policy(64, None, seen[0]) == CheckpointPolicy.MUST_SAVE
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recompute", ["none", "selective"])
-def test_compiled_blocks_keep_their_names_and_agree(recompute: str, random_layout: Layouts) -> None:
-    plain, compiled = prepared(Parallelize()), prepared(Parallelize(recompute, compile=True))
+def test_compiled_blocks_keep_their_names_and_agree(recompute: Recomputed, random_layout: Layouts) -> None:
+    """All of them are one graph: at depth 10, Dynamo would give up if they were not."""
+    plain, compiled = prepared(Parallelize(), 10), prepared(Parallelize(recompute, compile=True), 10)
     assert [name for name, _ in compiled.named_parameters()] == [name for name, _ in plain.named_parameters()]
     hidden, gradients, _, _ = outcome(plain, random_layout(0))
+    counters.clear()
     other, others, _, _ = outcome(compiled, random_layout(0))
+    assert counters["stats"]["unique_graphs"] == 1
     torch.testing.assert_close(other, hidden, rtol=1e-3, atol=1e-4)
     for ours, theirs in zip(others, gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-3)

@@ -27,6 +27,7 @@ from callbacks.evaluation.key_recognition import (
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.dataset import DocumentFormat, Draw
 from lit_mm.cli import main
+from lit_mm.flow import FlowSample
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.rows import CachedRows
 from lit_mm.module import LitMultimodal
@@ -227,7 +228,7 @@ def test_losses_are_those_of_whole_passes_with_one_noise_for_all(
         clean = module.vision.encode(pictures[2:])
         used = (noisy[:1, :-1].view_as(clean) - at * clean) / (1 - at)  # z_t = (1 - t) noise + t z
         every = used.expand(9, -1, -1)
-        monkeypatch.setattr(module.flow, "noise", lambda *_, every=every: every)
+        monkeypatch.setattr(module.flow, "sample", lambda z, t, *_, every=every: FlowSample(z, every, t))
         with torch.no_grad():
             expected += module.losses(batch, at.expand(9).masked_fill(batch.frame_clean, 1.0)).flow / 8
     torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
