@@ -60,7 +60,7 @@ class ModelParts:
 
     @torch.no_grad()
     def read_again(self, latents: Tensor) -> Tensor:
-        """Drawn frames (F, N, C) as the rows keep them: for tokenizers that read apart, read as pictures."""
+        """Drawn frames (F, N, C) as the rows keep them: where frames are read by other tokens, read as pictures."""
         if self.vision.read_channels is None:
             return latents
         return torch.cat([latents, self.vision.read(self.vision.decode(latents))], dim=-1)
