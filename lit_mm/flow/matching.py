@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lit_mm.flow.noise import per_row
@@ -79,7 +79,7 @@ class FlowMatching(nn.Module):
     def warn_if_too_narrow(self, dim: int, channels: int) -> None:
         """Say that a model narrower than its visual tokens should predict `x`."""
         if warning := self.parameterisation.width_warning(dim, channels):
-            rank_zero_warn(warning)
+            warnings.warn(warning, stacklevel=2)
 
     def training_timesteps(
         self, frame_clean: Tensor, seeds: Sequence[int], frames_per_row: Sequence[int], shift: float
