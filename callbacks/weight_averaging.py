@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -41,10 +42,15 @@ class WeightAveraging(Callback):
     ) -> None:
         """Move the average after an optimizer step."""
         if step_ended(trainer, batch_idx):
+            self._drop_gathered(pl_module.averaged)  # of shards that are about to change
             self._move(tensors(pl_module.averaged), tensors(pl_module.model), 0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop what was gathered of the average, which is about to change."""
-        for module in pl_module.averaged.modules():
+        """Make room for training."""
+        self._drop_gathered(pl_module.averaged)
+
+    @staticmethod
+    def _drop_gathered(averaged: nn.Module) -> None:
+        for module in averaged.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()

@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
+from data_modules.mixing.steps import with_step_counts
 from data_modules.prompting.prompt_items import STDIN, read_stdin
 from data_modules.prompting.prompts import Prompts
 from data_modules.prompting.steering import Steering
@@ -81,6 +82,23 @@ class TimedLoader(DataLoader):
                 return
             self.waited += time.perf_counter() - start
             yield batch
+
+
+class StepLoader(TimedLoader):
+    """A loader of training batches that reads all micro-batches of an optimizer step before it gives the first.
+
+    Attributes:
+        trainer: whose steps they are; without one each batch is a step.
+    """
+
+    trainer: Trainer | None = None
+
+    def __iter__(self) -> Any:
+        trainer = self.trainer
+        if trainer is None:
+            return super().__iter__()
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        return with_step_counts(super().__iter__(), lambda: trainer.accumulate_grad_batches, done)
 
 
 class DocumentDataModule(LightningDataModule, ABC):
@@ -205,15 +223,23 @@ class DocumentDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> DataLoader:
         """Packed rows without end."""
-        return self._loader(self.training_rows())
+        micro_batches = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        workers = self.loader.workers
+        loader = StepLoader(
+            self.training_rows(),
+            **self._loading(workers),
+            prefetch_factor=max(2, -(-micro_batches // workers)) if workers else None,  # a step's are read at once
+            persistent_workers=workers > 0,
+        )
+        loader.trainer = self.trainer
+        return loader
 
     def val_dataloader(self) -> list[DataLoader]:
         """One loader per source, always the same documents in the same order."""
-        reader = self.reader("val")
-        return [
-            self._loader(ValidationRows(reader, name, self._share(), self.loader.val_documents))
-            for name in reader.datasets
-        ]
+        reader, share, documents = self.reader("val"), self._share(), self.loader.val_documents
+        # Validation reads briefly and often: one worker is enough and starts faster.
+        options = self._loading(min(1, self.loader.workers))
+        return [TimedLoader(ValidationRows(reader, name, share, documents), **options) for name in reader.datasets]
 
     def predict_dataloader(self) -> DataLoader:
         """The prompts, a few at a time."""
@@ -227,17 +253,13 @@ class DocumentDataModule(LightningDataModule, ABC):
         prompts = Prompts(self.prompts, self.image_size, steering, text)
         return DataLoader(prompts, batch_size=PROMPTS, collate_fn=list)
 
-    def _loader(self, rows: TrainingRows | ValidationRows) -> TimedLoader:
-        # Validation reads briefly and often: one worker is enough and starts faster.
-        workers = self.loader.workers if isinstance(rows, TrainingRows) else min(1, self.loader.workers)
-        return TimedLoader(
-            rows,
-            batch_size=None,
-            num_workers=workers,
-            pin_memory=torch.cuda.is_available(),  # from such memory a GPU copies batches while it computes
-            persistent_workers=isinstance(rows, TrainingRows) and workers > 0,
-            worker_init_fn=_start_worker if workers else None,
-        )
+    def _loading(self, workers: int) -> dict[str, Any]:
+        return {
+            "batch_size": None,
+            "num_workers": workers,
+            "pin_memory": torch.cuda.is_available(),  # from such memory a GPU copies batches while it computes
+            "worker_init_fn": _start_worker if workers else None,
+        }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Without waiting for what the device is doing, as Lightning would."""

@@ -28,6 +28,7 @@ from lit_mm.command_line.run_folder import claim
 from lit_mm.mistake import MissingFile, Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
+from lit_mm.parallel.strategy import refuse_fsdp1
 
 _FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
@@ -136,7 +137,9 @@ class LitCLI(LightningCLI):
         """
         if self._get(self.config, "dry_run"):
             return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-        plugins = self._get(self.config_init, "trainer", default={}).get("plugins") or []
+        given = self._get(self.config_init, "trainer", default={})
+        refuse_fsdp1(given.get("strategy"))
+        plugins = given.get("plugins") or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from lit_mm.backbone.layout import SequenceLayout
-from lit_mm.backbone.precision import compute_dtype
 from lit_mm.backbone.transformer import Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
@@ -22,22 +20,16 @@ from lit_mm.flow.token_statistics import check_made_for
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import Mistake
 from lit_mm.model.heads import VisualTokens
-from lit_mm.model.multimodal import MultimodalTransformer, at_positions
-from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
-from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, fit_average, shapes_of
-from lit_mm.parallel.starting_weights import load_starting_weights
+from lit_mm.model.multimodal import at_positions
+from lit_mm.parallel import Parallelize
 from lit_mm.prediction import AnswersPrompts
 from lit_mm.sequence import PackedBatch
-from lit_mm.tokenizer import Tokenizer
 from lit_mm.training.loss_centering import LossCentering
 from lit_mm.training.metrics import SourceMeans
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
-from lit_mm.training.state import TrainingState
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
-
-VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
 
 
 class Losses(NamedTuple):
@@ -59,10 +51,10 @@ class Losses(NamedTuple):
 
 
 class LitMultimodal(AnswersPrompts):
-    """Next-token prediction on text and flow matching on visual tokens, in one transformer (the paper's recipe).
+    """Next-token prediction on text and flow matching on visual tokens, in one transformer (paper).
 
-    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens of all ranks; experts
-    may add balance losses.
+    `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens, or drawn frames, of the
+    optimizer step: of all ranks and micro-batches. Experts may add balance losses, means over micro-batches.
 
     Args:
         backbone: the transformer; everything but its vocabulary size.
@@ -72,10 +64,11 @@ class LitMultimodal(AnswersPrompts):
         flow: path, timesteps, noise shift and prediction of the flow.
         sampler: solves the flow when frames are drawn.
         embed_places: learn a vector for every place in a frame, see `VisualInput`.
-        text_weight: λ of the text loss.
-        flow_weight: λ of the flow loss.
+        text_weight: λ of the text loss (paper).
+        flow_weight: λ of the flow loss (paper).
         loss_centering: gives both losses a moving weight in place of the two above; none by default.
-        optimizer: AdamW of the recipe by default; weight decay is applied to matrices only.
+        optimizer: AdamW (paper) by default, with Transfusion's betas and weight decay (ours: the paper does not say);
+            weight decay is applied to matrices only.
         schedule: of the learning rate.
         parallelize: activation checkpointing and compilation.
         start_from: folder of `lit_mm.export` whose weights a fit starts from, with a fresh optimizer and all rows still
@@ -98,9 +91,7 @@ class LitMultimodal(AnswersPrompts):
         parallelize: Parallelize | None = None,
         start_from: str | None = None,
     ) -> None:
-        super().__init__()
-        self.make_backbone, self.vocab_size = backbone, vocab_size
-        self.vision = vision
+        super().__init__(backbone, vision, vocab_size, embed_places, parallelize, start_from)
         self.check_finite = FiniteCheck(vision.fingerprint())
         self.flow = flow or FlowMatching()
         check_made_for(self.flow.made_for, vision.fingerprint())
@@ -111,98 +102,33 @@ class LitMultimodal(AnswersPrompts):
                 "to 'clean' and 0"
             )
         self.sampler = sampler or FlowSampler()
-        self.embed_places = embed_places
         self.text_weight, self.flow_weight = text_weight, flow_weight
         self.loss_centering = loss_centering
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
-        self.parallelize = parallelize or Parallelize()
-        self.start_from = start_from
-        self.compute_dtype = torch.float32
-        self.model: MultimodalTransformer
-        self.averaged: MultimodalTransformer | None = None
         self.train_means, self.val_means = SourceMeans(), SourceMeans()
-        self.state = TrainingState()
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
         self._expert_tokens: Tensor | None = None  # (layers, kinds, experts) of this rank's micro-batches so far
         self.validation_results: dict[str, float] = {}  # of the last validation; evaluations add theirs
-        self.register_state_dict_post_hook(_leave_vision_out)
-        self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
-
-    # The data side is told by the CLI how large a picture is and how many tokens it takes.
-    @property
-    def image_size(self) -> int:
-        """Side of the pictures, in pixels."""
-        return self.vision.image_size
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """Visual tokens of a picture."""
-        return self.vision.num_tokens
-
-    # ---- building
 
     def configure_model(self) -> None:
-        """Build the trainable part; called inside the strategy's context, so that it may be made sharded."""
-        if hasattr(self, "model"):
-            return
-        if self._trainer is not None:
-            self.compute_dtype = compute_dtype(self.trainer.precision)
-        self.model = self._build()
-        if self.start_from is not None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
-            load_starting_weights(self.model, Path(self.start_from), *tokenizers)
-        self.flow.warn_if_too_narrow(self.model.backbone.dim, self.vision.channels)
-        if self.state.averages_weights:
-            self.averaged = self._build().requires_grad_(False)
-            self.restart_average()
-
-    def new_model(self) -> MultimodalTransformer:
-        """The configured model, on whatever device is the default."""
-        backbone = self.make_backbone(self.vocab_size)
-        places = self.vision.num_tokens if self.embed_places else None
-        channels, read_channels = self.vision.channels, self.vision.read_channels
-        return MultimodalTransformer(backbone, self.vocab_size, channels, read_channels, places, self.compute_dtype)
-
-    def _build(self) -> MultimodalTransformer:
-        with torch.device("meta"):
-            model = self.new_model()
-        strategy = self.trainer.strategy if self._trainer is not None else None
-        if isinstance(strategy, Fsdp2Strategy):
-            self.parallelize(model, strategy.parameter_device, strategy.shard)
-        else:
-            self.parallelize(model, torch.get_default_device())
-        return model
-
-    @property
-    def used_model(self) -> MultimodalTransformer:
-        """The model in use: outside of training the one with averaged weights, if there is one."""
-        return self.model if self.training or self.averaged is None else self.averaged
-
-    @torch.no_grad()
-    def restart_average(self) -> None:
-        """Let the averaged weights begin at the present ones."""
-        assert self.averaged is not None
-        for average, value in zip(tensors(self.averaged), tensors(self.model), strict=True):
-            average.copy_(value)
-
-    def setup(self, stage: str) -> None:
-        """Check that the model's vocabulary is the tokenizer's."""
-        size = self.tokenizer.vocab_size
-        rounded = -(-size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-        if self.vocab_size not in (size, rounded):
-            raise Mistake(
-                f"model.vocab_size is {self.vocab_size} but the tokenizer '{self.tokenizer.path}' has {size} entries; "
-                f"set it to {size}" + (f" or {rounded}" if rounded != size else "")
-            )
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The data module's."""
-        return self.trainer.datamodule.format.tokenizer  # type: ignore[attr-defined]
+        """Build the model, and say so where it is too narrow for its visual tokens."""
+        super().configure_model()
+        warning = self.flow.parameterisation.width_warning(self.model.backbone.dim, self.vision.channels)
+        if warning is not None:
+            rank_zero_warn(warning)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, with warm-up and cosine by optimizer step."""
+        """The optimizer, with warm-up and cosine by optimizer step.
+
+        Raises:
+            Mistake: gradients are to be clipped otherwise than by their norm.
+        """
+        if self.trainer.gradient_clip_algorithm == "value":
+            raise Mistake(
+                "trainer.gradient_clip_algorithm is 'value', but gradients are clipped by their global norm alone; use "
+                "'norm', or leave it out"
+            )
         optimizer = self.make_optimizer(parameter_groups(self.model))
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
@@ -219,8 +145,7 @@ class LitMultimodal(AnswersPrompts):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip by the global norm, and keep the norm for the log."""
-        trained = self.trainer.model if isinstance(self.trainer.model, nn.Module) else self
-        self.state.gradient_norm = clip_gradients(trained, gradient_clip_val or math.inf)
+        self.state.gradient_norm = clip_gradients(self.model.parameters(), gradient_clip_val or math.inf)
         if self.state.spike_detector is not None:
             loss = self._step_loss / self.trainer.accumulate_grad_batches
             if self.trainer.world_size > 1:
@@ -266,9 +191,12 @@ class LitMultimodal(AnswersPrompts):
         losses = self.losses(batch, timesteps)
         self._count(self.train_means, batch, losses)
         self._expert_tokens = _sum(self._expert_tokens, losses.expert_tokens)
-        sums, counts = (losses.text_sum, losses.flow.sum()), (len(losses.text), len(losses.flow))
-        text, flow = global_means(sums, counts, self.trainer.world_size)
-        weights: Sequence[float | Tensor] = (self.text_weight, self.flow_weight)
+        sums, counts = (losses.text_sum, losses.flow.sum()), batch.step_counts[:2]
+        # Lightning will divide by the number of micro-batches, but these means are of all of them already.
+        text, flow = (
+            self.trainer.accumulate_grad_batches * mean for mean in global_means(sums, counts, self.trainer.world_size)
+        )
+        weights: tuple[float | Tensor, float | Tensor] = (self.text_weight, self.flow_weight)
         if self.loss_centering is not None:
             weights = self.loss_centering(text, flow, self.trainer.world_size)
         loss = weights[0] * text + weights[1] * flow + losses.expert
@@ -324,29 +252,20 @@ class LitMultimodal(AnswersPrompts):
         """Writes text and draws frames with the present weights, for `predict` and callbacks."""
         return Decoder(self.used_model, self.vision, self.flow, self.sampler, self.tokenizer)
 
-    # ---- checkpoints: the frozen tokenizer is named in them, not stored
+    # ---- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Record the fingerprints of both tokenizers."""
+        """Record both tokenizers and the target of loss centering."""
         self.check_finite.flush()  # what a picture without finite latents has spoilt is not saved
-        checkpoint["vision"] = self.vision.fingerprint()
-        checkpoint["text_tokenizer"] = self.tokenizer.fingerprint()
+        super().on_save_checkpoint(checkpoint)
         if self.loss_centering is not None:
             checkpoint["loss_centering"] = self.loss_centering.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse other visual tokens, other text ids and other shapes."""
-        check_tokenizers(checkpoint, self.vision.fingerprint(), self.tokenizer.fingerprint())
+        """Refuse those of other tokenizers and shapes; go on with the target of loss centering."""
+        super().on_load_checkpoint(checkpoint)
         if self.loss_centering is not None and "loss_centering" in checkpoint:
             self.loss_centering.load_state_dict(checkpoint["loss_centering"])
-        # Lightning restores the number of steps for a fit only; results are named by it. Exported weights have none.
-        if self.trainer.validating and "loops" in checkpoint:
-            self.trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
-        weights = checkpoint.get("state_dict")
-        if weights is None:  # the strategy has loaded them
-            return
-        check_shapes(shapes_of(weights), shapes_of(self.state_dict()))
-        fit_average(weights, wanted=self.averaged is not None)
 
 
 def _sum(so_far: Tensor | None, more: Tensor | None) -> Tensor | None:
@@ -354,8 +273,3 @@ def _sum(so_far: Tensor | None, more: Tensor | None) -> Tensor | None:
     if more is None:
         return so_far
     return more.double() if so_far is None else so_far + more
-
-
-def _leave_vision_out(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
-    for name in [name for name in state if name.startswith(prefix + "vision.")]:
-        del state[name]

@@ -113,6 +113,8 @@ class _Packer:
         empty = torch.zeros((0, 3, self.image_size, self.image_size), dtype=torch.uint8)
         nowhere = torch.zeros((0, self.tokens_per_frame), dtype=torch.int64)
         clean = [frame.clean for frame in self.frames]
+        drawn = [i for i, c in enumerate(clean) if not c]
+        predicted = (self.targets.flatten() != IGNORE).nonzero().squeeze(1)
         return PackedBatch(
             tokens=self.tokens,
             targets=self.targets,
@@ -123,13 +125,14 @@ class _Packer:
             source_ids=self.source_ids,
             frames=torch.stack([frame.image for frame in self.frames]) if self.frames else empty,
             frame_clean=torch.tensor(clean, dtype=torch.bool),
-            drawn_frames=torch.tensor([i for i, c in enumerate(clean) if not c], dtype=torch.int64),
+            drawn_frames=torch.tensor(drawn, dtype=torch.int64),
             frame_source_ids=torch.tensor(self.frame_sources, dtype=torch.int64),
             visual_positions=torch.stack(self.visual) if self.visual else nowhere,
-            predicted_positions=(self.targets.flatten() != IGNORE).nonzero().squeeze(1),
+            predicted_positions=predicted,
             frames_per_row=tuple(frames_per_row),
             frame_origins=tuple(frame.origin for frame in self.frames),
             seeds=tuple(row.seed for row in rows),
             row_numbers=tuple(row.number for row in rows),
             sources=sources,
+            step_counts=(len(predicted), len(drawn), len(self.frames)),  # a step of its own; loaders know of others
         )

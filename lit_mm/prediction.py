@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
 from torch.distributed.fsdp import FSDPModule
 
+from lit_mm.building import BuildsModel
 from lit_mm.generation.answers import Answered, answer_all
 from lit_mm.generation.decoding import Decoder
 from lit_mm.prompt import FailedPrompt, Prompt
 
 
-class AnswersPrompts(LightningModule):
-    """The prediction half of a LightningModule that writes and draws.
+class AnswersPrompts(BuildsModel):
+    """The predicting half of `LitMultimodal`.
 
     Attributes:
         failed_prompts: of all processes, after predict.

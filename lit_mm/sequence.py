@@ -110,6 +110,8 @@ class PackedBatch:
             another number of ranks, sees the same noise for the same row.
         row_numbers: B numbers, the rows' places in the plan.
         sources: names, in the order that the ids count.
+        step_counts: how many tokens are predicted, frames drawn, and frames there are in all micro-batches of the
+            optimizer step that this one is of, on this rank: what its mean losses are to be divided by.
         plan_state: where the plan stands once every rank has consumed this step's rows; see
             `data_modules.mixing.sampler`.
         skipped: per source, documents left out because their file broke while being read.
@@ -133,6 +135,7 @@ class PackedBatch:
     seeds: tuple[int, ...]
     row_numbers: tuple[int, ...]
     sources: tuple[str, ...]
+    step_counts: tuple[int, int, int]
     plan_state: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -144,7 +147,12 @@ class PackedBatch:
     def with_all_frames_drawn(self) -> PackedBatch:
         """The same batch without clean frames: each is noised and carries flow loss."""
         every = torch.arange(len(self.frame_clean), device=self.frame_clean.device)
-        return replace(self, frame_clean=torch.zeros_like(self.frame_clean), drawn_frames=every)
+        return replace(
+            self,
+            frame_clean=torch.zeros_like(self.frame_clean),
+            drawn_frames=every,
+            step_counts=(self.step_counts[0], self.step_counts[2], self.step_counts[2]),
+        )
 
     def to(self, device: Any, non_blocking: bool = False) -> PackedBatch:
         """The same batch on another device."""

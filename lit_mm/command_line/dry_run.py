@@ -17,7 +17,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel.memory import GIB, BatchShape, estimate, fake_loss, fake_model
-from lit_mm.parallel.parallelize import Parallelize, parts
+from lit_mm.parallel.parallelize import Parallelize, is_last, parts
 from lit_mm.parallel.sharding import Sharding, make_mesh
 from lit_mm.parallel.strategy import Fsdp2Strategy
 from lit_mm.training.flops import TrainingFlops, peak
@@ -63,12 +63,12 @@ def sharded_step(
     """
     dist.init_process_group("fake", rank=0, world_size=processes, store=FakeStore())
     try:
-        sharding = Sharding(make_mesh("cpu", processes, copies), True, reshard_after_forward, False)
+        sharding = Sharding(make_mesh("cpu", processes, copies), True, reshard_after_forward)
         with FakeTensorMode(allow_non_fake_inputs=True):
             model = fake_model(build, torch.float32)
             replace(parallelize, compile=False).wrap_blocks(model)
             for part, _ in parts(model):
-                sharding(part)
+                sharding(part, last=is_last(model, part))
             step = _Step(model, shape)
             sharding(step)
             own = sum(p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor))

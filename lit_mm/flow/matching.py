@@ -76,11 +76,6 @@ class FlowMatching(nn.Module):
         """The shift for pictures of so many tokens and channels."""
         return noise_shift(tokens, channels) if self.shift is None else self.shift
 
-    def warn_if_too_narrow(self, dim: int, channels: int) -> None:
-        """Say that a model narrower than its visual tokens should predict `x`."""
-        if warning := self.parameterisation.width_warning(dim, channels):
-            warnings.warn(warning, stacklevel=2)
-
     def training_timesteps(
         self, frame_clean: Tensor, seeds: Sequence[int], frames_per_row: Sequence[int], shift: float
     ) -> Tensor:

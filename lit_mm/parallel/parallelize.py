@@ -15,9 +15,9 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from lit_mm.mistake import Mistake
 from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.parallel.sharding import Sharding, share_random_state
 
 Recomputed = Literal["none", "all", "selective"]
-Shard = Callable[[nn.Module], None]
 
 _PRODUCTS = {
     torch.ops.aten.mm.default,
@@ -58,23 +58,26 @@ class Parallelize:
         if self.every < 1:
             raise Mistake(f"model.parallelize.every is {self.every}; use 1 to checkpoint every block, or more")
 
-    def __call__(self, model: MultimodalTransformer, device: torch.device, shard: Shard | None = None) -> None:
+    def __call__(self, model: MultimodalTransformer, device: torch.device, shard: Sharding | None = None) -> None:
         """Prepare a model that was built on the meta device, and give it its weights.
 
         One part after another gets storage, then weights, and is sharded before the next: no process ever holds the
-        whole model, and the weights of a seed are the same however many processes there are.
+        whole model, and the weights of a seed are the same however many processes there are. Where they have different
+        seeds, that of the first counts.
 
         Args:
             model: on the meta device.
             device: where its parameters go.
-            shard: shards one module over the processes.
+            shard: shards one module over the processes; None on one process, or where each has a whole model.
         """
         self.wrap_blocks(model)
+        if shard is not None:
+            share_random_state(device)
         for part, reset in parts(model):
             part.to_empty(device=device)
             reset()
             if shard is not None:
-                shard(part)
+                shard(part, last=is_last(model, part))
         if shard is not None:
             shard(model)  # has no parameters of its own left; it makes one tree of the parts
             gather_in_methods(model)
@@ -116,6 +119,11 @@ def parts(model: MultimodalTransformer) -> Iterator[tuple[nn.Module, Callable[[]
     yield model.visual_input, model.visual_input.reset_parameters
     yield model.velocity_head, model.velocity_head.reset_parameters
     yield model.text_head, model.text_head.reset_parameters
+
+
+def is_last(model: MultimodalTransformer, part: nn.Module) -> bool:
+    """Whether it is one of the parts that the backward pass begins with."""
+    return part in (model.backbone.norm, model.velocity_head, model.text_head)
 
 
 def gather_in_methods(model: MultimodalTransformer) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard
 
 from lit_mm.mistake import Mistake
@@ -41,35 +41,48 @@ def make_mesh(kind: str, processes: int, copies: int, timeout: timedelta | None 
     return DeviceMesh.from_group(groups, kind, mesh=ranks, mesh_dim_names=("copy", "shard"))
 
 
+def share_random_state(device: torch.device) -> None:
+    """Give the device's random generator the first process's state in all processes."""
+    module = torch if device.type == "cpu" else torch.get_device_module(device)
+    state = [module.get_rng_state()]
+    dist.broadcast_object_list(state, src=0)
+    module.set_rng_state(state[0])
+
+
 @dataclass(frozen=True)
 class Sharding:
     """Shards what of a module's parameters is not sharded yet.
 
     Args:
         mesh: of the processes, (shard,) or (copy, shard).
-        half: whether parameters are gathered in bfloat16 (gradients are summed in float32).
+        half: whether parameters are gathered in bfloat16.
         reshard_after_forward: see `Fsdp2Strategy`.
-        cpu_offload: see `Fsdp2Strategy`.
+        reduce_dtype: of gradients while they are summed over processes.
     """
 
     mesh: DeviceMesh
     half: bool
-    reshard_after_forward: bool
-    cpu_offload: bool
+    reshard_after_forward: bool = True
+    reduce_dtype: torch.dtype = torch.float32
 
-    def __call__(self, module: nn.Module) -> None:
-        """In place; parameters become DTensors."""
+    def __call__(self, module: nn.Module, last: bool = False) -> None:
+        """In place; parameters become DTensors.
+
+        Args:
+            module: its parameters that are not sharded yet are gathered together.
+            last: whether its forward pass is among the last, so that its parameters would be gathered for the backward
+                pass as soon as they are dropped. They are kept.
+        """
         fully_shard(
             module,
             mesh=self.mesh,
-            reshard_after_forward=self.reshard_after_forward,
+            reshard_after_forward=self.reshard_after_forward and not last,
             shard_placement_fn=self.placement,
             mp_policy=MixedPrecisionPolicy(
                 param_dtype=torch.bfloat16 if self.half else None,
-                reduce_dtype=torch.float32 if self.half else None,
+                reduce_dtype=self.reduce_dtype,
                 cast_forward_inputs=False,
             ),
-            offload_policy=CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy(),
         )
 
     def placement(self, parameter: nn.Parameter) -> Shard:

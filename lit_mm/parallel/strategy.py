@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -13,16 +14,17 @@ import torch.distributed as dist
 from lightning.fabric.strategies.model_parallel import _load_raw_module_state
 from lightning.fabric.utilities.load import _METADATA_FILENAME
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import nn
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, StrategyRegistry
 from torch.distributed.checkpoint import async_save, save
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
+from lit_mm.mistake import Mistake
 from lit_mm.parallel.background import Background
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, has_average, shapes_of
 from lit_mm.parallel.checkpoint_files import (
@@ -47,15 +49,19 @@ Copies = int | Literal["nodes"]
 class Fsdp2Strategy(ModelParallelStrategy):
     """FSDP2: parameters, gradients and optimizer states are shared out over all processes.
 
-    Works on GPUs and, with gloo, on CPUs. In `bf16-mixed` precision parameters are gathered in bfloat16, gradients are
-    summed in float32 and the optimizer works on float32 shards.
+    Works on GPUs and, with gloo, on CPUs. In `bf16-mixed` precision parameters are gathered in bfloat16 and the
+    optimizer works on float32 shards.
 
     Args:
         copies: of the model. Each is sharded over world size / copies processes, and gradients are averaged over the
             copies (HSDP): `nodes` keeps one copy in every node, so that only gradients travel between nodes.
         reshard_after_forward: whether gathered parameters of a block are dropped after its forward pass and gathered
             again for the backward pass: less memory, more communication.
-        cpu_offload: whether parameters and optimizer states live in host memory.
+        reduce_dtype: of gradients while they are summed over processes; `bfloat16` halves what travels and rounds each
+            sum.
+        reduce_gradients: when gradients of `accumulate_grad_batches` are summed over processes. `micro_batch`: after
+            each, so that a process keeps its shard alone. `step`: after the last, so that less travels; a process keeps
+            whole gradients until then.
         save_distributed_checkpoint: whether every process writes its own shard into a folder; otherwise the first
             gathers all and writes one file. Either is read by any number of processes.
         timeout: of a collective operation, `h:m:s` in YAML: after so long the others notice that a host is gone.
@@ -65,12 +71,14 @@ class Fsdp2Strategy(ModelParallelStrategy):
         self,
         copies: Copies = 1,
         reshard_after_forward: bool = True,
-        cpu_offload: bool = False,
+        reduce_dtype: Literal["float32", "bfloat16"] = "float32",
+        reduce_gradients: Literal["micro_batch", "step"] = "micro_batch",
         save_distributed_checkpoint: bool = True,
         timeout: timedelta = timedelta(minutes=30),
     ) -> None:
         super().__init__(save_distributed_checkpoint=save_distributed_checkpoint, timeout=timeout)
-        self.copies, self.reshard_after_forward, self.cpu_offload = copies, reshard_after_forward, cpu_offload
+        self.copies, self.reshard_after_forward = copies, reshard_after_forward
+        self.reduce_dtype, self.reduce_gradients = reduce_dtype, reduce_gradients
         self._save_group: Any = None  # of its own: collectives of two threads must not mix
 
     def setup_environment(self) -> None:
@@ -96,19 +104,24 @@ class Fsdp2Strategy(ModelParallelStrategy):
         return {"num_replicas": self.world_size, "rank": self.global_rank}
 
     @property
-    def parameter_device(self) -> torch.device:
-        """Where parameters live between their uses."""
-        return torch.device("cpu") if self.cpu_offload else self.root_device
-
-    def shard(self, module: nn.Module) -> None:
-        """Shard what of a module's parameters is not sharded yet."""
+    def sharding(self) -> Sharding:
+        """How modules are sharded."""
         half = self.precision_plugin.precision == "bf16-mixed"
-        Sharding(self.device_mesh, half, self.reshard_after_forward, self.cpu_offload)(module)
+        return Sharding(self.device_mesh, half, self.reshard_after_forward, getattr(torch, self.reduce_dtype))
 
-    def model_to_device(self) -> None:
-        """Parameters are where they belong already; the frozen tokenizer is not."""
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """What Lightning enters for micro-batches that do not end a step."""
         assert self.lightning_module is not None
-        self.lightning_module.vision.to(self.root_device)
+        model = self.lightning_module.model
+        if self.reduce_gradients == "micro_batch" or not isinstance(model, FSDPModule):
+            yield
+            return
+        model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(True)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Load weights and optimizer states into the shards; a checkpoint of another model is refused before.
@@ -199,6 +212,17 @@ class Fsdp2Strategy(ModelParallelStrategy):
         finally:
             if self.is_global_zero:
                 remove(part)
+
+
+def refuse_fsdp1(strategy: object) -> None:
+    """FSDP1 flattens parameters, so that neither matrices nor their shapes are left to be told apart.
+
+    Raises:
+        Mistake: it is what `trainer.strategy` asks for.
+    """
+    if isinstance(strategy, FSDPStrategy) or strategy in FSDPStrategy.get_registered_strategies():
+        name = strategy if isinstance(strategy, str) else type(strategy).__name__
+        raise Mistake(f"trainer.strategy is '{name}', PyTorch's first FSDP, whose successor is here: use 'fsdp2'")
 
 
 StrategyRegistry.register("fsdp2", Fsdp2Strategy, description="FSDP2 over all processes, on GPUs or CPUs")

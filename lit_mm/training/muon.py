@@ -1,7 +1,9 @@
 """Muon for the matrices inside the transformer, AdamW for everything else, as one optimizer.
 
-PyTorch's `torch.optim.Muon` takes single matrices only; feed-forwards here are stacks of them, one per expert or
-modality, and each is made orthogonal by itself.
+Why not PyTorch's `torch.optim.Muon`: it takes single matrices only, and feed-forwards here are stacks of them, one per
+expert or modality, of which each is made orthogonal by itself. And of sharded matrices it would gather parts for every
+product of every Newton-Schulz step, and all processes would compute the same. Here each process computes other
+matrices, as in nanochat (github.com/karpathy/nanochat) and torchtitan's `dist_muon`.
 """
 
 from __future__ import annotations
@@ -12,11 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-from lit_mm.mistake import Mistake
+from lit_mm.training.whole_matrices import has_whole_matrices, in_turns, local, map_whole
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024 (kellerjordan.github.io/posts/muon)
 _MOMENTUM, _STEPS, _EPS = 0.95, 5, 1e-7
@@ -26,8 +27,11 @@ _RMS = 0.2  # of an AdamW update, which Liu et al. 2025 (arXiv 2502.16982) scale
 class Muon(Optimizer):
     """Steps of orthogonalized momentum (Jordan et al. 2024), with updates as large as AdamW's (arXiv 2502.16982).
 
-    Parameter groups that say `hidden: True` get Muon, `LitMultimodal` says it of the matrices within its blocks. All
-    others get AdamW.
+    Parameter groups that say `hidden: True` get Muon, see `parameter_groups`. All others get AdamW.
+
+    Parameters may be sharded (FSDP2, with copies or without): matrices, or stacks of them, that are cut are gathered in
+    bfloat16, each by another process, and what was made of them is shared out again. Each of many processes takes the
+    step that one would take.
 
     Args:
         params: parameter groups.
@@ -36,9 +40,6 @@ class Muon(Optimizer):
         betas: of AdamW's running means.
         eps: of AdamW.
         weight_decay: decoupled, of both.
-
-    Raises:
-        Mistake: the matrices are spread over devices, where none has a whole one.
     """
 
     def __init__(
@@ -52,12 +53,6 @@ class Muon(Optimizer):
     ) -> None:
         groups = [{**group, "lr": hidden_lr} if group.get("hidden") else group for group in params]
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-        hidden = [p for group in self.param_groups if group.get("hidden") for p in group["params"]]
-        if any(isinstance(p, DTensor) or p.ndim < 2 for p in hidden):
-            raise Mistake(
-                "model.optimizer is Muon, which needs whole matrices, but trainer.strategy spreads them over devices; "
-                "use a strategy that does not, such as 'ddp', or AdamW"
-            )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -69,21 +64,30 @@ class Muon(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if group.get("hidden"):
-                for p in params:
-                    self._step_matrices(p, group["lr"], group["weight_decay"])
+                self._step_muon(params, group["lr"], group["weight_decay"])
             elif params:
                 self._step_adamw(params, group)
         return loss
 
-    def _step_matrices(self, p: Tensor, lr: float, weight_decay: float) -> None:
+    def _step_muon(self, params: list[Tensor], lr: float, weight_decay: float) -> None:
+        def move(p: Tensor, update: Tensor) -> None:
+            local(p).mul_(1 - lr * weight_decay).add_(update, alpha=-lr * _RMS * math.sqrt(max(p.shape[-2:])))
+
+        for p in filter(has_whole_matrices, params):
+            move(p, orthogonalize(self._direction(p)))
+        for turn in in_turns([p for p in params if not has_whole_matrices(p)]):
+            updates = map_whole(orthogonalize, turn, [self._direction(p) for p in turn])
+            for p, update in zip(turn, updates, strict=True):
+                move(p, update)
+
+    def _direction(self, p: Tensor) -> Tensor:
+        """Nesterov's momentum, this process's part of it, in the precision of Newton-Schulz steps."""
         assert p.grad is not None
-        state = self.state[p]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        momentum = state["momentum_buffer"].lerp_(p.grad, 1 - _MOMENTUM)
-        update = orthogonalize(p.grad.lerp(momentum, _MOMENTUM))
-        p.mul_(1 - lr * weight_decay)
-        p.add_(update, alpha=-lr * _RMS * math.sqrt(max(p.shape[-2:])))
+        if not self.state[p]:
+            self.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+        gradient = local(p.grad)
+        momentum = local(self.state[p]["momentum_buffer"]).lerp_(gradient, 1 - _MOMENTUM)
+        return gradient.lerp(momentum, _MOMENTUM).bfloat16()
 
     def _step_adamw(self, params: list[Tensor], group: dict[str, Any]) -> None:
         for p in params:
@@ -95,10 +99,10 @@ class Muon(Optimizer):
                 }
         states = [self.state[p] for p in params]
         adamw(
-            params,
-            [p.grad for p in params if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
+            [local(p) for p in params],
+            [local(p.grad) for p in params if p.grad is not None],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
             fused=True,
@@ -125,8 +129,8 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """
     a, b, c = _NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = (matrices if wide else matrices.mT).bfloat16()
-    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(_EPS)).reshape(-1, *x.shape[-2:])
+    x = (matrices if wide else matrices.mT).bfloat16()[None]
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(_EPS)).flatten(0, -3)
     for _ in range(_STEPS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

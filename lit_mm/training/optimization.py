@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Matrices within blocks, other matrices, and all else, which has no weight decay."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for name, p in named if p.ndim >= 2 and ".layers." in name]
-    outer = [p for name, p in named if p.ndim >= 2 and ".layers." not in name]
-    vectors = [p for _, p in named if p.ndim < 2]
-    return [
-        {"params": hidden, "hidden": True},  # optimizers may treat them apart, as `lit_mm.training.muon` does
-        {"params": outer},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    """Parameters that optimizers treat alike (ours: the paper does not say).
+
+    Args:
+        model: its blocks are called `layers`, its norms something with `norm`, and its routers `router`.
+
+    Returns:
+        Three groups: `hidden` matrices, from hidden space to hidden space within the blocks; other matrices, routers
+        among them, whose outputs are scores of experts each on its own; and norms and biases, without weight decay,
+        even where several are stacked.
+    """
+    hidden: list[nn.Parameter] = []
+    outer: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            vector = parameter.ndim < 2 or "norm" in name or name.endswith("bias")
+            within = ".layers." in f".{name}" and ".router." not in name
+            (undecayed if vector else hidden if within else outer).append(parameter)
+    return [{"params": hidden, "hidden": True}, {"params": outer}, {"params": undecayed, "weight_decay": 0.0}]
 
 
 def global_means(sums: Sequence[Tensor], counts: Sequence[int], world_size: int) -> list[Tensor]:
-    """Means over the losses of all ranks, scaled so that averaging gradients over ranks gives theirs.
+    """Parts of the means over a step's losses of all ranks, such that averaging gradients over ranks gives theirs.
 
     Args:
-        sums: () each, of this rank.
-        counts: how many losses each is the sum of; ranks may hold different numbers of them.
+        sums: () each, of this rank and micro-batch.
+        counts: how many losses of each kind this rank has in the whole step; other ranks may have others.
         world_size: number of ranks.
 
     Returns:
@@ -44,17 +52,15 @@ def global_means(sums: Sequence[Tensor], counts: Sequence[int], world_size: int)
     return [total * world_size / count.clamp(min=1) for total, count in zip(sums, of_all, strict=True)]
 
 
-def clip_gradients(trained: nn.Module, most: float) -> Tensor:
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
     """Scale gradients so that their global norm, over all ranks, is at most `most`.
 
     Args:
-        trained: the module as the strategy has wrapped it.
+        parameters: whole or sharded.
         most: infinity clips nothing.
 
     Returns:
         () the norm before.
     """
-    if isinstance(trained, FullyShardedDataParallel):
-        return trained.clip_grad_norm_(most)
-    norm = nn.utils.clip_grad_norm_([p for p in trained.parameters() if p.requires_grad], most)
+    norm = nn.utils.clip_grad_norm_(parameters, most)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

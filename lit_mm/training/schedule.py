@@ -1,4 +1,4 @@
-"""Learning-rate schedule of the recipe: linear warm-up, then cosine decay."""
+"""Learning-rate schedule: linear warm-up, then cosine decay (paper)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_mm.mistake import Mistake
 
 @dataclass
 class WarmupCosine:
-    """Linear from 0 to the learning rate, then a half cosine down to a share of it (the paper's recipe).
+    """Linear from 0 to the learning rate, then a half cosine down to a share of it (paper).
 
     Args:
         warmup_steps: optimizer steps of the warm-up.

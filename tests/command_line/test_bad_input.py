@@ -57,6 +57,8 @@ def complaint(
         (["--model.backbone.heads=3"], ["heads"]),
         (["--model.backbone.attention_backend=block"], ["attention_backend is block; it takes one of", "'blocks'"]),
         (["--trainer.profiler=nowhere.yaml"], ["profiler", "simple"]),
+        (["--trainer.strategy=fsdp"], ["trainer.strategy is 'fsdp'", "use 'fsdp2'"]),
+        (["--trainer.gradient_clip_algorithm=value"], ["gradient_clip_algorithm is 'value'", "use 'norm'"]),
         (
             [*EXPERTS, "--model.backbone.feed_forward.active=40"],
             ["feed_forward.active is 40", "experts: 32 only 30", "41 or more"],

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from lit_mm.training.muon import Muon, orthogonalize
-from lit_mm.training.optimization import parameter_groups
-from tests.helpers.small_model import small_model
 
 SHAPES = ((24, 16), (16, 24), (2, 16, 40), (5, 40, 16))
 
@@ -95,24 +92,3 @@ def test_it_goes_on_from_its_state() -> None:
         p.data.copy_(value)
     resumed.load_state_dict(optimizer.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(unbroken, steps(again, resumed, range(3, 6)), strict=True))
-
-
-def test_the_model_s_hidden_matrices_are_those_of_its_blocks() -> None:
-    module = small_model()
-    module.configure_model()
-    groups = parameter_groups(module.model)
-    hidden = {id(p) for group in groups if group.get("hidden") for p in group["params"]}
-    everything = [id(p) for group in groups for p in group["params"]]
-    assert sorted(everything) == sorted(id(p) for p in module.model.parameters())
-    named = {name for name, p in module.model.named_parameters() if id(p) in hidden}
-    assert named == {
-        name for name, p in module.model.named_parameters() if name.startswith("backbone.layers.") and p.ndim >= 2
-    }
-    assert not any("norm" in name for name in named)
-    undecayed = [p for group in groups if group.get("weight_decay") == 0.0 for p in group["params"]]
-    assert all(p.ndim < 2 for p in undecayed)
-
-
-def test_spread_matrices_are_refused() -> None:
-    with pytest.raises(ValueError, match="needs whole matrices.*'ddp', or AdamW"):
-        Muon([{"params": [nn.Parameter(torch.zeros(12))], "hidden": True}])

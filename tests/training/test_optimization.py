@@ -1,0 +1,38 @@
+"""Which parameters are treated alike."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import nn
+
+from lit_mm.backbone import ExpertFeedForward, Transformer
+from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.training.optimization import parameter_groups
+
+
+class StackedNorms(nn.Module):
+    """Of two modalities, in one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 64))
+
+
+def test_groups_of_a_model_with_all_kinds_of_parameters() -> None:
+    layer = partial(ExpertFeedForward, experts=10, active=3, granularity=16)
+    model = MultimodalTransformer(Transformer(64, 64, 1, 4, 2, layer), 64, 8, places=4)
+    model.backbone.layers[0].stacked_norm = StackedNorms()  # type: ignore[union-attr]
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    hidden, outer, undecayed = ({names[id(p)] for p in group["params"]} for group in parameter_groups(model))
+    assert len(hidden) + len(outer) + len(undecayed) == len(names)
+    block = "backbone.layers.0."
+    assert hidden == {
+        *(f"{block}attention.{kind}.weight" for kind in ("query", "key", "value", "out")),
+        *(f"{block}feed_forward.experts.{kind}" for kind in ("gate", "up", "down")),
+    }
+    assert {f"{block}feed_forward.router.weight", "backbone.embedding.weight", "text_head.linear.weight"} <= outer
+    assert f"{block}stacked_norm.weight" in undecayed
+    assert all("norm" in name or name.endswith("bias") for name in undecayed)
+    assert not any("norm" in name or name.endswith("bias") for name in outer)
