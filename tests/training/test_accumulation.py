@@ -64,14 +64,14 @@ class Steps(Callback):
         self.verdicts: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        pl_module.spike_detector = SpikeDetector(deviations=6, warmup_steps=200, decay=0.99)  # type: ignore[assignment]
+        pl_module.state.spike_detector = SpikeDetector(deviations=6, warmup_steps=200, decay=0.99)  # type: ignore[assignment]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.counts.append((len(batch.predicted_positions), len(batch.drawn_frames)))
         if step_ended(trainer, batch_idx):
-            self.verdicts.append(pl_module.spike_detector.verdict)  # type: ignore[union-attr, arg-type]
+            self.verdicts.append(pl_module.state.spike_detector.verdict)  # type: ignore[union-attr, arg-type]
 
 
 def trained(
