@@ -63,7 +63,8 @@ class Router(nn.Module):
 
     def forward(self, tokens: Tensor) -> Choice:
         """Choose for (T, D)."""
-        logits = F.linear(tokens.float(), self.weight.float())
+        weight = self.weight.to(tokens.dtype)  # as shards are gathered; the product is exact
+        logits = F.linear(tokens.float(), weight.float())
         scores = logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
         experts = (logits.detach() + self.bias).topk(self.active, dim=-1).indices
         weights = scores.gather(-1, experts)

@@ -57,6 +57,7 @@ def complaint(
         (["--model.backbone.heads=3"], ["heads"]),
         (["--model.backbone.attention_backend=block"], ["attention_backend is block; it takes one of", "'blocks'"]),
         (["--trainer.profiler=nowhere.yaml"], ["profiler", "simple"]),
+        (["--trainer.precision=bf16-true"], ["trainer.precision is 'bf16-true'", "use one of 32-true, bf16-mixed"]),
         (["--trainer.strategy=fsdp"], ["trainer.strategy is 'fsdp'", "use 'fsdp2'"]),
         (["--trainer.gradient_clip_algorithm=value"], ["gradient_clip_algorithm is 'value'", "use 'norm'"]),
         (

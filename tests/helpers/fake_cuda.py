@@ -6,7 +6,7 @@ compiled as it would for CUDA. Only the kernels are missing: a graph is run oper
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,9 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, *_, **__: tensor)  # asks for its extremes
+    for name in ("rand", "randn"):  # there are no generators of a GPU that is not there
+        monkeypatch.setattr(torch, name, _without_generator(getattr(torch, name)))
+    monkeypatch.setattr(torch, "Generator", _NoGenerator)
     monkeypatch.setattr(torch._inductor.compile_fx, "compile_fx", _run_by_operator)
     torch._dynamo.reset()
     counters.clear()
@@ -31,6 +34,18 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
     torch._dynamo.reset()
     counters.clear()
+
+
+class _NoGenerator:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device
+
+    def manual_seed(self, seed: int) -> _NoGenerator:
+        return self
+
+
+def _without_generator(draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *shape, generator=None, **settings: draw(*shape, **settings)
 
 
 def _run_by_operator(graph: Any, inputs: list[Tensor], **_: Any) -> Any:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_mm.backbone import ExpertFeedForward, Transformer
+from lit_mm.backbone import ExpertFeedForward, SequenceLayout, Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.mistake import Mistake
+from lit_mm.model.heads import VisualTokens
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.module import LitMultimodal
 from lit_mm.parallel import Fsdp2Strategy, Parallelize
@@ -29,10 +30,11 @@ DEPTH, PROCESSES = 2, 2
 SHAPE = BatchShape(rows=1, row_length=32, frames=2, tokens_per_frame=4, channels=8)
 
 
-def built(sharding: Sharding | None) -> MultimodalTransformer:
+def built(sharding: Sharding | None, dtype: torch.dtype = torch.float32) -> MultimodalTransformer:
     layer = partial(ExpertFeedForward, experts=10, active=3, granularity=16)
     with torch.device("meta"):
-        model = MultimodalTransformer(Transformer(64, 64, DEPTH, 4, 2, layer), 64, SHAPE.channels)
+        backbone = Transformer(64, 64, DEPTH, 4, 2, layer)
+        model = MultimodalTransformer(backbone, 64, SHAPE.channels, compute_dtype=dtype)
     Parallelize()(model, torch.device("cpu"), sharding)
     return model
 
@@ -71,6 +73,26 @@ def collectives(model: nn.Module, reduce_gradients: Any) -> dict[str, int]:
     return counter.counts
 
 
+def in_half_precision(sharding: Sharding | None) -> dict[str, Tensor]:
+    """What the model says of a batch, and how it is told to change."""
+    torch.manual_seed(0)
+    model, generator = built(sharding, torch.bfloat16), torch.Generator().manual_seed(1)
+    index = torch.zeros(1, 32, dtype=torch.int64)
+    tokens = torch.randint(64, index.shape, generator=generator)
+    visual = VisualTokens(
+        torch.randn(2, 4, 8, generator=generator), torch.tensor([0.3, 0.9]), torch.arange(8).view(2, 4), torch.arange(2)
+    )
+    with torch.autocast("cpu", torch.bfloat16):  # as Lightning has it around a step
+        hidden = model.hidden(tokens, SequenceLayout(index.int(), index.int() - 1, index), visual).hidden
+        losses = model.text_loss(hidden[0, 8:], tokens[0, 8:])
+        velocity = model.velocity(hidden[:, :8].view(2, 4, -1))
+    (losses.sum + velocity.square().sum()).backward()
+    grad = model.backbone.layers[0].attention.query.weight.grad
+    assert grad is not None
+    grad = grad.full_tensor() if isinstance(grad, DTensor) else grad
+    return {"hidden": hidden.detach(), "losses": losses.each, "grad": grad}
+
+
 def of_one_process(rank: int) -> dict[str, Any]:
     sharding, copies = (Sharding(make_mesh("cpu", PROCESSES, copies), half=False) for copies in (1, PROCESSES))
     torch.manual_seed(rank)
@@ -80,6 +102,7 @@ def of_one_process(rank: int) -> dict[str, Any]:
     found["copied"] = {
         name: t.to_local() if isinstance(t, DTensor) else t for name, t in built(copies).state_dict().items()
     }
+    found["half"] = in_half_precision(Sharding(make_mesh("cpu", PROCESSES, 1), half=True))
     for when in ("micro_batch", "step"):
         found[when] = collectives(model, when)
         found[f"gradients by {when}"] = [p.grad.full_tensor() for p in model.parameters()]  # type: ignore[union-attr]
@@ -101,6 +124,17 @@ def test_weights_are_those_of_the_first_process_s_seed(processes: list[dict[str,
     for process in processes:
         assert process[kind].keys() == alone.keys()
         assert all(torch.equal(process[kind][name], value) for name, value in alone.items())
+
+
+@pytest.mark.slow
+def test_half_precision_is_the_same_on_one_process_and_sharded(processes: list[dict[str, Any]]) -> None:
+    alone = in_half_precision(None)
+    assert alone["hidden"].dtype == torch.bfloat16
+    assert alone["losses"].dtype == alone["grad"].dtype == torch.float32
+    for process in processes:
+        assert torch.equal(process["half"]["hidden"], alone["hidden"])
+        assert torch.equal(process["half"]["losses"], alone["losses"])
+        torch.testing.assert_close(process["half"]["grad"], alone["grad"], rtol=0.01, atol=1e-4)
 
 
 @pytest.mark.slow
