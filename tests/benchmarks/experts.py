@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from rich.table import Table
 from torch import Tensor
-from torch.nn.functional import silu
 
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, FeedForward, ModalityFeedForward
 from lit_mm.backbone.grouped import GroupedSwiGLU
@@ -39,15 +38,11 @@ LOOPED = ("8 experts, top 2", "32 experts, top 7 and shared")
 class LoopedSwiGLU(GroupedSwiGLU):
     """The same experts, one after the other."""
 
-    def forward(self, tokens: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """See `GroupedSwiGLU.forward`."""
-        out = torch.zeros_like(tokens)
-        for expert in range(len(self.gate)):
-            token, place = (experts == expert).nonzero(as_tuple=True)
-            x = tokens[token]
-            y = (silu(x @ self.gate[expert].T) * (x @ self.up[expert].T)) @ self.down[expert].T
-            out = out.index_add(0, token, y * weights[token, place, None])
-        return out
+    def swiglu(self, tokens: Tensor, offsets: Tensor, scale: Tensor | None = None) -> Tensor:
+        """See `GroupedSwiGLU.swiglu`."""
+        groups = tokens.tensor_split(offsets[:-1].long())
+        out = torch.cat([self.swiglu_of(expert, x) for expert, x in enumerate(groups)])
+        return out if scale is None else out * scale
 
 
 def step(feed_forward: Callable[[int], FeedForward], batches: list[PackedBatch], loop: bool = False) -> TrainingStep:

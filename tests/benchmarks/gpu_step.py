@@ -92,12 +92,14 @@ def measure(
     """Steps of one model, which is gone afterwards."""
     pixels = None if isinstance(vision, GivenLatents) else vision.image_size
     with torch.device(device):
-        module = lit_model(size, feed_forward, vision, compile=device == "cuda").to(device)
+        module = lit_model(size, feed_forward, vision, compile=device == "cuda", compute_dtype=torch.bfloat16).to(
+            device
+        )
     batch = batch_of(size, arguments.rows, arguments.row_length, pixels)
     if device == "cuda":
         batch = batch.pin_memory()
         torch.cuda.reset_peak_memory_stats()
-    step = TrainingStep(module, [batch], torch.bfloat16)
+    step = TrainingStep(module, [batch])
     times = []
     for number in range(arguments.warm_up + arguments.steps):
         begin = time.perf_counter()

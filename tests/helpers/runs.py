@@ -25,7 +25,7 @@ def run_all(folder: Path, runs: list[list[str]], ranks: int = 1, expect: int = 0
     write_runs(file, runs)
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *start, "-m", "tests.helpers.runs", str(file)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=150)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
     output = done.stdout + done.stderr
     assert done.returncode == expect, output
     return output

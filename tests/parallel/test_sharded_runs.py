@@ -103,7 +103,8 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
     assert ours.keys() == theirs.keys()
     assert any(name.startswith("averaged.") for name in ours)
     for name, value in theirs.items():
-        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-5, msg=name)
+        # A step of AdamW is up to 1e-3, whatever the gradient; where that is next to nothing, rounding shows.
+        torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=3e-5, msg=name)
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def test_sizes_that_do_not_fit_are_refused(size: int, patch: int) -> None:
     ids=["other size", "float", "grey"],
 )
 def test_pictures_it_cannot_take_are_refused(images: torch.Tensor) -> None:
-    with pytest.raises(Mistake, match=r"takes \(frames, 3, 16, 16\) uint8"):
+    with pytest.raises(ValueError, match=r"takes \(frames, 3, 16, 16\) uint8"):
         Pixels(16, 8).encode(images)
 
 
