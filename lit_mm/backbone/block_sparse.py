@@ -68,44 +68,44 @@ def block_sparse_attention(
     Returns:
         (B, heads, L, head_dim) like `query`, and (B, heads, L) log-sum-exps of the scores.
     """
-    out, log_sums = torch.empty_like(query), _log_sums_of(query)
-    by_query, by_key = (_full(query), out, log_sums), (_full(key), _full(value))
-    for (q, o, sums), (k, v), mask in _views(by_query, by_key, bias.to(log_sums.dtype), ranges):
+    out, lse = torch.empty_like(query), _lse_of(query)
+    by_query, by_key = (_full(query), out, lse), (_full(key), _full(value))
+    for (q, o, lse_of_block), (k, v), mask in _views(by_query, by_key, bias.to(lse.dtype), ranges):
         result = _forward(q, k, v, attn_mask=mask)
         o.copy_(result[0])
-        sums.copy_(result[1])
-    return out, log_sums
+        lse_of_block.copy_(result[1])
+    return out, lse
 
 
 @block_sparse_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(query), _log_sums_of(query)
+    return torch.empty_like(query), _lse_of(query)
 
 
 @torch.library.custom_op("lit_mm::block_sparse_attention_backward", mutates_args=(), device_types="cpu")
 def _gradients(
-    gradient: Tensor,
+    grad: Tensor,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     out: Tensor,
-    log_sums: Tensor,
+    lse: Tensor,
     bias: Tensor,
     ranges: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    of_query, of_key, of_value = (torch.zeros_like(x, dtype=log_sums.dtype) for x in (query, key, value))
-    by_query = _full(query), _full(out), log_sums, _full(gradient), of_query
-    by_key = _full(key), _full(value), of_key, of_value
-    for (q, o, sums, g, gq), (k, v, gk, gv), mask in _views(by_query, by_key, bias.to(log_sums.dtype), ranges):
+    grad_query, grad_key, grad_value = (torch.zeros_like(x, dtype=lse.dtype) for x in (query, key, value))
+    by_query = _full(query), _full(out), lse, _full(grad), grad_query
+    by_key = _full(key), _full(value), grad_key, grad_value
+    for (q, o, sums, g, gq), (k, v, gk, gv), mask in _views(by_query, by_key, bias.to(lse.dtype), ranges):
         result = _backward(g, q, k, v, o, sums, 0.0, False, attn_mask=mask)
         gq.copy_(result[0])
         gk += result[1]
         gv += result[2]
-    return of_query.to(query.dtype), of_key.to(key.dtype), of_value.to(value.dtype)
+    return grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)
 
 
 @_gradients.register_fake
-def _(gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
@@ -114,14 +114,14 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
     ctx.save_for_backward(query, key, value, *output, bias, ranges)
 
 
-def _differentiate(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    return *_gradients(gradient, *ctx.saved_tensors), None, None
+def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    return *_gradients(grad, *ctx.saved_tensors), None, None
 
 
 block_sparse_attention.register_autograd(_differentiate, setup_context=_save)
 
 
-def _log_sums_of(query: Tensor) -> Tensor:
+def _lse_of(query: Tensor) -> Tensor:
     return _full(query.new_empty(query.shape[:3]))
 
 

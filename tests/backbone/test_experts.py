@@ -13,7 +13,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.functional import silu
-from torch.utils.checkpoint import checkpoint
 
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, Transformer
 from lit_mm.backbone.balance import balance_loss, selections, summarise, z_loss
@@ -199,18 +198,6 @@ def gradients(model: Transformer, run) -> tuple[Tensor, list[Tensor], Tensor]:
         [p.grad.clone() for p in model.parameters() if p.grad is not None],
         out.expert_tokens,
     )
-
-
-def test_activation_checkpointing_changes_nothing_and_counts_once(random_layout):
-    model, layout, x = tiny(balance_weight=0.1).train(), random_layout(0), torch.randn(3, 48, 64, requires_grad=True)
-    plain = gradients(model, lambda: model(x, layout))
-    for layer in model.layers:
-        forward = layer.forward
-        layer.forward = partial(checkpoint, forward, use_reentrant=False)
-    again = gradients(model, lambda: model(x, layout))
-    assert torch.equal(plain[0], again[0])
-    assert all(torch.equal(a, b) for a, b in zip(plain[1], again[1], strict=True))
-    assert torch.equal(plain[2], again[2])
 
 
 def one_of_two(rank: int, folder: str) -> None:

@@ -154,6 +154,10 @@ def test_weights_of_a_meta_model_start_like_any_other(feed_forward):
         assert p.ndim > 1 or p.eq(1).all(), name
 
 
+def test_an_embedding_of_deviation_zero_is_zero():
+    assert not tiny(embedding_std=0.0).embedding.weight.any()
+
+
 @pytest.mark.parametrize("feed_forward", FEED_FORWARDS)
 def test_bfloat16_follows_float32(random_layout, feed_forward):
     model, layout = tiny(feed_forward), random_layout(2)
