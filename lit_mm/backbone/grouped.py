@@ -88,7 +88,7 @@ def grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
     """
     weight = weight.to(tokens.dtype)
     if torch.compiler.is_compiling() and tokens.dtype == torch.float32:
-        return _float32_grouped_linear(tokens, weight, offsets)
+        return _float32_grouped_mm(tokens, weight.mT, offsets)
     return grouped_mm(tokens, weight.mT, offs=offsets)
 
 
@@ -103,24 +103,24 @@ def grouped_mm_waits(tokens: Tensor) -> bool:
 
 
 # Custom operators: torch.compile knows the shapes of half-precision products only, and refuses float32, which works.
-@torch.library.custom_op("lit_mm::float32_grouped_linear", mutates_args=())
-def _float32_grouped_linear(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    return grouped_mm(tokens, weight.mT, offs=offsets)
+@torch.library.custom_op("lit_mm::float32_grouped_mm", mutates_args=())
+def _float32_grouped_mm(tokens: Tensor, matrices: Tensor, offsets: Tensor) -> Tensor:
+    return grouped_mm(tokens, matrices, offs=offsets)
 
 
-@_float32_grouped_linear.register_fake
-def _(tokens: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
-    return tokens.new_empty(tokens.shape[0], weight.shape[1])
+@_float32_grouped_mm.register_fake
+def _(tokens: Tensor, matrices: Tensor, offsets: Tensor) -> Tensor:
+    return tokens.new_empty(tokens.shape[0], matrices.shape[2])
 
 
-@torch.library.custom_op("lit_mm::float32_grouped_grad_weight", mutates_args=())
-def _float32_grouped_grad_weight(grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-    return grouped_mm(grad.mT, tokens, offs=offsets)
+@torch.library.custom_op("lit_mm::float32_grouped_grad", mutates_args=())
+def _float32_grouped_grad(tokens: Tensor, grad: Tensor, offsets: Tensor) -> Tensor:
+    return grouped_mm(tokens.mT, grad, offs=offsets)
 
 
-@_float32_grouped_grad_weight.register_fake
-def _(grad: Tensor, tokens: Tensor, offsets: Tensor) -> Tensor:
-    return tokens.new_empty(offsets.shape[0], grad.shape[1], tokens.shape[1])
+@_float32_grouped_grad.register_fake
+def _(tokens: Tensor, grad: Tensor, offsets: Tensor) -> Tensor:
+    return tokens.new_empty(offsets.shape[0], tokens.shape[1], grad.shape[1])
 
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -128,10 +128,10 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> No
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    tokens, weight, offsets = ctx.saved_tensors
+    tokens, matrices, offsets = ctx.saved_tensors
     grad = grad.contiguous()
-    grad_tokens = _float32_grouped_linear(grad, weight.mT, offsets)
-    return grad_tokens, _float32_grouped_grad_weight(grad, tokens, offsets), None
+    grad_matrices = _float32_grouped_grad(tokens, grad, offsets)
+    return _float32_grouped_mm(grad, matrices.mT, offsets), grad_matrices, None
 
 
-_float32_grouped_linear.register_autograd(_differentiate, setup_context=_save)
+_float32_grouped_mm.register_autograd(_differentiate, setup_context=_save)

@@ -22,7 +22,7 @@ Recomputed = Literal["none", "all", "selective"]
 _PRODUCTS = {
     torch.ops.aten.mm.default,
     torch.ops.aten._grouped_mm.default,
-    torch.ops.lit_mm.float32_grouped_linear.default,
+    torch.ops.lit_mm.float32_grouped_mm.default,
 }
 # Results of these are kept by selective checkpointing: they take most of the time to compute again, and the choice of
 # experts must not come out otherwise.
@@ -105,7 +105,7 @@ def _policy(dim: int, context: Any, operator: Any, *args: Any, **kwargs: Any) ->
     if operator not in _KEPT:
         return CheckpointPolicy.PREFER_RECOMPUTE
     if operator in _PRODUCTS and args[1].shape[-1] == dim != args[1].shape[-2]:
-        return CheckpointPolicy.PREFER_RECOMPUTE  # back to the model's width: no gradient needs what comes out
+        return CheckpointPolicy.PREFER_RECOMPUTE  # from a feed-forward's width to the model's: no gradient needs it
     return CheckpointPolicy.MUST_SAVE
 
 

@@ -83,6 +83,17 @@ def test_selective_recomputing_neither_attends_nor_chooses_again(random_layout: 
         assert calls.of[attention] == calls.of[choice] == 3 * runs
 
 
+@pytest.mark.parametrize("operator", [*parallelize._PRODUCTS], ids=str)
+def test_what_leaves_a_feed_forward_is_not_kept(operator: Any) -> None:
+    """Nothing that is differentiated reads it."""
+    stack = () if operator == torch.ops.aten.mm.default else (3,)
+    tokens, inner = torch.zeros(10, 64), torch.zeros(10, 96)
+    into, out_of, within = torch.zeros(*stack, 64, 96), torch.zeros(*stack, 96, 64), torch.zeros(*stack, 64, 64)
+    kept = [parallelize._policy(64, None, operator, *p) for p in ((tokens, into), (inner, out_of), (tokens, within))]
+    save, again = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE
+    assert kept == [save, again, save]
+
+
 @pytest.mark.slow
 def test_selective_recomputing_sees_attention_that_is_compiled_by_itself(random_layout: Layouts) -> None:
     seen: list[Any] = []
