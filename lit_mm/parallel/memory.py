@@ -17,6 +17,7 @@ from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.model.heads import VisualTokens
 from lit_mm.model.multimodal import MultimodalTransformer, at_positions
 from lit_mm.parallel.parallelize import Parallelize, parts
+from lit_mm.precision import compute_dtype
 
 GIB = 2**30
 
@@ -96,7 +97,7 @@ def estimate(
         shape: of the batch of one process.
         parallelize: activation checkpointing.
         shards: processes that parameters are shared out over; None without sharding.
-        precision: of the trainer: `bf16-mixed`, `bf16-true`, or anything else, which stands for float32.
+        precision: of the trainer, see `lit_mm.precision.compute_dtype`.
         averaged: whether averaged weights are kept.
         tokenizer: the frozen visual tokenizer.
     """
@@ -105,18 +106,19 @@ def estimate(
     sizes = [p.numel() for p in model.parameters()]
     units = [sum(p.numel() for p in part.parameters()) for part, _ in parts(model)]
     own = sum(-(-n // (shards or 1)) for n in sizes)
-    kept, used = (2 if precision == "bf16-true" else 4), (2 if precision.startswith("bf16") else 4)
+    half = compute_dtype(precision) != torch.float32
+    used = 2 if half else 4
     # Sharded, two units are gathered while the second is waited for, and gradients of one are whole before they are
-    # shared out. Otherwise, mixed precision keeps copies of all parameters.
-    whole = (2 * used + 4) * max(units) if shards is not None else used * sum(sizes) * (used < kept)
+    # shared out. Otherwise, half precision keeps copies of all parameters.
+    whole = (2 * used + 4) * max(units) if shards is not None else 2 * sum(sizes) * half
     return MemoryEstimate(
-        parameters=kept * own,
-        gradients=kept * own,
-        optimizer=2 * kept * own,
-        averaged=kept * own if averaged else 0,
+        parameters=4 * own,
+        gradients=4 * own,
+        optimizer=8 * own,
+        averaged=4 * own if averaged else 0,
         tokenizer=sum(t.numel() * t.element_size() for t in [*tokenizer.parameters(), *tokenizer.buffers()]),
         gathered=whole,
-        activations=activations(build, shape, parallelize, half=precision.startswith("bf16")),
+        activations=activations(build, shape, parallelize, half=half),
     )
 
 

@@ -76,7 +76,7 @@ class VisualTokenizer(nn.Module, ABC):
         drawn = torch.zeros(len(images), dtype=torch.int32, device=images.device).index_fill(0, drawn_frames, 1)
         # The others in order: sorted, not counted, since counting on a GPU would stall every step.
         read_frames = drawn.argsort(stable=True)[: len(images) - len(drawn_frames)]
-        # Named float32: in a run of precision bf16-true the default is another.
+        # Named float32, whatever the default is.
         to_draw = images.new_zeros(len(images), self.num_tokens, self.channels, dtype=torch.float32)
         to_read = images.new_zeros(len(images), self.num_tokens, self.read_channels, dtype=torch.float32)
         if len(drawn_frames):

@@ -1,4 +1,4 @@
-"""Options of the follow-up paper: what is shared by text and visual tokens, and norms of queries and keys."""
+"""Options of the follow-up paper: what text and visual tokens share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from functools import partial
 
 import pytest
 import torch
-import transformers
 
-from lit_mm.backbone import DenseFeedForward, ModalityFeedForward, Routing, SequenceLayout, Transformer
+from lit_mm.backbone import ModalityFeedForward, Routing, SequenceLayout, Transformer
 from lit_mm.backbone.modality import ModalityLinear, ModalityRMSNorm
 from lit_mm.backbone.routing import Groups
-from lit_mm.model.heads import TextHead
 
 Layouts = Callable[..., SequenceLayout]
 
@@ -67,32 +65,3 @@ def test_text_moves_nothing_of_what_visual_tokens_pass(random_layout: Layouts) -
         of_text, of_visual = parameter.grad
         assert of_text.abs().sum() > 0, name
         assert of_visual.abs().sum() == 0, name
-
-
-def test_norms_of_queries_and_keys_are_those_of_qwen3() -> None:
-    config = transformers.Qwen3Config(
-        vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, head_dim=16,
-        num_key_value_heads=2, rms_norm_eps=1e-5, rope_theta=500_000.0, attn_implementation="eager",
-    )  # fmt: skip
-    theirs = transformers.Qwen3ForCausalLM(config).eval()
-    ours = Transformer(50, 64, 3, 4, 2, partial(DenseFeedForward, hidden_dim=96), qk_norm=True)
-    head = TextHead(64, 50)
-    names = {
-        "embed_tokens": "embedding", "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key",
-        "self_attn.v_proj": "attention.value", "self_attn.o_proj": "attention.out", "self_attn.q_norm": "attention.query_norm",
-        "self_attn.k_norm": "attention.key_norm", "mlp.": "feed_forward.", "gate_proj": "gate", "up_proj": "up",
-        "down_proj": "down", "input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm",
-    }  # fmt: skip
-    weights = {}
-    for name, weight in theirs.model.named_parameters():
-        weight.data.copy_(torch.randn_like(weight) * 0.1 + (weight.ndim == 1))
-        for old, new in names.items():
-            name = name.replace(old, new)
-        weights[name] = weight.data
-    ours.load_state_dict(weights)
-    head.linear.weight.data.copy_(theirs.lm_head.weight.data)
-    tokens = torch.randint(50, (2, 40))
-    text = torch.full((2, 40), -1, dtype=torch.int32)
-    layout = SequenceLayout(torch.zeros_like(text), text, torch.arange(40).expand(2, -1))
-    found = head.logits(ours(ours.embed(tokens), layout).hidden)
-    torch.testing.assert_close(found, theirs(tokens).logits, rtol=1e-4, atol=1e-5)

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from lit_mm.backbone import DenseFeedForward, ModalityFeedForward, SequenceLayout, Transformer
@@ -84,33 +85,33 @@ def test_a_row_of_nothing_but_padding_is_finite():
     assert x.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_text_equals_llama_of_transformers(kv_heads):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+NAMES_IN_TRANSFORMERS = {
+    "embed_tokens": "embedding", "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key",
+    "self_attn.v_proj": "attention.value", "self_attn.o_proj": "attention.out", "self_attn.q_norm": "attention.query_norm",
+    "self_attn.k_norm": "attention.key_norm", "mlp.gate_proj": "feed_forward.gate", "mlp.up_proj": "feed_forward.up",
+    "mlp.down_proj": "feed_forward.down", "input_layernorm": "attention_norm",
+    "post_attention_layernorm": "feed_forward_norm",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "kv_heads"), [("Llama", 1), ("Llama", 2), ("Llama", 4), ("Qwen3", 2)])
+def test_text_equals_models_of_transformers(architecture, kv_heads):
+    """Qwen3 is Llama with norms of queries and keys."""
+    config = getattr(transformers, f"{architecture}Config")(
+        vocab_size=50, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, head_dim=16,
         num_key_value_heads=kv_heads, rms_norm_eps=1e-5, rope_theta=500_000.0, attn_implementation="eager",
     )  # fmt: skip
-    theirs = transformers.LlamaForCausalLM(config).eval()
-    ours = Transformer(50, 64, 3, 4, kv_heads, partial(DenseFeedForward, hidden_dim=96), norm_eps=1e-5)
+    theirs = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
+    feed_forward = partial(DenseFeedForward, hidden_dim=96)
+    ours = Transformer(50, 64, 3, 4, kv_heads, feed_forward, norm_eps=1e-5, qk_norm=architecture == "Qwen3")
     head = TextHead(64, 50)
-    names = {
-        "embed_tokens": "embedding", "self_attn.q_proj": "attention.query", "self_attn.k_proj": "attention.key",
-        "self_attn.v_proj": "attention.value", "self_attn.o_proj": "attention.out",
-        "mlp.gate_proj": "feed_forward.gate", "mlp.up_proj": "feed_forward.up", "mlp.down_proj": "feed_forward.down", "input_layernorm": "attention_norm",
-        "post_attention_layernorm": "feed_forward_norm",
-    }  # fmt: skip
     weights = {}
-    for name, weight in theirs.model.state_dict().items():
-        for old, new in names.items():
+    for name, weight in theirs.model.named_parameters():
+        weight.data.copy_(torch.randn_like(weight) * 0.1 + (weight.ndim == 1))
+        for old, new in NAMES_IN_TRANSFORMERS.items():
             name = name.replace(old, new)
-        weights[name] = torch.randn_like(weight) * 0.1 + (weight.ndim == 1)
+        weights[name] = weight.data
     ours.load_state_dict(weights)
-    back = {new: old for old, new in names.items()}
-    for name, weight in weights.items():
-        for new, old in back.items():
-            name = name.replace(f"{new}.", f"{old}.")
-        theirs.model.get_parameter(name).data.copy_(weight)
     head.linear.weight.data.copy_(theirs.lm_head.weight.data)
 
     tokens = torch.randint(50, (2, 40))
