@@ -83,7 +83,7 @@ def test_selective_recomputing_neither_attends_nor_chooses_again(random_layout: 
         assert calls.of[attention] == calls.of[choice] == 3 * runs
 
 
-@pytest.mark.parametrize("operator", [*parallelize._PRODUCTS], ids=str)
+@pytest.mark.parametrize("operator", sorted(parallelize._PRODUCTS, key=str), ids=str)
 def test_what_leaves_a_feed_forward_is_not_kept(operator: Any) -> None:
     """Nothing that is differentiated reads it."""
     stack = () if operator == torch.ops.aten.mm.default else (3,)
