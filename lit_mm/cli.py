@@ -25,6 +25,7 @@ from lit_mm.command_line.dry_run import Run, report
 from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import claim
+from lit_mm.command_line.what_is_shown import with_what_is_shown
 from lit_mm.mistake import MissingFile, Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
 from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
@@ -144,7 +145,7 @@ class LitCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
         with in_trainer():
-            return super().instantiate_trainer(plugins=plugins, **kwargs)
+            return super().instantiate_trainer(plugins=plugins, **with_what_is_shown(given), **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
