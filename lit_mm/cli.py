@@ -24,21 +24,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
 from lit_mm.command_line.checkpoint_config import with_checkpoint_config
+from lit_mm.command_line.commands import COMMANDS, DESCRIPTION
 from lit_mm.command_line.dry_run import Run, report
 from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
+from lit_mm.command_line.packaged import find_packaged_configs, packaged_arguments
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import claim
 from lit_mm.mistake import Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.exported import CONFIG_KEY
 from lit_mm.parallel.strategy import refuse_fsdp1
-
-_DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
-_COMMANDS = {
-    "fit": "Train a model: lit-mm fit --config configs/tiny.yaml",
-    "validate": "Measure one on the validation data: lit-mm validate --ckpt_path CHECKPOINT",
-    "predict": "Let one write, describe, draw and imagine: lit-mm predict --ckpt_path CHECKPOINT --data.prompts FILE",
-}
 
 
 class SaveConfig(SaveConfigCallback):
@@ -85,7 +80,7 @@ class LitCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=ConfigParser,
-            parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
+            parser_kwargs={"parser_mode": "omegaconf", "description": DESCRIPTION},
             args=args,
             run=run,
         )
@@ -112,10 +107,10 @@ class LitCLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Lightning's commands, with the first line of their help in our words."""
-        super()._add_subcommands(parser, **{name: {"description": text} for name, text in _COMMANDS.items()} | kwargs)
+        super()._add_subcommands(parser, **{name: {"description": text} for name, text in COMMANDS.items()} | kwargs)
         (commands,) = (action for action in parser._actions if isinstance(action.choices, dict))
         for command in commands._choices_actions:  # type: ignore[attr-defined]
-            command.help = _COMMANDS[command.dest]
+            command.help = COMMANDS[command.dest]
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
@@ -130,6 +125,8 @@ class LitCLI(LightningCLI):
         given = list(sys.argv[1:] if args is None else args) if not isinstance(args, dict | Namespace) else args
         with tempfile.TemporaryDirectory() as folder, in_configs():
             if isinstance(given, list):
+                find_packaged_configs()
+                given = packaged_arguments(given)
                 check_configs(given)
                 given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
