@@ -30,6 +30,7 @@ from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs
 from lit_mm.command_line.packaged import find_packaged_configs, packaged_arguments
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import claim
+from lit_mm.command_line.what_is_shown import with_what_is_shown
 from lit_mm.mistake import Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.exported import CONFIG_KEY
@@ -145,7 +146,7 @@ class LitCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
         with in_trainer():
-            return super().instantiate_trainer(plugins=plugins, **kwargs)
+            return super().instantiate_trainer(plugins=plugins, **with_what_is_shown(given), **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 from callbacks.steps import log_values, step_ended
 from lit_mm.backbone.balance import summarise
 from lit_mm.backbone.specialisation import Specialisation, specialisation
+from lit_mm.training.run_folder import run_folder
 
 FOLDER = "experts"
 
@@ -75,7 +75,7 @@ class ExpertMonitor(Callback):
             return
         if dist.is_initialized():
             dist.all_reduce(counts)
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         found = specialisation(counts.cpu())
         pl_module.validation_results.update(overall(found))
         if not trainer.is_global_zero:
@@ -86,7 +86,7 @@ class ExpertMonitor(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure("experts/specialisation", figure, trainer.global_step)
         if run:
-            folder = Path(run) / FOLDER
+            folder = run / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{trainer.global_step:06d}"
             figure.savefig(folder / f"{name}.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torchvision.io import write_png
 
 from callbacks.pages.contact_sheet import SheetRow, contact_sheet
 from lit_mm.sequence import PackedBatch
+from lit_mm.training.run_folder import run_folder
 
 
 class Reconstructions(Callback):
@@ -49,7 +49,7 @@ class Reconstructions(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sheet per source."""
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         for source, seen in self._seen.items():
             originals, drawn = (torch.stack(pictures) for pictures in zip(*seen, strict=True))
             sheet = contact_sheet(self._rows(originals, drawn))
@@ -57,7 +57,7 @@ class Reconstructions(Callback):
             if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
                 trainer.logger.experiment.add_image(name, sheet, trainer.global_step)
             if run:
-                folder = Path(run) / name
+                folder = run / name
                 folder.mkdir(parents=True, exist_ok=True)
                 write_png(sheet, str(folder / f"step_{trainer.global_step:07d}.png"))
         self._seen = {}

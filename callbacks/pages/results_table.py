@@ -11,52 +11,62 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
 from lit_mm.mistake import Mistake, ends_with_a_sentence
+from lit_mm.training.run_folder import run_folder
 
 FILE = "validation.jsonl"
 
 
 class ResultsTable(Callback):
-    """Shows what validation found, and at the end of a fit how far it came since the first validation.
+    """Validates after the last step, shows what was found, and at the end of a fit how far it has come.
+
+    A fit ends with a validation, be it by `max_steps`, `max_time` or early stopping. Only where an error or a signal
+    ends it, or with `trainer.limit_val_batches: 0`, there is none.
 
     With `trainer.num_sanity_val_steps: -1` the first validation is the one before training, at step 0; its values go to
-    the logger too, so that every curve starts with the untrained model. Every validation is appended to
-    `validation.jsonl` in the run folder.
+    the loggers too, so that every curve starts with the untrained model. Every validation is appended to
+    `validation.jsonl` in the run folder, with the step it was made at.
     """
 
-    def __init__(self) -> None:
-        self._first: tuple[int, dict[str, float]] | None = None
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning validates before a stop that was asked for, but not before one that max_steps brings."""
+        if trainer.global_step >= trainer.max_steps > 0:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the results; print them where no training goes on."""
-        results = (trainer.global_step, dict(pl_module.validation_results))
-        self._first = self._first or results
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        step, results = trainer.global_step, dict(pl_module.validation_results)
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        if trainer.sanity_checking and trainer.logger is not None:
-            trainer.logger.log_metrics(results[1], step=0)
-        if run:
-            folder = Path(run)
+        if trainer.sanity_checking:
+            for logger in trainer.loggers:
+                logger.log_metrics(results, step=0)
+        if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": results[0], **results[1]}) + "\n")
+                file.write(json.dumps({"step": step, **results}) + "\n")
         if trainer.state.fn == "validate":
-            Console().print(table({_at(results[0]): results[1]}))
+            Console().print(table({_at(step): results}))
+            if folder is not None:
+                of = f" of '{trainer.ckpt_path}'" if trainer.ckpt_path else ""
+                Console().print(f"results{of}: {folder / FILE}", highlight=False, soft_wrap=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """First and last results side by side."""
-        run = trainer.log_dir
-        if trainer.is_global_zero and self._first is not None and pl_module.validation_results:
-            step, first = self._first
-            last = dict(pl_module.validation_results)
-            Console().print(table({_at(step): first, _at(trainer.global_step): last}))
-            Console().print(f"run folder: {run}", highlight=False)
+        """First and last results of the run side by side."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None:
+            if (folder / FILE).exists():
+                show([str(folder)])
+            Console().print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
 def _at(step: int) -> str:
@@ -67,7 +77,7 @@ def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[s
     """One row per source and metric, one column per validation (its heading, and its values; and their deviations)."""
     shown = Table("source", "metric", *validations, title="validation")
     keys = {key for values in validations.values() for key in values}
-    for key in sorted(keys):
+    for key in sorted(keys, key=lambda key: (key.count("/") == 1, key)):  # values of all sources last
         parts = key.split("/")
         source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
         cells = []
