@@ -1,4 +1,4 @@
-"""Pictures beside what an autoencoder makes of them, in TensorBoard and in the run folder."""
+"""Pictures beside what an autoencoder makes of them, in the logger and in the run folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.io import write_png
 
+from callbacks.loggers import log_picture
 from callbacks.pages.contact_sheet import SheetRow, contact_sheet
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.run_folder import run_folder
@@ -17,8 +18,8 @@ from lit_mm.training.run_folder import run_folder
 class Reconstructions(Callback):
     """After a validation, shows the first pictures of every source: original, reconstruction and their difference.
 
-    They go to `samples/<source>/reconstructed/step_NNNNNNN.png` in the run folder and, with a TensorBoard logger, to
-    the image `samples/<source>/reconstructed`. A reconstruction is headed by its PSNR.
+    They go to `samples/<source>/reconstructed/step_NNNNNNN.png` in the run folder, and to loggers that
+    show pictures as `samples/<source>/reconstructed`. A reconstruction is headed by its PSNR.
 
     Args:
         pictures: of each source.
@@ -54,8 +55,7 @@ class Reconstructions(Callback):
             originals, drawn = (torch.stack(pictures) for pictures in zip(*seen, strict=True))
             sheet = contact_sheet(self._rows(originals, drawn))
             name = f"samples/{source}/reconstructed"
-            if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
-                trainer.logger.experiment.add_image(name, sheet, trainer.global_step)
+            log_picture(trainer, name, sheet)
             if run:
                 folder = run / name
                 folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.loggers import log_table
 from lit_mm.mistake import Mistake, ends_with_a_sentence
 from lit_mm.training.run_folder import run_folder
 
@@ -65,7 +67,9 @@ class ResultsTable(Callback):
         folder = run_folder(trainer)
         if trainer.is_global_zero and folder is not None:
             if (folder / FILE).exists():
-                show([str(folder)])
+                validations = first_and_last(folder)
+                Console().print(table(validations))
+                log_table(trainer, "validation", ["source", "metric", *validations], rows(validations))
             Console().print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
@@ -73,9 +77,11 @@ def _at(step: int) -> str:
     return f"step {step}"
 
 
-def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[str, float]] | None = None) -> Table:
-    """One row per source and metric, one column per validation (its heading, and its values; and their deviations)."""
-    shown = Table("source", "metric", *validations, title="validation")
+def rows(
+    validations: Mapping[str, Mapping[str, float]], deviations: Mapping[str, Mapping[str, float]] | None = None
+) -> list[list[str]]:
+    """Source, metric, and one cell per validation (its heading, and its values; and their deviations)."""
+    found = []
     keys = {key for values in validations.values() for key in values}
     for key in sorted(keys, key=lambda key: (key.count("/") == 1, key)):  # values of all sources last
         parts = key.split("/")
@@ -85,7 +91,17 @@ def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[s
             deviation = (deviations or {}).get(heading, {}).get(key)
             cells.append(f"{values[key]:.4g}" if key in values else "")
             cells[-1] += "" if deviation is None else f" ± {deviation:.2g}"
-        shown.add_row(source, metric, *cells)
+        found.append([source, metric, *cells])
+    return found
+
+
+def table(
+    validations: Mapping[str, Mapping[str, float]], deviations: Mapping[str, Mapping[str, float]] | None = None
+) -> Table:
+    """One row per source and metric, one column per validation, see `rows`."""
+    shown = Table("source", "metric", *validations, title="validation")
+    for cells in rows(validations, deviations):
+        shown.add_row(*cells)
     return shown
 
 
@@ -99,6 +115,12 @@ def read(run: Path) -> list[dict[str, float]]:
     if not file.is_file() or not (text := file.read_text(encoding="utf-8").strip()):
         raise Mistake(f"'{run}' has no {FILE}; give a run folder, or a folder of runs, that was validated")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def first_and_last(run: Path) -> dict[str, dict[str, float]]:
+    """Values of a run's first and last validation by the step they were made at; of one where there is no other."""
+    every = read(run)
+    return {_at(int(found.pop("step"))): found for found in (every[0], every[-1]) if "step" in found}
 
 
 def last_of(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
@@ -119,11 +141,10 @@ def last_of(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
 
 def show(folders: list[str]) -> None:
     """First and last validation of one run folder, or the last ones of several, side by side."""
-    means, deviations = {}, {}
+    means: dict[str, dict[str, float]] = {}
+    deviations: dict[str, dict[str, float]] = {}
     if len(folders) == 1 and (Path(folders[0]) / FILE).exists():
-        validations = read(Path(folders[0]))
-        for values in (validations[0], validations[-1]):
-            means[_at(int(values["step"]))] = {key: value for key, value in values.items() if key != "step"}
+        means = first_and_last(Path(folders[0]))
     else:
         for folder in folders:
             heading, values, spread = last_of(Path(folder))

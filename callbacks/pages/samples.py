@@ -1,4 +1,4 @@
-"""Pictures and texts that the model makes of validation documents, in TensorBoard and in the run folder."""
+"""Pictures and texts that the model makes of validation documents, in the logger and in the run folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.io import write_png
 
+from callbacks.loggers import log_picture, log_texts
 from callbacks.pages.contact_sheet import SheetRow, contact_sheet
 from callbacks.steps import last_validation
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
@@ -103,10 +104,8 @@ class Samples(Callback):
         if not trainer.is_global_zero:
             return
         sheet = contact_sheet(rows)
-        if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
-            trainer.logger.experiment.add_image(f"samples/{name}", sheet, trainer.global_step)
-            text = "\n\n".join(row.sentence for row in rows)
-            trainer.logger.experiment.add_text(f"samples/{name}", text, trainer.global_step)
+        log_picture(trainer, f"samples/{name}", sheet)
+        log_texts(trainer, f"samples/{name}_texts", [row.sentence for row in rows])
         if run:
             folder = run / "samples" / name
             folder.mkdir(parents=True, exist_ok=True)
