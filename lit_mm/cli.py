@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -21,16 +20,20 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.weight_averaging import WeightAveraging
+from lit_mm.command_line.causes import in_own_files
+from lit_mm.command_line.checkpoint_config import with_checkpoint_config
+from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
-from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
+from lit_mm.command_line.mistakes import check_start
+from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import claim
-from lit_mm.mistake import MissingFile, Mistake, mistake_in
-from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
-from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
+from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
+from lit_mm.mistake import Mistake, mistake_in
+from lit_mm.parallel.checkpoint_files import CheckpointFiles
+from lit_mm.parallel.exported import CONFIG_KEY
 from lit_mm.parallel.strategy import refuse_fsdp1
 
-_FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
 _DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
 _COMMANDS = {
     "fit": "Train a model: lit-mm fit --config configs/tiny.yaml",
@@ -126,9 +129,16 @@ class LitCLI(LightningCLI):
         given = list(sys.argv[1:] if args is None else args) if not isinstance(args, dict | Namespace) else args
         with tempfile.TemporaryDirectory() as folder, in_configs():
             if isinstance(given, list):
-                check_configs(given)
-                given = _with_checkpoint_config(given, Path(folder))
+                check_start(given)
+                if given and given[0] in (commands := getattr(self, "_subcommand_parsers", {})):
+                    check_configs(given, commands[given[0]])
+                given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; an error within a user's own file is told with its line."""
+        with in_own_files():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them.
@@ -143,8 +153,11 @@ class LitCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
+        check_values(given)
+        callbacks = given.get("callbacks") or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         with in_trainer():
-            return super().instantiate_trainer(plugins=plugins, **kwargs)
+            return super().instantiate_trainer(plugins=plugins, callbacks=[MonitorCheck(), *callbacks], **kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
@@ -184,39 +197,6 @@ class LitCLI(LightningCLI):
         """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""
 
 
-def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
-    path = _option(args, "--ckpt_path")
-    if path is None or path in _FOUND_BY_LIGHTNING or "://" in path or path.startswith("registry"):
-        return args
-    if not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
-        found = "is no complete checkpoint" if Path(path).exists() else "does not exist"
-        raise MissingFile(
-            f"--ckpt_path: '{path}' {found}; give a .ckpt file or folder that fit has written, or a folder of "
-            "lit_mm.export"
-        )
-    if args[0] == "fit" and is_exported(Path(path)):
-        raise Mistake(
-            f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written, or "
-            f"starts a new run from weights with --model.start_from {path}"
-        )
-    header = read_header(Path(path))
-    if not isinstance(header, dict) or CONFIG_KEY not in header:
-        raise Mistake(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
-    config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in SHARED_KEYS}
-    file = folder / "checkpoint.yaml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    return [args[0], "--config", str(file), *args[1:]]
-
-
-def _option(args: list[str], name: str) -> str | None:
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{name}="):
-            return arg.partition("=")[2]
-    return None
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
 
@@ -224,6 +204,8 @@ def main(args: list[str] | None = None) -> None:
     mistake does so too.
     """
     _quieten()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: a user's own classes are found in the working folder
     try:
         LitCLI(args=args)
         _leave_group()
