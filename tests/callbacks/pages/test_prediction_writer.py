@@ -37,7 +37,7 @@ def write(folder: Path, answers: list[Answer | FailedPrompt], **options: Any) ->
     """Through the hooks that a trainer calls."""
     strategy = SimpleNamespace(broadcast=lambda value: value, barrier=lambda: None)
     trainer: Any = SimpleNamespace(
-        is_global_zero=True, global_rank=0, world_size=1, log_dir=str(folder), strategy=strategy
+        is_global_zero=True, global_rank=0, world_size=1, loggers=[], default_root_dir=folder, strategy=strategy
     )
     writer, module = PredictionWriter(**options), FLOW
     writer.on_predict_start(trainer, module)  # type: ignore[arg-type]
