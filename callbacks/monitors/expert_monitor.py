@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from matplotlib.figure import Figure
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -19,6 +20,9 @@ from torch import Tensor
 from callbacks.steps import log_values, step_ended
 from lit_mm.backbone.balance import summarise
 from lit_mm.backbone.specialisation import Specialisation, specialisation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = "experts"
 
@@ -34,7 +38,8 @@ class ExpertMonitor(Callback):
     ones, the agreement between reading and drawing, the variation over timesteps, and the same three values of the
     load, see `specialisation.Specialisation`. They are drawn as a heatmap of scores, layer by expert, and written to
     `experts/step_NNNNNN.png` and `.json` in the run folder; means over layers join the validation results, so this
-    callback stands before `ResultsTable`.
+    callback stands before `ResultsTable`. The heatmap needs matplotlib, which comes with `lit-mm[figures]`; without it
+    the rest is written.
     """
 
     def __init__(self) -> None:
@@ -80,16 +85,19 @@ class ExpertMonitor(Callback):
         pl_module.validation_results.update(overall(found))
         if not trainer.is_global_zero:
             return
-        figure = draw(found)
+        figure = draw(found) if find_spec("matplotlib") else None
+        if figure is None:
+            rank_zero_warn("no figure of experts is drawn without matplotlib: pip install 'lit-mm[figures]'")
         for logger in trainer.loggers:
             logger.log_metrics(overall(found), step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
+            if figure is not None and isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure("experts/specialisation", figure, trainer.global_step)
         if run:
             folder = Path(run) / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{trainer.global_step:06d}"
-            figure.savefig(folder / f"{name}.png")
+            if figure is not None:
+                figure.savefig(folder / f"{name}.png")
             (folder / f"{name}.json").write_text(json.dumps(as_json(found)) + "\n", encoding="utf-8")
         if trainer.state.fn == "validate":
             Console().print(table(found))
@@ -122,6 +130,8 @@ def as_json(found: Specialisation) -> dict[str, Any]:
 
 def draw(found: Specialisation) -> Figure:
     """Scores of all experts, each layer's sorted, and how many experts of each kind a layer has."""
+    from matplotlib.figure import Figure
+
     layers = len(found.score)
     figure = Figure(figsize=(10, 1.5 + 0.3 * layers), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 1))
