@@ -16,50 +16,28 @@ from typing import Any
 import torch.distributed as dist
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
+from lit_mm.command_line.causes import in_own_files
 from lit_mm.command_line.checkpoint_config import with_checkpoint_config
 from lit_mm.command_line.commands import COMMANDS, DESCRIPTION
+from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
-from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
+from lit_mm.command_line.mistakes import check_start
 from lit_mm.command_line.packaged import find_packaged_configs, packaged_arguments
+from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
-from lit_mm.command_line.run_folder import claim
-from lit_mm.mistake import Mistake, mistake_in
+from lit_mm.command_line.run_folder import new_folder, new_without_logger
+from lit_mm.command_line.save_config import SaveConfig
+from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
+from lit_mm.command_line.what_is_shown import with_what_is_shown
+from lit_mm.mistake import mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
-from lit_mm.parallel.exported import CONFIG_KEY
 from lit_mm.parallel.strategy import refuse_fsdp1
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml into the run folder, and the same text into every checkpoint, so that one file is enough."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Only a fit writes config.yaml: validating or predicting in its run folder leaves it alone."""
-        self.config_filename = "config.yaml" if stage == "fit" else f"config_{TrainerFn(stage).value}.yaml"
-        if stage == "fit" and trainer.loggers:
-            self._claim_folder(trainer)
-        super().setup(trainer, pl_module, stage)
-
-    def _claim_folder(self, trainer: Trainer) -> None:
-        folder, problem = trainer.log_dir, None
-        if trainer.is_global_zero and folder is not None:
-            try:
-                claim(Path(folder), fresh=self.config.ckpt_path is None)
-            except Mistake as error:
-                problem = str(error)
-        problem = trainer.strategy.broadcast(problem)
-        if problem:  # on all processes, or the others would wait for the first
-            raise Mistake(problem)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the configuration beside the weights."""
-        checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
 
 
 class LitCLI(LightningCLI):
@@ -127,9 +105,16 @@ class LitCLI(LightningCLI):
             if isinstance(given, list):
                 find_packaged_configs()
                 given = packaged_arguments(given)
-                check_configs(given)
+                check_start(given)
+                if given and given[0] in (commands := getattr(self, "_subcommand_parsers", {})):
+                    check_configs(given, commands[given[0]])
                 given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; an error within a user's own file is told with its line."""
+        with in_own_files():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them.
@@ -144,8 +129,12 @@ class LitCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
+        check_values(given)
         with in_trainer():
-            return super().instantiate_trainer(plugins=plugins, **kwargs)
+            folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
+            kwargs |= with_what_is_shown(given) | {"plugins": plugins, "default_root_dir": folder}
+            kwargs["callbacks"] = [MonitorCheck(), *kwargs["callbacks"]]
+            return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
@@ -156,7 +145,8 @@ class LitCLI(LightningCLI):
         elif rows:
             print_rows(self.datamodule, rows, first, options.get("ckpt_path"))
         else:
-            super()._run_subcommand(subcommand)
+            with new_folder(self.trainer, fit=subcommand == "fit", fresh=options.get("ckpt_path") is None):
+                super()._run_subcommand(subcommand)
 
     def before_predict(self) -> None:
         """Answers are printed and written, whatever callbacks the run had."""
@@ -200,6 +190,8 @@ def main(args: list[str] | None = None) -> None:
     mistake does so too.
     """
     _quieten()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: a user's own classes are found in the working folder
     try:
         with _calm((sys.argv[1:] if args is None else args)[:1] == ["predict"]):
             LitCLI(args=args)
@@ -261,6 +253,7 @@ def _quieten() -> None:
         ".*Consider setting `persistent_workers.*",
         ".*returned a view tensor.*",  # FSDP's; nothing is changed in place
         ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers
+        ".*Previous log files in this directory will be.*",  # of CSVLogger; `new_folder` keeps them
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())

@@ -18,6 +18,7 @@ PARTS = {
     "data": "--data",
     "trainer": "--trainer",
     "callbacks": "--trainer.callbacks",
+    "logger": "--trainer.logger",
     "profiler": "--trainer.profiler",
     "prompts": "--data.prompts",
     "steering": "--data.steering",

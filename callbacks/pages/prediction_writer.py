@@ -25,6 +25,7 @@ from data_modules.recipes.encode import write_video
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
+from lit_mm.training.run_folder import run_folder
 
 Record = dict[str, Any]
 
@@ -59,7 +60,7 @@ class PredictionWriter(BasePredictionWriter):
         self.folder, self.video, self.milliseconds, self.form = folder, video, milliseconds, form
 
     def _path(self, trainer: Trainer) -> Path:
-        return Path(self.folder) if self.folder else Path(trainer.log_dir or "runs") / "predictions"
+        return Path(self.folder) if self.folder else (run_folder(trainer) or Path("runs")) / "predictions"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Where answers are printed, no progress bar is drawn between them."""
