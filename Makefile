@@ -1,46 +1,60 @@
-# make demo   fresh machine → environment, real data, a trained tiny model, pictures and a table
-# make play   what the shipped model draws, writes and imagines; PROMPTS=my.yaml asks something else
-# make test   lint, types and tests
-# make test-long   the tests that take longest: kills, lost hosts, the paper's sizes
-# make data   the tiny real data alone
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/pip --quiet --quiet  # errors alone
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
 PROMPTS ?= configs/prompts/play.yaml
 
-.PHONY: demo play test test-long data lint
+.DEFAULT_GOAL := help
+.PHONY: help environment data demo play test test-long lint docs wheel
+
+help: ## list these targets
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+environment: .venv/ready ## a Python environment in .venv; PYTHON=python3.12 chooses the interpreter
 
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo,dev,benchmarks]'
-	touch $@
+	@echo "installing lit-mm and all it needs into .venv: some minutes, 7 GB"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --upgrade pip
+	@$(PIP) install --constraint constraints.txt --editable '.[demo,dev,docs,benchmarks]'
+	@touch $@
 
-data: .venv/ready
+data: .venv/ready ## the tiny real data, 93 MB in data/tiny
 	$(BIN)/python -m data_modules.recipes tiny --out data/tiny
 
-demo: data
+demo: data ## from nothing to a trained tiny model, pictures and a table, in runs/demo
 	@[ ! -e $(DEMO) ] || { old=$(DEMO)-$$(date +%Y%m%d-%H%M%S); mv $(DEMO) $$old; echo "the last demo is kept as $$old"; }
 	$(BIN)/lit-mm fit --config configs/tiny.yaml --config configs/demo.yaml
-	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt
+	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt --data.prompts configs/prompts/tiny.yaml \
+		--trainer.logger.name "" --trainer.logger.version demo
 	@echo
 	@$(BIN)/python -m callbacks.pages.results_table $(DEMO)
-	@echo "validation before and after:  $(DEMO)/validation.jsonl"
-	@echo "pictures and texts:           $(DEMO)/samples/   $(DEMO)/predictions/"
-	@echo "curves:                       $(BIN)/tensorboard --logdir runs"
+	@$(BIN)/python -m callbacks.pages.demo_page $(DEMO)
+	@echo "curves:             $(BIN)/tensorboard --logdir runs"
 
-play: .venv/ready
-	$(BIN)/lit-mm predict --ckpt_path lit_mm/weights/play --data.prompts $(PROMPTS) --trainer.logger.name played
+play: .venv/ready ## what the shipped model draws, writes and imagines; PROMPTS=my.yaml asks something else
+	$(BIN)/lit-mm predict --ckpt_path play --data.prompts $(PROMPTS) --trainer.logger.name played
 
-lint: .venv/ready
+lint: .venv/ready ## style, types, and schemas of the files that GitHub reads
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	@$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	@$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	@$(SCHEMA) vendor.citation-file-format CITATION.cff
 
-test: lint data
+test: lint data ## lint, and all tests but the longest
 	$(PYTEST) -m "not long"
 
-test-long: data
+test-long: data ## the tests that take longest: kills, lost hosts, the paper's sizes
 	$(PYTEST) -m long
+
+docs: .venv/ready ## the documentation, with API pages from docstrings, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: .venv/ready ## dist/lit_mm-….whl: program, configs and small weights
+	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from callbacks.checkpoints import Checkpoints
 from callbacks.steps import step_ended
 from lit_mm.mistake import Mistake
+from lit_mm.training.run_folder import run_folder
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -57,7 +58,7 @@ class Preemption(Callback):
         ):
             return
         checkpoints = trainer.checkpoint_callback
-        folder = Path(getattr(checkpoints, "dirpath", None) or trainer.log_dir or trainer.default_root_dir)
+        folder = Path(getattr(checkpoints, "dirpath", None) or run_folder(trainer) or trainer.default_root_dir)
         if isinstance(checkpoints, Checkpoints):
             checkpoints.save(trainer)
         else:

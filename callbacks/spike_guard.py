@@ -13,6 +13,7 @@ from torch import Tensor
 from callbacks.steps import log_values, step_ended
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
+from lit_mm.training.run_folder import run_folder
 from lit_mm.training.spikes import SpikeDetector
 
 
@@ -95,7 +96,7 @@ class SpikeGuard(Callback):
                 break
         self._steps = []
         self.skipped += len(records)
-        folder = trainer.log_dir
+        folder = run_folder(trainer)
         if records and trainer.is_global_zero and folder is not None:
             with (Path(folder) / "skipped_steps.jsonl").open("a") as file:
                 file.writelines(json.dumps(record) + "\n" for record in records)

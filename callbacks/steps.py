@@ -19,6 +19,11 @@ def step_logs(trainer: Trainer, batch_idx: int) -> bool:
     return step_ended(trainer, batch_idx) and trainer.global_step % trainer.log_every_n_steps == 0
 
 
+def last_validation(trainer: Trainer) -> bool:
+    """Whether the validation that goes on is that of `validate`, or the last one of a fit."""
+    return trainer.state.fn == "validate" or trainer.should_stop or trainer.global_step >= trainer.max_steps > 0
+
+
 def log_values(module: LightningModule, values: Mapping[str, float], **options: Any) -> None:
     """Log numbers that are the same on all ranks, or of the first one.
 

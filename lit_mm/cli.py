@@ -8,61 +8,36 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
+from lit_mm.command_line.causes import in_own_files
+from lit_mm.command_line.checkpoint_config import with_checkpoint_config
+from lit_mm.command_line.commands import COMMANDS, DESCRIPTION
+from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
-from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
+from lit_mm.command_line.mistakes import check_start
+from lit_mm.command_line.packaged import find_packaged_configs, packaged_arguments
+from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
-from lit_mm.command_line.run_folder import claim
-from lit_mm.mistake import MissingFile, Mistake, mistake_in
-from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
-from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
+from lit_mm.command_line.run_folder import new_folder, new_without_logger
+from lit_mm.command_line.save_config import SaveConfig
+from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
+from lit_mm.command_line.what_is_shown import with_what_is_shown
+from lit_mm.mistake import mistake_in
+from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
-
-_FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
-_DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
-_COMMANDS = {
-    "fit": "Train a model: lit-mm fit --config configs/tiny.yaml",
-    "validate": "Measure one on the validation data: lit-mm validate --ckpt_path CHECKPOINT",
-    "predict": "Let one write, describe, draw and imagine: lit-mm predict --ckpt_path CHECKPOINT --data.prompts FILE",
-}
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes config.yaml into the run folder, and the same text into every checkpoint, so that one file is enough."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Only a fit writes config.yaml: validating or predicting in its run folder leaves it alone."""
-        self.config_filename = "config.yaml" if stage == "fit" else f"config_{TrainerFn(stage).value}.yaml"
-        if stage == "fit" and trainer.loggers:
-            self._claim_folder(trainer)
-        super().setup(trainer, pl_module, stage)
-
-    def _claim_folder(self, trainer: Trainer) -> None:
-        folder, problem = trainer.log_dir, None
-        if trainer.is_global_zero and folder is not None:
-            try:
-                claim(Path(folder), fresh=self.config.ckpt_path is None)
-            except Mistake as error:
-                problem = str(error)
-        problem = trainer.strategy.broadcast(problem)
-        if problem:  # on all processes, or the others would wait for the first
-            raise Mistake(problem)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the configuration beside the weights."""
-        checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
 
 
 class LitCLI(LightningCLI):
@@ -83,7 +58,7 @@ class LitCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=ConfigParser,
-            parser_kwargs={"parser_mode": "omegaconf", "description": _DESCRIPTION},
+            parser_kwargs={"parser_mode": "omegaconf", "description": DESCRIPTION},
             args=args,
             run=run,
         )
@@ -110,15 +85,17 @@ class LitCLI(LightningCLI):
 
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
         """Lightning's commands, with the first line of their help in our words."""
-        super()._add_subcommands(parser, **{name: {"description": text} for name, text in _COMMANDS.items()} | kwargs)
+        super()._add_subcommands(parser, **{name: {"description": text} for name, text in COMMANDS.items()} | kwargs)
         (commands,) = (action for action in parser._actions if isinstance(action.choices, dict))
         for command in commands._choices_actions:  # type: ignore[attr-defined]
-            command.help = _COMMANDS[command.dest]
+            command.help = COMMANDS[command.dest]
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "validate":
             parser.set_defaults(verbose=False)  # callbacks.pages.results_table shows the results source by source
+        if subcommand == "predict":
+            parser.add_argument("--json", action="store_true", help="print a line of JSON for every answer, not text")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -126,9 +103,18 @@ class LitCLI(LightningCLI):
         given = list(sys.argv[1:] if args is None else args) if not isinstance(args, dict | Namespace) else args
         with tempfile.TemporaryDirectory() as folder, in_configs():
             if isinstance(given, list):
-                check_configs(given)
-                given = _with_checkpoint_config(given, Path(folder))
+                find_packaged_configs()
+                given = packaged_arguments(given)
+                check_start(given)
+                if given and given[0] in (commands := getattr(self, "_subcommand_parsers", {})):
+                    check_configs(given, commands[given[0]])
+                given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; an error within a user's own file is told with its line."""
+        with in_own_files():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them.
@@ -143,8 +129,12 @@ class LitCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
+        check_values(given)
         with in_trainer():
-            return super().instantiate_trainer(plugins=plugins, **kwargs)
+            folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
+            kwargs |= with_what_is_shown(given) | {"plugins": plugins, "default_root_dir": folder}
+            kwargs["callbacks"] = [MonitorCheck(), *kwargs["callbacks"]]
+            return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
@@ -155,14 +145,23 @@ class LitCLI(LightningCLI):
         elif rows:
             print_rows(self.datamodule, rows, first, options.get("ckpt_path"))
         else:
-            super()._run_subcommand(subcommand)
+            with new_folder(self.trainer, fit=subcommand == "fit", fresh=options.get("ckpt_path") is None):
+                super()._run_subcommand(subcommand)
+
+    def before_predict(self) -> None:
+        """Answers are printed and written, whatever callbacks the run had."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
+            callbacks.append(PredictionWriter())
+        for callback in callbacks:
+            if isinstance(callback, PredictionWriter) and self._get(self.config, "json"):
+                callback.form = "json"
 
     def after_predict(self) -> None:
-        """End with exit code 1 if a prompt failed; the others have been answered."""
+        """End with exit code 1 if a prompt failed, which has been said of each; the others have been answered."""
         failed = getattr(self.model, "failed_prompts", [])
         if failed:
-            opening = "prompt '{}': "
-            which = "; ".join(f"'{f.name}' ({f.error.removeprefix(opening.format(f.name))})" for f in failed)
+            which = ", ".join(f"'{prompt.name}'" for prompt in failed)
             sys.exit(f"error: {len(failed)} of {self.model.prompts_seen} prompts failed: {which}")
 
     def _dry_run(self) -> None:
@@ -184,39 +183,6 @@ class LitCLI(LightningCLI):
         """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""
 
 
-def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
-    path = _option(args, "--ckpt_path")
-    if path is None or path in _FOUND_BY_LIGHTNING or "://" in path or path.startswith("registry"):
-        return args
-    if not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
-        found = "is no complete checkpoint" if Path(path).exists() else "does not exist"
-        raise MissingFile(
-            f"--ckpt_path: '{path}' {found}; give a .ckpt file or folder that fit has written, or a folder of "
-            "lit_mm.export"
-        )
-    if args[0] == "fit" and is_exported(Path(path)):
-        raise Mistake(
-            f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written, or "
-            f"starts a new run from weights with --model.start_from {path}"
-        )
-    header = read_header(Path(path))
-    if not isinstance(header, dict) or CONFIG_KEY not in header:
-        raise Mistake(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
-    config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in SHARED_KEYS}
-    file = folder / "checkpoint.yaml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    return [args[0], "--config", str(file), *args[1:]]
-
-
-def _option(args: list[str], name: str) -> str | None:
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{name}="):
-            return arg.partition("=")[2]
-    return None
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
 
@@ -224,8 +190,11 @@ def main(args: list[str] | None = None) -> None:
     mistake does so too.
     """
     _quieten()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: a user's own classes are found in the working folder
     try:
-        LitCLI(args=args)
+        with _calm((sys.argv[1:] if args is None else args)[:1] == ["predict"]):
+            LitCLI(args=args)
         _leave_group()
     except SystemExit:  # of all processes alike
         _leave_group()
@@ -235,6 +204,20 @@ def main(args: list[str] | None = None) -> None:
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sys.exit(f"error: {sentence}")
+
+
+@contextmanager
+def _calm(calm: bool) -> Iterator[None]:
+    """Where answers are waited for, Lightning says nothing about devices, seeds and checkpoints but warnings."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers if calm else ():
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _leave_group() -> None:
@@ -270,6 +253,7 @@ def _quieten() -> None:
         ".*Consider setting `persistent_workers.*",
         ".*returned a view tensor.*",  # FSDP's; nothing is changed in place
         ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers
+        ".*Previous log files in this directory will be.*",  # of CSVLogger; `new_folder` keeps them
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -25,11 +25,13 @@ from lit_mm.parallel import Parallelize
 from lit_mm.prediction import AnswersPrompts
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.loss_centering import LossCentering
-from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.metrics import SourceMeans, means_of_all
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.latents import FiniteCheck, tokens_from_store
+
+POSITIONS = "positions"  # what validation counts beside its losses: positions that hold something
 
 
 class Losses(NamedTuple):
@@ -55,6 +57,11 @@ class LitMultimodal(AnswersPrompts):
 
     `L = text_weight * L_text + flow_weight * L_flow`, each the mean over all predicted tokens, or drawn frames, of the
     optimizer step: of all ranks and micro-batches. Experts may add balance losses, means over micro-batches.
+
+    `train/loss` and `val/loss` are both this L, without balance losses and with the two weights given here even where
+    `loss_centering` moves them, so that they can be compared. Validation reads each source on its own; its means weigh
+    a token or frame of a source by the source's share of the training tokens over the tokens that were read of it:
+    as often as tokens and frames of all sources come in training. A source that is not trained on does not count.
 
     Args:
         backbone: the transformer; everything but its vocabulary size.
@@ -122,14 +129,17 @@ class LitMultimodal(AnswersPrompts):
         """The optimizer, with warm-up and cosine by optimizer step.
 
         Raises:
-            Mistake: gradients are to be clipped otherwise than by their norm.
+            Mistake: gradients are to be clipped otherwise than by their norm, or the optimizer refuses its settings.
         """
         if self.trainer.gradient_clip_algorithm == "value":
             raise Mistake(
                 "trainer.gradient_clip_algorithm is 'value', but gradients are clipped by their global norm alone; use "
                 "'norm', or leave it out"
             )
-        optimizer = self.make_optimizer(parameter_groups(self.model))
+        try:
+            optimizer = self.make_optimizer(parameter_groups(self.model))
+        except (ValueError, TypeError) as error:
+            raise Mistake(f"model.optimizer: {error}") from error
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -216,6 +226,8 @@ class LitMultimodal(AnswersPrompts):
         timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
         losses = self.losses(batch, timesteps.masked_fill(batch.frame_clean, 1.0))
         self._count(self.val_means, batch, losses)
+        sources = batch.source_ids.flatten()
+        self.val_means.add(POSITIONS, (sources >= 0).double(), sources.clamp(min=0), batch.sources)
         self.state.validation_expert_tokens = _sum(self.state.validation_expert_tokens, losses.expert_tokens)
 
     def on_validation_epoch_start(self) -> None:
@@ -223,22 +235,31 @@ class LitMultimodal(AnswersPrompts):
         self.state.validation_expert_tokens = None
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/<source>/<metric>` and `val/loss`, the mean of the sources' weighted losses."""
+        """Log `val/<source>/<metric>`, and `val/loss` with its two parts."""
         self.check_finite.flush()
-        means = self.val_means.compute()
+        sums = self.val_means.sums()
+        read = {source: total for (source, name), (total, _) in sums.items() if name == POSITIONS and total}
+        sums = {key: value for key, value in sums.items() if key[1] != POSITIONS}
         logged: dict[str, float] = {}
-        for (source, name), value in means.items():
-            logged[f"val/{source}/{name}"] = value
+        for (source, name), (total, count) in sums.items():
+            logged[f"val/{source}/{name}"] = value = total / count
             if name == "text_loss":
                 logged[f"val/{source}/perplexity"] = math.exp(min(value, 50.0))
                 dataset = self.trainer.datamodule.datasets["val"][source]  # type: ignore[attr-defined]
                 if hasattr(dataset, "bytes_per_token"):
                     logged[f"val/{source}/bits_per_byte"] = value / math.log(2) / dataset.bytes_per_token
-        weight = {"text_loss": self.text_weight, "flow_loss": self.flow_weight}
-        sources = {source for source, _ in means}
-        logged["val/loss"] = sum(weight[name] * value for (_, name), value in means.items()) / max(1, len(sources))
+        shares: Mapping[str, float] = self.trainer.datamodule.source_weights()  # type: ignore[attr-defined]
+        weights = {source: shares.get(source, 0.0) / total for source, total in read.items()}
+        of_all = means_of_all(sums, weights if any(weights.values()) else None)
+        logged |= {f"val/{name}": value for name, value in self.with_loss(of_all).items()}
         self.validation_results = logged
         self.log_dict(logged, rank_zero_only=True)
+
+    def with_loss(self, means: Mapping[str, float]) -> dict[str, float]:
+        """`loss`, the weighted sum of `text_loss` and `flow_loss`, before those of the two that there are."""
+        weights = {"text_loss": self.text_weight, "flow_loss": self.flow_weight}
+        parts = {name: means[name] for name in weights if name in means}
+        return {"loss": sum(weights[name] * value for name, value in parts.items()), **parts}
 
     def _shift(self) -> float:
         return self.flow.noise_shift(self.vision.num_tokens, self.vision.channels)

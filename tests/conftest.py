@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +14,20 @@ import torch
 
 from lit_mm.backbone import SequenceLayout
 from lit_mm.cli import main
+from tests.helpers.forked import FOLDER
 from tests.helpers.program import ROOT, SMALL
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that all workers of a session share."""
+    if not hasattr(config, "workerinput"):
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="lit_mm_tests_")
+        (Path(os.environ[FOLDER]) / "owner").write_text(str(os.getpid()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[FOLDER])
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from callbacks.steps import last_validation
 from data_modules.dataset import DocumentDataset
 
 
@@ -28,8 +29,7 @@ class FinalEvaluation(Callback):
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate, and add the values to the module's results and to the loggers."""
-        last = trainer.state.fn == "validate" or trainer.global_step >= trainer.max_steps > 0
-        if trainer.sanity_checking or not last:
+        if trainer.sanity_checking or not last_validation(trainer):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         found: dict[str, float] = {}

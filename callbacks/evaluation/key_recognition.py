@@ -24,6 +24,7 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Prefix
 from lit_mm.generation.rows import CachedRows
 from lit_mm.sequence import Frame, Text
+from lit_mm.training.run_folder import run_folder
 
 KEYS = ("W", "S", "A", "D", "LEFT", "RIGHT")
 SUBSETS = {"": KEYS, "_moves": KEYS[:4], "_turns": KEYS[4:]}
@@ -116,10 +117,10 @@ class KeyRecognition(FinalEvaluation):
         return torch.stack(losses)
 
     def _write(self, trainer: Trainer, source: str, table: Tensor, texts: Mapping[int, Sequence[str]]) -> None:
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         if not run or not trainer.is_global_zero:
             return
-        file = unused(Path(run) / "key_recognition" / source / f"step_{trainer.global_step:07d}.json")
+        file = unused(run / "key_recognition" / source / f"step_{trainer.global_step:07d}.json")
         file.parent.mkdir(parents=True, exist_ok=True)
         content = {"keys": KEYS, "confusion": table.tolist(), "actions": texts}
         file.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.frozen import freeze
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.planning import CrossEntropyMethod, Plan, plan, trajectory_errors
+from lit_mm.training.run_folder import run_folder
 from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork
 
 Deltas = Sequence[tuple[float, float, float]]
@@ -78,9 +78,9 @@ class PlanningEvaluation(FinalEvaluation):
                 )
         names = [name for name in records[0] if name.startswith(("ate", "rpe"))]
         values = {name: sum(record[name] for record in records) / len(records) for name in names}
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         if trainer.is_global_zero and run:
-            folder = Path(run) / "planning"
+            folder = run / "planning"
             folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps({"mean": values, "cases": records}, indent=1) + "\n"
             unused(folder / f"step_{trainer.global_step:07d}.json").write_text(text, encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.imagined import Judge, action_fidelity
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.mistake import Mistake
+from lit_mm.training.run_folder import run_folder
 from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork
 
 KEYS = (*TURNS, *MOVES)
@@ -173,10 +173,10 @@ class WorldModelEvaluation(FinalEvaluation):
     def _write(
         self, trainer: Trainer, decoder: Decoder, cases: Sequence[Case], drawn: Tensor, values: dict[str, float]
     ) -> None:
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         if not trainer.is_global_zero or not run:
             return
-        folder = Path(run) / "world_model"
+        folder = run / "world_model"
         folder.mkdir(parents=True, exist_ok=True)
         stem = unused(folder / f"step_{trainer.global_step:07d}.json").stem
         settings: dict[str, Any] = {"maps": self.maps, "cases": len(cases), "draws": self.draws, "seed": self.seed}

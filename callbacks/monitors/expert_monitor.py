@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from callbacks.loggers import log_histogram, log_picture
 from callbacks.steps import log_values, step_ended
 from lit_mm.backbone.balance import summarise
 from lit_mm.backbone.specialisation import Specialisation, specialisation
+from lit_mm.training.run_folder import run_folder
 
 FOLDER = "experts"
 
@@ -61,10 +63,9 @@ class ExpertMonitor(Callback):
             logged[f"{name}/load_entropy"] = float(summary.entropy[layer])
             logged[f"{name}/dead"] = float(summary.dead[layer])
         log_values(pl_module, logged)
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                for layer, values in enumerate(load / load.mean(-1, keepdim=True)):
-                    logger.experiment.add_histogram(f"experts/layer_{layer:02d}/load", values, trainer.global_step)
+        if trainer.is_global_zero:
+            for layer, values in enumerate(load / load.mean(-1, keepdim=True)):
+                log_histogram(trainer, f"experts/layer_{layer:02d}/load", values)
 
     # ---- validation
 
@@ -75,7 +76,7 @@ class ExpertMonitor(Callback):
             return
         if dist.is_initialized():
             dist.all_reduce(counts)
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         found = specialisation(counts.cpu())
         pl_module.validation_results.update(overall(found))
         if not trainer.is_global_zero:
@@ -83,10 +84,9 @@ class ExpertMonitor(Callback):
         figure = draw(found)
         for logger in trainer.loggers:
             logger.log_metrics(overall(found), step=trainer.global_step)
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure("experts/specialisation", figure, trainer.global_step)
+        log_picture(trainer, "experts/specialisation", _pixels(figure))
         if run:
-            folder = Path(run) / FOLDER
+            folder = run / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{trainer.global_step:06d}"
             figure.savefig(folder / f"{name}.png")
@@ -147,6 +147,13 @@ def draw(found: Specialisation) -> Figure:
     right.invert_yaxis()
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize="small")
     return figure
+
+
+def _pixels(figure: Figure) -> Tensor:
+    """(3, height, width) uint8."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return torch.from_numpy(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()).permute(2, 0, 1)
 
 
 def table(found: Specialisation) -> Table:

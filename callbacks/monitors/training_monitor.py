@@ -14,10 +14,13 @@ from callbacks.steps import log_values, step_logs
 from lit_mm.parallel.memory import peak_memory
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.flops import TrainingFlops, attended_pairs, peak
+from lit_mm.training.metrics import means_of_all
 
 
 class TrainingMonitor(Callback):
-    """Logs losses per source (`train/<source>/text_loss`, `flow_loss`), learning rate, gradient norm, and speed.
+    """Logs losses, of each source and of all (`train/<source>/text_loss`, `train/flow_loss`, `train/loss` …).
+
+    Also the learning rate, the gradient's norm, and speed. For what the losses are means of, see `LitMultimodal`.
 
     `speed/tokens_per_second` is of all ranks. `speed/model_flops_utilisation` is the share of the device's peak in
     bfloat16 that the model's own operations are, attention within documents included, the frozen visual tokenizer's
@@ -60,15 +63,18 @@ class TrainingMonitor(Callback):
         self._pairs = pairs if self._pairs is None else self._pairs + pairs
         if not step_logs(trainer, batch_idx):
             return
-        means = pl_module.train_means.compute()
-        logged = {f"train/{source}/{name}": value for (source, name), value in means.items()}
-        logged["train/loss"] = float(outputs["loss"])
+        sums = pl_module.train_means.sums()
+        logged = {f"train/{source}/{name}": total / count for (source, name), (total, count) in sums.items()}
+        of_all = pl_module.with_loss(means_of_all(sums))
+        logged |= {f"train/{name}": value for name, value in of_all.items()}
         logged["train/gradient_norm"] = float(pl_module.state.gradient_norm)
         logged["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         logged |= self._speed(trainer)
         logged["memory/peak_gib"] = peak_memory(pl_module.device) / 2**30
         log_values(pl_module, logged)
-        log_values(pl_module, {"loss": logged["train/loss"]}, prog_bar=True, logger=False)
+        bar = {name.removesuffix("_loss"): of_all[name] for name in of_all}
+        bar["tokens/s"] = logged["speed/tokens_per_second"]
+        log_values(pl_module, bar, prog_bar=True, logger=False)
         self._restart(trainer)
 
     def _speed(self, trainer: Trainer) -> dict[str, float]:

@@ -1,8 +1,7 @@
-"""Pictures beside what an autoencoder makes of them, in TensorBoard and in the run folder."""
+"""Pictures beside what an autoencoder makes of them, in the logger and in the run folder."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,15 +9,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.io import write_png
 
+from callbacks.loggers import log_picture
 from callbacks.pages.contact_sheet import SheetRow, contact_sheet
 from lit_mm.sequence import PackedBatch
+from lit_mm.training.run_folder import run_folder
 
 
 class Reconstructions(Callback):
     """After a validation, shows the first pictures of every source: original, reconstruction and their difference.
 
-    They go to `samples/<source>/reconstructed/step_NNNNNNN.png` in the run folder and, with a TensorBoard logger, to
-    the image `samples/<source>/reconstructed`. A reconstruction is headed by its PSNR.
+    They go to `samples/<source>/reconstructed/step_NNNNNNN.png` in the run folder, and to loggers that
+    show pictures as `samples/<source>/reconstructed`. A reconstruction is headed by its PSNR.
 
     Args:
         pictures: of each source.
@@ -49,15 +50,14 @@ class Reconstructions(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a sheet per source."""
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         for source, seen in self._seen.items():
             originals, drawn = (torch.stack(pictures) for pictures in zip(*seen, strict=True))
             sheet = contact_sheet(self._rows(originals, drawn))
             name = f"samples/{source}/reconstructed"
-            if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
-                trainer.logger.experiment.add_image(name, sheet, trainer.global_step)
+            log_picture(trainer, name, sheet)
             if run:
-                folder = Path(run) / name
+                folder = run / name
                 folder.mkdir(parents=True, exist_ok=True)
                 write_png(sheet, str(folder / f"step_{trainer.global_step:07d}.png"))
         self._seen = {}

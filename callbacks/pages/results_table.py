@@ -10,64 +10,80 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.loggers import log_table
 from lit_mm.mistake import Mistake, ends_with_a_sentence
+from lit_mm.training.run_folder import run_folder
 
 FILE = "validation.jsonl"
 
 
 class ResultsTable(Callback):
-    """Shows what validation found, and at the end of a fit how far it came since the first validation.
+    """Validates after the last step, shows what was found, and at the end of a fit how far it has come.
+
+    A fit ends with a validation, be it by `max_steps`, `max_time` or early stopping. Only where an error or a signal
+    ends it, or with `trainer.limit_val_batches: 0`, there is none.
 
     With `trainer.num_sanity_val_steps: -1` the first validation is the one before training, at step 0; its values go to
-    the logger too, so that every curve starts with the untrained model. Every validation is appended to
-    `validation.jsonl` in the run folder.
+    the loggers too, so that every curve starts with the untrained model. Every validation is appended to
+    `validation.jsonl` in the run folder, with the step it was made at.
     """
 
-    def __init__(self) -> None:
-        self._first: tuple[int, dict[str, float]] | None = None
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning validates before a stop that was asked for, but not before one that max_steps brings."""
+        if trainer.global_step >= trainer.max_steps > 0:
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the results; print them where no training goes on."""
-        results = (trainer.global_step, dict(pl_module.validation_results))
-        self._first = self._first or results
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        step, results = trainer.global_step, dict(pl_module.validation_results)
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
-        if trainer.sanity_checking and trainer.logger is not None:
-            trainer.logger.log_metrics(results[1], step=0)
-        if run:
-            folder = Path(run)
+        if trainer.sanity_checking:
+            for logger in trainer.loggers:
+                logger.log_metrics(results, step=0)
+        if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": results[0], **results[1]}) + "\n")
+                file.write(json.dumps({"step": step, **results}) + "\n")
         if trainer.state.fn == "validate":
-            Console().print(table({_at(results[0]): results[1]}))
+            Console().print(table({_at(step): results}))
+            if folder is not None:
+                of = f" of '{trainer.ckpt_path}'" if trainer.ckpt_path else ""
+                Console().print(f"results{of}: {folder / FILE}", highlight=False, soft_wrap=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """First and last results side by side."""
-        run = trainer.log_dir
-        if trainer.is_global_zero and self._first is not None and pl_module.validation_results:
-            step, first = self._first
-            last = dict(pl_module.validation_results)
-            Console().print(table({_at(step): first, _at(trainer.global_step): last}))
-            Console().print(f"run folder: {run}", highlight=False)
+        """First and last results of the run side by side."""
+        folder = run_folder(trainer)
+        if trainer.is_global_zero and folder is not None:
+            if (folder / FILE).exists():
+                validations = first_and_last(folder)
+                Console().print(table(validations))
+                log_table(trainer, "validation", ["source", "metric", *validations], rows(validations))
+            Console().print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
 def _at(step: int) -> str:
     return f"step {step}"
 
 
-def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[str, float]] | None = None) -> Table:
-    """One row per source and metric, one column per validation (its heading, and its values; and their deviations)."""
-    shown = Table("source", "metric", *validations, title="validation")
+def rows(
+    validations: Mapping[str, Mapping[str, float]], deviations: Mapping[str, Mapping[str, float]] | None = None
+) -> list[list[str]]:
+    """Source, metric, and one cell per validation (its heading, and its values; and their deviations)."""
+    found = []
     keys = {key for values in validations.values() for key in values}
-    for key in sorted(keys):
+    for key in sorted(keys, key=lambda key: (key.count("/") == 1, key)):  # values of all sources last
         parts = key.split("/")
         source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
         cells = []
@@ -75,7 +91,17 @@ def table(validations: dict[str, dict[str, float]], deviations: dict[str, dict[s
             deviation = (deviations or {}).get(heading, {}).get(key)
             cells.append(f"{values[key]:.4g}" if key in values else "")
             cells[-1] += "" if deviation is None else f" ± {deviation:.2g}"
-        shown.add_row(source, metric, *cells)
+        found.append([source, metric, *cells])
+    return found
+
+
+def table(
+    validations: Mapping[str, Mapping[str, float]], deviations: Mapping[str, Mapping[str, float]] | None = None
+) -> Table:
+    """One row per source and metric, one column per validation, see `rows`."""
+    shown = Table("source", "metric", *validations, title="validation")
+    for cells in rows(validations, deviations):
+        shown.add_row(*cells)
     return shown
 
 
@@ -89,6 +115,12 @@ def read(run: Path) -> list[dict[str, float]]:
     if not file.is_file() or not (text := file.read_text(encoding="utf-8").strip()):
         raise Mistake(f"'{run}' has no {FILE}; give a run folder, or a folder of runs, that was validated")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def first_and_last(run: Path) -> dict[str, dict[str, float]]:
+    """Values of a run's first and last validation by the step they were made at; of one where there is no other."""
+    every = read(run)
+    return {_at(int(found.pop("step"))): found for found in (every[0], every[-1]) if "step" in found}
 
 
 def last_of(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
@@ -109,11 +141,10 @@ def last_of(folder: Path) -> tuple[str, dict[str, float], dict[str, float]]:
 
 def show(folders: list[str]) -> None:
     """First and last validation of one run folder, or the last ones of several, side by side."""
-    means, deviations = {}, {}
+    means: dict[str, dict[str, float]] = {}
+    deviations: dict[str, dict[str, float]] = {}
     if len(folders) == 1 and (Path(folders[0]) / FILE).exists():
-        validations = read(Path(folders[0]))
-        for values in (validations[0], validations[-1]):
-            means[_at(int(values["step"]))] = {key: value for key, value in values.items() if key != "step"}
+        means = first_and_last(Path(folders[0]))
     else:
         for folder in folders:
             heading, values, spread = last_of(Path(folder))

@@ -1,8 +1,7 @@
-"""Pictures and texts that the model makes of validation documents, in TensorBoard and in the run folder."""
+"""Pictures and texts that the model makes of validation documents, in the logger and in the run folder."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -10,11 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchvision.io import write_png
 
+from callbacks.loggers import log_picture, log_texts
 from callbacks.pages.contact_sheet import SheetRow, contact_sheet
+from callbacks.steps import last_validation
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
 from lit_mm.generation.decoding import Decoder
 from lit_mm.sequence import Document, Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
+from lit_mm.training.run_folder import run_folder
 
 
 class FrameTask(NamedTuple):
@@ -62,8 +64,7 @@ class Samples(Callback):
         if trainer.sanity_checking:
             return
         self._validations += 1
-        last = trainer.state.fn == "validate" or trainer.global_step >= trainer.max_steps > 0
-        if self._validations % self.every_n_validations and not last:
+        if self._validations % self.every_n_validations and not last_validation(trainer):
             return
         decoder = pl_module.decoder()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -99,16 +100,14 @@ class Samples(Callback):
         return rows
 
     def _write(self, trainer: Trainer, name: str, rows: list[SheetRow]) -> None:
-        run = trainer.log_dir  # asked for on every rank: the first one tells the others
+        run = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         sheet = contact_sheet(rows)
-        if trainer.logger is not None and hasattr(trainer.logger.experiment, "add_image"):
-            trainer.logger.experiment.add_image(f"samples/{name}", sheet, trainer.global_step)
-            text = "\n\n".join(row.sentence for row in rows)
-            trainer.logger.experiment.add_text(f"samples/{name}", text, trainer.global_step)
+        log_picture(trainer, f"samples/{name}", sheet)
+        log_texts(trainer, f"samples/{name}_texts", [row.sentence for row in rows])
         if run:
-            folder = Path(run) / "samples" / name
+            folder = run / "samples" / name
             folder.mkdir(parents=True, exist_ok=True)
             write_png(sheet, str(folder / f"step_{trainer.global_step:07d}.png"))
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from lit_mm.backbone.block_sparse import block_slices, block_sparse_attention, key_ranges
@@ -25,12 +24,6 @@ from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.mistake import Mistake
 
 AttentionBackend = Literal["auto", "sdpa", "flex", "blocks"]
-
-# Compiled here, once for all layers, and not where they are used: within a compiled block Dynamo would stop at the call
-# of `torch.compile`, which Lightning has replaced. Uncompiled, FlexAttention is slow, and the builder of masks
-# materialises every pair. The option lets selective checkpointing see the attention of a block that is not compiled.
-_flex_attention = torch.compile(flex_attention, options={"wrap_inductor_compiled_regions": True})
-_create_block_mask = torch.compile(create_block_mask)
 
 
 class AttentionContext(Protocol):
@@ -83,27 +76,6 @@ class BlockSparseMask:
         return block_sparse_attention(query, key, value, self.bias, self.ranges)[0]
 
 
-@dataclass(frozen=True)
-class FlexMask:
-    """A block-sparse mask for FlexAttention, which has a backward pass on CUDA only."""
-
-    block_mask: BlockMask
-
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `AttentionContext.attend`.
-
-        Raises:
-            Mistake: gradients are wanted on a CPU.
-        """
-        if query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
-            raise Mistake(
-                "model.backbone.attention_backend is 'flex', which cannot train on a CPU; use 'auto' or 'sdpa'"
-            )
-        attention: Any = _flex_attention if query.is_cuda else flex_attention
-        grouped = query.shape[1] != key.shape[1]
-        return attention(query, key, value, block_mask=self.block_mask, enable_gqa=grouped)
-
-
 def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> AttentionContext:
     """The mask of a batch.
 
@@ -123,9 +95,10 @@ def build_mask(layout: SequenceLayout, backend: AttentionBackend = "auto") -> At
         )
     tokens = _Tokens.of(layout)
     if backend == "flex" or (backend == "auto" and on_cuda):
+        from lit_mm.backbone.flex import FlexMask
+
         rows, length = layout.document_ids.shape
-        create = _create_block_mask if on_cuda else create_block_mask
-        return FlexMask(create(tokens.mask_mod(), rows, None, length, length, device=layout.document_ids.device))
+        return FlexMask.build(tokens.mask_mod(), rows, length, layout.document_ids.device)
     if backend == "blocks" or (backend == "auto" and on_cpu):
         ranges = key_ranges(tokens.document, tokens.frame)
         allowed = [tokens.allowed(*block).flatten() for block in block_slices(ranges)]

@@ -1,17 +1,110 @@
-"""A run's folder belongs to one run at a time."""
+"""A run's folder belongs to one run at a time, and stays only if the run did something."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lit_mm.mistake import Mistake
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lit_mm.mistake import Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import complete_checkpoints
 
+_STARTED = ("config*.yaml", "hparams.yaml", ".lock", "events.out.tfevents.*")  # written before a run does anything
+_made: set[Path] = set()  # by this process
 _held: dict[Path, IO[str]] = {}  # until this process ends, however it ends
+
+
+def new_without_logger() -> str:
+    """Name of a folder for a run without a logger, which no other run has."""
+    return f"runs/no_logger/{time.strftime('%Y-%m-%d_%H-%M-%S')}_{os.getpid()}"
+
+
+def make(folder: Path) -> None:
+    """Make a run's folder, and remember it if it was not there."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        _made.add(folder.resolve())
+
+
+@contextmanager
+def new_folder(trainer: Trainer, fit: bool, fresh: bool) -> Iterator[None]:
+    """Make the run's folder before its loggers write there; after a mistake leave none that holds nothing.
+
+    Runs that are started at the same time get folders of their own. With loggers that number their runs elsewhere, and
+    where something else than this program has started several processes, `claim` alone makes the folder.
+
+    Args:
+        trainer: that of the run.
+        fit: whether the folder is to be claimed.
+        fresh: whether the run starts without a checkpoint.
+
+    Raises:
+        Mistake: see `claim`.
+    """
+    try:
+        if trainer.world_size == 1 or trainer.strategy.launcher is not None:  # or other processes would wait for this
+            folder = _numbered(trainer)
+            if fit and folder is not None:
+                claim(folder, fresh)
+        yield
+    except Exception as error:
+        mistaken = mistake_in(error) is not None or isinstance(error, MisconfigurationException)
+        if mistaken and trainer.global_step == 0:
+            for folder in _made:
+                _discard(folder)
+        raise
+    finally:
+        _made.clear()
+
+
+def _numbered(trainer: Trainer) -> Path | None:
+    """The folder of a run without a logger, or of one that numbers runs by folders, made if the number is new."""
+    logger = trainer.logger
+    if logger is None:
+        return Path(trainer.default_root_dir)
+    if not isinstance(logger, TensorBoardLogger | CSVLogger):
+        return None
+    given = logger._version is not None
+    while True:
+        folder = Path(logger.log_dir)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if given or not folder.is_dir():
+                if isinstance(logger, CSVLogger):
+                    _keep_metrics(folder)
+                return folder
+            logger._version = None  # another run has just taken it
+        else:
+            _made.add(folder.resolve())
+            return folder
+
+
+def _keep_metrics(folder: Path) -> None:
+    """CSVLogger would delete what an earlier part of the run has logged."""
+    file = folder / "metrics.csv"
+    if file.exists():
+        number = 1 + len(list(folder.glob("metrics_*.csv")))
+        file.rename(folder / f"metrics_{number}.csv")
+        rank_zero_info(f"metrics so far: {folder / f'metrics_{number}.csv'}")
+
+
+def _discard(folder: Path) -> None:
+    files = [file for file in folder.rglob("*") if not file.is_dir()]
+    if all(any(file.match(pattern) for pattern in _STARTED) for file in files):
+        shutil.rmtree(folder, ignore_errors=True)
+        _held.pop(folder, None)
 
 
 def claim(folder: Path, fresh: bool) -> None:
@@ -25,14 +118,14 @@ def claim(folder: Path, fresh: bool) -> None:
         Mistake: another process writes there, or the run is fresh and the folder has checkpoints of an earlier one.
     """
     folder = folder.resolve()
-    if folder not in _held:
-        folder.mkdir(parents=True, exist_ok=True)
-        _held[folder] = _lock(folder)
-    if fresh and complete_checkpoints(folder / "checkpoints"):
+    if fresh and complete_checkpoints(folder / "checkpoints") and folder not in _held:
         raise Mistake(
             f"the run folder '{folder}' has checkpoints of an earlier run: give --ckpt_path last to go on with it, or "
             "another --trainer.logger.init_args.version"
         )
+    if folder not in _held:
+        make(folder)
+        _held[folder] = _lock(folder)
 
 
 def _lock(folder: Path) -> IO[str]:

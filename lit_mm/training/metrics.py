@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Sums = dict[tuple[str, str], tuple[float, float]]  # sum and count by source and name
 
 
 class SourceMeans:
@@ -28,7 +30,11 @@ class SourceMeans:
         self._sums[name].index_add_(1, source_ids, both)
 
     def compute(self) -> dict[tuple[str, str], float]:
-        """Mean over all ranks by (source, name), for the sources that were seen; then start again from nothing.
+        """Mean over all ranks by (source, name), for the sources that were seen; then start again from nothing."""
+        return {key: total / count for key, (total, count) in self.sums().items()}
+
+    def sums(self) -> Sums:
+        """Sum and count over all ranks by (source, name), for the sources that were seen; then start from nothing.
 
         Every rank has to call it at the same step, with the same names added.
         """
@@ -41,8 +47,28 @@ class SourceMeans:
         self._sums = {}
         rows = table.cpu().tolist()
         return {
-            (source, name): sums[s] / counts[s]
+            (source, name): (sums[s], counts[s])
             for name, (sums, counts) in zip(names, rows, strict=True)
             for s, source in enumerate(self._sources)
             if counts[s]
         }
+
+
+def means_of_all(sums: Sums, weights: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Mean of each name over the values of all sources together.
+
+    Args:
+        sums: sum and count of the values by source and name.
+        weights: how much one value of a source counts; 1 by default. A source that is not named, or of weight 0, is
+            left out.
+
+    Returns:
+        By name; a name that no source of positive weight has is left out.
+    """
+    totals: dict[str, list[float]] = {}
+    for (source, name), (total, count) in sums.items():
+        weight = 1.0 if weights is None else weights.get(source, 0.0)
+        of_name = totals.setdefault(name, [0.0, 0.0])
+        of_name[0] += weight * total
+        of_name[1] += weight * count
+    return {name: total / count for name, (total, count) in totals.items() if count}

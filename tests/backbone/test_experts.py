@@ -7,8 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -18,6 +17,7 @@ from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, Transformer
 from lit_mm.backbone.balance import balance_loss, selections, summarise, z_loss
 from lit_mm.backbone.routing import Groups, Routing
 from lit_mm.model.heads import TextHead
+from tests.helpers.processes import on_processes
 
 KINDS = {"softmax": lambda x: x.softmax(0), "sigmoid": lambda x: x.sigmoid()}
 
@@ -202,7 +202,6 @@ def gradients(model: Transformer, run) -> tuple[Tensor, list[Tensor], Tensor]:
 
 def one_of_two(rank: int, folder: str) -> None:
     """Half of the rows on a model whose blocks are sharded over two processes, against all of them on a whole one."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     layouts = [torch.load(f"{folder}/layout_{r}.pt", weights_only=False) for r in range(2)]
     x = torch.randn(2, 3, 48, 64, generator=torch.Generator().manual_seed(1))
     whole, sharded = tiny(bias_rate=0.01).train(), tiny(bias_rate=0.01).train()
@@ -225,14 +224,13 @@ def one_of_two(rank: int, folder: str) -> None:
     for layer, load in zip(sharded.layers, whole_load, strict=True):
         expected = 0.01 * (load.sum(0).mean() - load.sum(0)).sign()
         torch.testing.assert_close(layer.feed_forward.router.bias, expected)
-    dist.destroy_process_group()
 
 
 @pytest.mark.long
 def test_sharded_over_two_processes_it_is_the_same(tmp_path, random_layout):
     for r in range(2):
         torch.save(random_layout(r), tmp_path / f"layout_{r}.pt")
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    on_processes(one_of_two, 2, tmp_path, str(tmp_path))
 
 
 @pytest.mark.long

@@ -24,8 +24,9 @@ from lit_mm.cli import main
 from lit_mm.mistake import Mistake
 from lit_mm.vision import Pixels
 from tests.data_modules.video_files import moving_picture, write_video
-from tests.helpers.program import ROOT, SMALL, kill_when, run, start
+from tests.helpers.program import ROOT, SMALL, kill_when, start
 from tests.helpers.recorder import read
+from tests.helpers.runs import run_all
 
 STEPS = 4
 PIXELS = "--model.vision=configs/vision/pixels.yaml"
@@ -245,7 +246,7 @@ def test_a_killed_run_leaves_what_two_ranks_go_on_with(mixture: Path, from_cache
     made = {file: file.stat().st_mtime_ns for file in cache.rglob("shard-*")}
     assert made
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=1"]
-    run(*arguments(mixture, tmp_path / "two", *two, cache=cache))
+    run_all(tmp_path, [arguments(mixture, tmp_path / "two", *two, cache=cache)], ranks=2)
     assert {file: file.stat().st_mtime_ns for file in made} == made
     whole = from_cache / "latents"
     shards = sorted(f.relative_to(whole) for f in whole.rglob("shard-*"))

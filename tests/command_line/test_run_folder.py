@@ -6,11 +6,18 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lit_mm.command_line.run_folder import claim
+from lit_mm.command_line.run_folder import claim, new_folder
+from lit_mm.command_line.save_config import settings
+from lit_mm.mistake import Mistake
+from lit_mm.training.run_folder import run_folder
 from tests.helpers.program import SMALL, run, start
+from tests.helpers.toy_runs import ToyModule, toy_trainer
 
 
 def arguments(folder: Path, steps: int) -> list[str]:
@@ -57,5 +64,61 @@ def test_a_fresh_run_does_not_overwrite_an_earlier_one(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
     assert "has checkpoints of an earlier run: give --ckpt_path last" in run(*arguments(tmp_path, 3), expect=1)
     assert {path: path.read_bytes() for path in before} == before
+    files = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert files == set(before), "the refused run left nothing"
     run(*arguments(tmp_path, 4), "--ckpt_path=last")
     assert last.resolve().name == "step=4.ckpt"
+
+
+def loggers(folder: Path) -> list[Any]:
+    return [TensorBoardLogger(folder, name="board"), CSVLogger(folder, name="csv"), False]
+
+
+def fit(trainer: Trainer, module: ToyModule, fresh: bool = True) -> None:
+    with new_folder(trainer, fit=True, fresh=fresh):
+        trainer.fit(module)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, which: int) -> None:
+    class Mistaken(ToyModule):
+        def on_train_start(self) -> None:  # after the loggers
+            raise Mistake("no")
+
+    class LaterMistaken(ToyModule):
+        def on_train_batch_end(self, *_: object) -> None:
+            raise Mistake("no")
+
+    for module, left in ((Mistaken(), False), (LaterMistaken(), True)):
+        trainer = toy_trainer(tmp_path / "none" / type(module).__name__, logger=loggers(tmp_path)[which])
+        with pytest.raises(Mistake, match="no"):
+            fit(trainer, module)
+        folder = run_folder(trainer)
+        assert folder is not None
+        assert folder.exists() == left
+
+
+@pytest.mark.parametrize("which", range(2))
+def test_runs_that_start_together_have_folders_of_their_own(tmp_path: Path, which: int) -> None:
+    one, other = (toy_trainer(tmp_path, logger=loggers(tmp_path)[which], max_steps=1) for _ in range(2))
+    with new_folder(one, fit=True, fresh=True), new_folder(other, fit=True, fresh=True):
+        assert [run_folder(trainer).name for trainer in (one, other)] == ["version_0", "version_1"]
+
+
+def test_a_run_that_goes_on_keeps_what_csv_logged(tmp_path: Path) -> None:
+    for _ in range(2):
+        logger = CSVLogger(tmp_path, name="csv", version=0)
+        fit(toy_trainer(tmp_path, logger=logger, max_steps=2, log_every_n_steps=1), ToyModule(), fresh=False)
+    assert {file.name for file in tmp_path.rglob("*.csv")} == {"metrics.csv", "metrics_1.csv"}
+
+
+def test_settings_are_named_as_on_the_command_line() -> None:
+    checkpoints = {"class_path": "callbacks.checkpoints.Checkpoints", "init_args": {"save_top_k": 2, "monitor": None}}
+    model = {"class_path": "lit_mm.module.LitMultimodal", "init_args": {"optimizer": {"lr": 0.1}, "betas": [0.9, 0.95]}}
+    assert settings({"model": model, "trainer": {"callbacks": [checkpoints]}, "config": ["a.yaml"]}) == {
+        "model": "lit_mm.module.LitMultimodal",
+        "model.optimizer.lr": 0.1,
+        "model.betas": "[0.9, 0.95]",
+        "trainer.callbacks.Checkpoints": "callbacks.checkpoints.Checkpoints",
+        "trainer.callbacks.Checkpoints.save_top_k": 2,
+    }

@@ -16,7 +16,8 @@ from lit_mm.backbone import (
     SequenceLayout,
     Transformer,
 )
-from lit_mm.backbone.masks import FlexMask, build_mask
+from lit_mm.backbone.flex import FlexMask
+from lit_mm.backbone.masks import build_mask
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Parallelize
 from lit_mm.parallel.parallelize import Recomputed

@@ -1,16 +1,16 @@
 """Running `python -m lit_mm` as its own process, on a model small enough for tests."""
 
+from __future__ import annotations
+
 import contextlib
 import itertools
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.forked import ROOT, Process, wait_for_all
+
 SMALL = [
     "--model.vision=configs/vision/pixels.yaml",
     "--model.backbone.dim=64",
@@ -46,23 +46,17 @@ def environment() -> dict[str, str]:
     return {**{name: value for name, value in os.environ.items() if name not in left}, **settings}
 
 
-def start(*args: str) -> subprocess.Popen:
+def start(*args: str) -> Process:
     """The program in a process group of its own."""
-    command = [sys.executable, "-m", "lit_mm", *args]
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), start_new_session=True, text=True, stdout=-1, stderr=subprocess.STDOUT
-    )
+    return Process("lit_mm", *args, env=environment())
 
 
 def run(*args: str, expect: int = 0) -> str:
     """Run it to the end; its output. Fails the test if it exits otherwise than expected."""
-    process = start(*args)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == expect, output
-    return output
+    return wait_for_all([start(*args)], expect)
 
 
-def kill_when(process: subprocess.Popen, condition: Callable[[], bool], timeout: float = 120.0) -> None:
+def kill_when(process: Process, condition: Callable[[], bool], timeout: float = 120.0) -> None:
     """SIGKILL the process and its children once `condition()` holds. Fails the test if they end before, or too late."""
     end = time.monotonic() + timeout
     while not (due := condition()) and process.poll() is None and time.monotonic() < end:

@@ -1,15 +1,17 @@
-"""Several runs of the program one after the other, in one process or in several that torchrun started.
+"""Several runs of the program one after the other, in one process or in several as torchrun starts them.
 
-`python -m tests.helpers.runs runs.json`, which `write_runs` wrote; starting Python once for all of them saves time.
+`python -m tests.helpers.runs runs.json` is each of these processes; `write_runs` wrote the file.
 """
+
+from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from tests.helpers.program import ROOT, environment
+from tests.helpers.forked import Process, wait_for_all
+from tests.helpers.program import environment
 
 
 def write_runs(file: Path, runs: list[list[str]]) -> None:
@@ -23,12 +25,23 @@ def run_all(folder: Path, runs: list[list[str]], ranks: int = 1, expect: int = 0
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"runs_{ranks}.json"
     write_runs(file, runs)
-    start = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *start, "-m", "tests.helpers.runs", str(file)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
-    output = done.stdout + done.stderr
-    assert done.returncode == expect, output
-    return output
+    env = environment()
+    started = [
+        Process("tests.helpers.runs", str(file), env={**env, **as_torchrun(rank, ranks)}) for rank in range(ranks)
+    ]
+    return wait_for_all(started, expect)
+
+
+def as_torchrun(rank: int, ranks: int) -> dict[str, str]:
+    """The environment variables that torchrun gives to one of several processes."""
+    if ranks == 1:
+        return {}
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+    return {
+        "TORCHELASTIC_RUN_ID": "tests",
+        "MASTER_ADDR": "127.0.0.1",
+        **{name: str(number) for name, number in numbers.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-from lit_mm.backbone import ExpertFeedForward, SequenceLayout, Transformer, masks
-from lit_mm.backbone.masks import FlexMask, build_mask
+from lit_mm.backbone import ExpertFeedForward, SequenceLayout, Transformer, flex
+from lit_mm.backbone.flex import FlexMask
+from lit_mm.backbone.masks import build_mask
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Parallelize, parallelize
 from lit_mm.parallel.parallelize import Recomputed
@@ -101,7 +102,7 @@ def test_selective_recomputing_sees_attention_that_is_compiled_by_itself(random_
     query, mask = torch.randn(3, 2, 48, 16), build_mask(random_layout(0), "flex")
     assert isinstance(mask, FlexMask)
     with torch.no_grad(), keeps:
-        masks._flex_attention(query, query, query, block_mask=mask.block_mask)
+        flex._flex_attention(query, query, query, block_mask=mask.block_mask)
     assert len(seen) == 1
     assert parallelize._policy(64, None, seen[0]) == CheckpointPolicy.MUST_SAVE
 

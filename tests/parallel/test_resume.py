@@ -6,6 +6,7 @@ import pytest
 
 from tests.helpers.program import SMALL, kill_when, run, start
 from tests.helpers.recorder import read
+from tests.helpers.runs import run_all
 
 STEPS, SAVED = 12, 4
 
@@ -52,15 +53,13 @@ def test_a_killed_run_resumes_bit_equal(tmp_path: Path, ranks: int) -> None:
 
 @pytest.mark.slow
 def test_other_numbers_of_ranks_read_the_same_documents_in_the_same_order(tmp_path: Path) -> None:
-    one, changed = tmp_path / "one", tmp_path / "changed"
-    double = {"data.loader.rows": "4"}
-    run(*arguments(one, 1, **double))
-    run(*arguments(changed, 2, **{"trainer.max_steps": str(SAVED)}))
-    after_two = changed / f"step={SAVED}.ckpt"
-    rest = tmp_path / "rest"
-    run(*arguments(rest, 1, ckpt_path=str(after_two), **{"trainer.max_steps": str(2 * SAVED)}, **double))
-    back = tmp_path / "back"
-    run(*arguments(back, 2, ckpt_path=str(rest / f"step={2 * SAVED}.ckpt")))
+    one, changed, rest, back = (tmp_path / name for name in ("one", "changed", "rest", "back"))
+    on_one = {"data.loader.rows": "4"}
+    on_two = arguments(changed, 2, **{"trainer.max_steps": str(SAVED)})
+    run_all(tmp_path, [on_two], ranks=2)
+    until = {"ckpt_path": str(changed / f"step={SAVED}.ckpt"), "trainer.max_steps": str(2 * SAVED)}
+    run_all(tmp_path, [arguments(one, 1, **on_one), arguments(rest, 1, **until, **on_one)])
+    run_all(tmp_path, [arguments(back, 2, ckpt_path=str(rest / f"step={2 * SAVED}.ckpt"))], ranks=2)
     followed = rows_in_order(changed) + rows_in_order(rest) + rows_in_order(back)
     assert followed == rows_in_order(one)
     assert [number for number, _ in followed] == list(range(4 * STEPS))

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
 
 from lit_mm.parallel.checkpoint_files import read_header
 from lit_mm.parallel.sharding import make_mesh
 from tests.helpers.hosts import Host, torchrun, two_hosts
+from tests.helpers.processes import on_processes
 from tests.helpers.recorder import read
 from tests.helpers.runs import run_all, write_runs
 from tests.parallel.test_sharded_runs import OWN, WHOLE, arguments, numbers, weights
@@ -105,10 +105,8 @@ def test_a_lost_host_ends_the_run_and_both_go_on_from_the_last_checkpoint(
     assert not any(folder.glob(".*")), "nothing half-written is left"
 
 
-def one_of_four(rank: int, folder: str) -> None:
+def one_of_four(rank: int) -> None:
     """The first of four processes, in two copies of two shards, waits for others that never come."""
-    meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=4, timeout=timedelta(minutes=2))
     mesh = make_mesh("cpu", processes=4, copies=2, timeout=timedelta(seconds=3))
     assert dist.get_process_group_ranks(mesh.get_group("copy")) == [rank % 2, rank % 2 + 2]
     assert dist.get_process_group_ranks(mesh.get_group("shard")) == [rank // 2 * 2, rank // 2 * 2 + 1]
@@ -116,18 +114,8 @@ def one_of_four(rank: int, folder: str) -> None:
         for name in ("copy", "shard"):
             with pytest.raises(RuntimeError, match="Timed out waiting 3000ms"):
                 dist.all_reduce(torch.ones(1), group=mesh.get_group(name))
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 @pytest.mark.long
 def test_the_timeout_is_that_of_copies_and_shards_too(tmp_path: Path) -> None:
-    multiprocessing.set_forkserver_preload([__name__])  # imported once, not four times
-    four = multiprocessing.start_processes(one_of_four, (str(tmp_path),), 4, join=False, start_method="forkserver")
-    end = time.monotonic() + 100
-    try:
-        while not four.join(timeout=1):
-            assert time.monotonic() < end, "they waited on"
-    finally:
-        for process in four.processes:
-            process.kill()
+    on_processes(one_of_four, 4, tmp_path)

@@ -19,6 +19,7 @@ from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.run_folder import run_folder
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.metrics.features import FeatureNetwork
 from lit_mm.vision.metrics.frechet import FrechetDistances
@@ -273,7 +274,7 @@ class LitAutoencoder(pl.LightningModule, ABC):
 
     def on_fit_end(self) -> None:
         """Write the folder that the visual tokenizer loads, and say where it is."""
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir) / self.folder_name
+        folder = (run_folder(self.trainer) or Path(self.trainer.default_root_dir)) / self.folder_name
         self.finish()
         if self.trainer.is_global_zero:
             self.save(folder)

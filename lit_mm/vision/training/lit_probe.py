@@ -21,6 +21,7 @@ from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.run_folder import run_folder
 from lit_mm.vision.base import VisualTokenizer
 from lit_mm.vision.dual import Dual
 from lit_mm.vision.metrics.quality import picture_quality
@@ -95,7 +96,7 @@ class LitTokenizerProbe(pl.LightningModule):
         self.validation_results = results
         self.log_dict(results, rank_zero_only=True)
         # Asked for on every rank: the first one tells the others.
-        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        folder = run_folder(self.trainer) or Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / FILE).write_text(json.dumps(results, indent=2) + "\n", encoding="utf8")

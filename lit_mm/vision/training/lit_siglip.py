@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
+from lit_mm.training.run_folder import run_folder
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.training.distillation import MaskedDistillation, PixelReconstruction
 from lit_mm.vision.training.pairs import Pairs, caption_pairs
@@ -178,6 +179,6 @@ class LitSiglip(pl.LightningModule):
 
     def on_fit_end(self) -> None:
         """Write the folder `encoder` under the run folder."""
-        run = self.trainer.log_dir or self.trainer.default_root_dir
+        run = run_folder(self.trainer) or Path(self.trainer.default_root_dir)
         if self.trainer.is_global_zero:
-            save_encoder(self.siglip.config, self.encoder, Path(run) / "encoder")
+            save_encoder(self.siglip.config, self.encoder, run / "encoder")

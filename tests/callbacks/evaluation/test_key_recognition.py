@@ -141,7 +141,12 @@ def test_a_model_that_knows_some_keys(
     monkeypatch.setattr(key_recognition, "candidate_losses", known)
     datasets = {split: {"game": load(settings, split, tokenizer)} for split in ("train", "val")}
     data = SimpleNamespace(datasets=datasets, modules=lambda: {"game": settings})
-    trainer: Any = SimpleNamespace(datamodule=data, log_dir=str(tmp_path / "run"), is_global_zero=True, global_step=7)
+    run = {
+        "loggers": [],
+        "default_root_dir": tmp_path / "run",
+        "strategy": SimpleNamespace(broadcast=lambda value: value),
+    }
+    trainer: Any = SimpleNamespace(datamodule=data, is_global_zero=True, global_step=7, **run)
     module = SimpleNamespace(decoder=lambda: SimpleNamespace(tokenizer=tokenizer))
     found = KeyRecognition(cases=4).evaluate(trainer, module, "game", datasets["val"]["game"])
     assert found["key_accuracy"] == pytest.approx((4 + 0 + 0.5) / 6)

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from lightning.pytorch.callbacks import EarlyStopping
 
-from callbacks.pages.results_table import show
+from callbacks.pages.results_table import ResultsTable, read, show
 from lit_mm.mistake import Mistake
+from tests.helpers.toy_runs import ToyModule, toy_trainer
 
 
 def shown(capsys: pytest.CaptureFixture[str], *runs: Path) -> list[list[str]]:
@@ -57,3 +59,41 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "dense" / f"version_{seed}", {"step": 5 + seed, "val/loss": 1.0})
     with pytest.raises(Mistake, match=r"last validated at steps \[5, 6\]"):
         show([str(tmp_path / "dense")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "validated"),
+    [
+        ({"max_steps": 5, "val_check_interval": 2}, [2, 4, 5]),
+        ({"max_steps": 4, "val_check_interval": 2}, [2, 4]),  # not once more
+        ({"max_steps": 5, "accumulate_grad_batches": 2, "val_check_interval": 4}, [2, 4, 5]),
+        ({"max_time": {"microseconds": 1}}, [1]),
+        ({"max_steps": 5, "limit_val_batches": 0}, []),
+    ],
+)
+def test_a_fit_ends_with_a_validation_of_its_last_step(
+    tmp_path: Path, settings: dict[str, object], validated: list[int]
+) -> None:
+    module = ToyModule()
+    toy_trainer(tmp_path, ResultsTable(), **settings).fit(module)
+    assert module.validated == validated
+    if validated:
+        assert [values["step"] for values in read(tmp_path)] == validated
+
+
+def test_a_fit_that_stops_early_is_not_validated_again(tmp_path: Path) -> None:
+    module = ToyModule()  # its val/loss grows
+    stop = EarlyStopping("val/loss", patience=1)
+    toy_trainer(tmp_path, ResultsTable(), stop, max_steps=9, val_check_interval=2).fit(module)
+    assert module.validated == [2, 4]
+
+
+def test_columns_say_the_steps_that_were_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    toy_trainer(tmp_path, ResultsTable(), max_steps=5, num_sanity_val_steps=-1).fit(ToyModule())
+    out = capsys.readouterr().out
+    assert [cell.strip() for cell in out.split("\n")[2].strip("┃").split("┃")][2:] == ["step 0", "step 5"], out
+    assert "│ all    │ loss   │ 0      │ 5      │" in out
+    assert f"run folder: {tmp_path}\n" in out

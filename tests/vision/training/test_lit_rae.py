@@ -20,7 +20,8 @@ from lit_mm.vision import Rae
 from lit_mm.vision.formats.folder import load_folder, save_folder
 from lit_mm.vision.rae_network import RaeNetwork
 from lit_mm.vision.training.lit_rae import LitRae, export
-from tests.helpers.program import ROOT, run
+from tests.helpers.program import ROOT
+from tests.helpers.runs import run_all
 from tests.vision.conftest import SMALL
 from tests.vision.training.toys import Pictures, batch_of, rae, shapes, trainer
 
@@ -155,7 +156,7 @@ def test_half_precision_folders_are_half_as_large(tmp_path: Path, network: RaeNe
 
 @pytest.mark.slow
 def test_two_ranks_stay_alike_and_measure_the_pictures_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(
+    arguments = [
         "fit",
         "--config=configs/rae/tiny.yaml",
         "--data=configs/data/image_text.yaml",
@@ -182,7 +183,8 @@ def test_two_ranks_stay_alike_and_measure_the_pictures_of_both(tmp_path: Path, m
         "--trainer.enable_progress_bar=false",
         "--trainer.callbacks=tests/vision/training/callbacks.yaml",
         f"--trainer.callbacks.folder={tmp_path}",
-    )
+    ]
+    run_all(tmp_path, [arguments], ranks=2)
     assert (tmp_path / "weights0.json").read_text() == (tmp_path / "weights1.json").read_text()
     (sheet,) = (tmp_path / "rae/version_0/samples").rglob("*.png")
     assert sheet.parent.name == "reconstructed"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, multiprocessing
+from torch import Tensor
 from torch.nn import functional as F
 
 from data_modules.base import LoaderConfig
@@ -36,6 +36,7 @@ from lit_mm.vision.training.siglip import (
 )
 from lit_mm.vision.training.vary import Variation
 from tests.helpers.pairs import ARGS, CONFIG, gradients, one_of_two, pairs, siglip
+from tests.helpers.processes import on_processes
 from tests.vision.conftest import randomised
 
 
@@ -92,8 +93,7 @@ def test_padding_behind_a_caption_changes_nothing() -> None:
 
 @pytest.mark.slow
 def test_two_processes_with_unequal_parts_do_the_same_as_one_with_all(tmp_path: Path) -> None:
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
-    found = torch.load(tmp_path / "found.pt")
+    found, _ = on_processes(one_of_two, 2, tmp_path)
     model = siglip().double()
     images, captions, lengths = pairs(11)
     loss = contrastive_loss(

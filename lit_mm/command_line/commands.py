@@ -1,0 +1,31 @@
+"""What `lit-mm` can do, and its first screen of help. Imports next to nothing, so that this screen is there at once."""
+
+from __future__ import annotations
+
+import argparse
+
+DESCRIPTION = "Train one model on text, pictures and video, validate it, and let it write and draw."
+COMMANDS = {
+    "fit": "Train a model: lit-mm fit --config configs/tiny.yaml",
+    "validate": "Measure one on the validation data: lit-mm validate --ckpt_path CHECKPOINT",
+    "predict": "Let one write, describe, draw and imagine: lit-mm predict --ckpt_path CHECKPOINT --data.prompts FILE",
+}
+_MORE = """\
+all options of a command:     lit-mm fit --help
+those of a part of a run:     lit-mm fit --model.help lit_mm.module.LitMultimodal
+                              lit-mm fit --data.help data_modules.mixture.MixtureDataModule
+the configuration of a run:   lit-mm fit --config configs/tiny.yaml --print_config
+
+Configurations that come with lit-mm (configs/…) are found from any folder.
+"""
+
+
+def first_screen() -> str:
+    """What `lit-mm --help` prints."""
+    parser = argparse.ArgumentParser(
+        "lit-mm", description=DESCRIPTION, epilog=_MORE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", metavar="{" + ",".join(COMMANDS) + "}")
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    return parser.format_help()
