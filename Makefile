@@ -8,7 +8,7 @@ SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 PROMPTS ?= configs/prompts/play.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help environment data demo play test test-long lint wheel
+.PHONY: help environment data demo play test test-long lint docs wheel
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,7 +19,7 @@ environment: .venv/ready ## a Python environment in .venv; PYTHON=python3.12 cho
 	@echo "installing lit-mm and all it needs into .venv: some minutes, 7 GB"
 	@$(PYTHON) -m venv .venv
 	@$(PIP) install --upgrade pip
-	@$(PIP) install --constraint constraints.txt --editable '.[demo,dev,benchmarks]'
+	@$(PIP) install --constraint constraints.txt --editable '.[demo,dev,docs,benchmarks]'
 	@touch $@
 
 data: .venv/ready ## the tiny real data, 93 MB in data/tiny
@@ -52,6 +52,9 @@ test: lint data ## lint, and all tests but the longest
 
 test-long: data ## the tests that take longest: kills, lost hosts, the paper's sizes
 	$(PYTEST) -m long
+
+docs: .venv/ready ## the documentation, with API pages from docstrings, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: .venv/ready ## dist/lit_mm-….whl: program, configs and small weights
 	$(PIP) wheel --no-deps --wheel-dir dist .

@@ -19,16 +19,13 @@ from torch.utils.data import DataLoader
 from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.steps import with_step_counts
-from data_modules.prompting.prompt_items import STDIN, read_stdin
-from data_modules.prompting.prompts import Prompts
-from data_modules.prompting.steering import Steering
+from data_modules.prompting.loader import prompt_loader
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
 Split = Literal["train", "val"]
-PROMPTS = 16  # answered together
 MAX_SKIPPED = 0.01  # of a source's documents; past that, `on_error: skip` is an error too
 
 
@@ -242,16 +239,8 @@ class DocumentDataModule(LightningDataModule, ABC):
         return [TimedLoader(ValidationRows(reader, name, share, documents), **options) for name in reader.datasets]
 
     def predict_dataloader(self) -> DataLoader:
-        """The prompts, a few at a time."""
-        if self.prompts is None:
-            raise Mistake("data.prompts is missing: predict needs prompts, in YAML or JSON lines")
-        text = None
-        if self.prompts == STDIN:  # one process alone can read it
-            assert self.trainer is not None
-            text = self.trainer.strategy.broadcast(read_stdin() if self.trainer.is_global_zero else None)
-        steering = None if self.steering is None else Steering.load(self.steering)
-        prompts = Prompts(self.prompts, self.image_size, steering, text)
-        return DataLoader(prompts, batch_size=PROMPTS, collate_fn=list)
+        """What predict is asked."""
+        return prompt_loader(self.prompts, self.image_size, self.steering, self.trainer)
 
     def _loading(self, workers: int) -> dict[str, Any]:
         return {

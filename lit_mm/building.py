@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
@@ -57,6 +57,15 @@ class BuildsModel(LightningModule):
         self.compute_dtype = torch.float32
         self.register_state_dict_post_hook(_leave_vision_out)
         self.strict_loading = False  # `check_shapes` is strict, and knows what may be missing
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not this way: a checkpoint holds its configuration as text, which `lit_mm.load` builds the model from.
+
+        Raises:
+            Mistake: always.
+        """
+        raise Mistake(f"use lit_mm.load('{checkpoint_path}'), which builds the model that the checkpoint describes")
 
     # The data side is told by the CLI how large a picture is and how many tokens it takes.
     @property

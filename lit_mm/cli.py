@@ -8,18 +8,21 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
+from lit_mm.command_line.checkpoint_config import with_checkpoint_config
 from lit_mm.command_line.commands import COMMANDS, DESCRIPTION
 from lit_mm.command_line.dry_run import Run, report
 from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
@@ -27,13 +30,10 @@ from lit_mm.command_line.packaged import find_packaged_configs, packaged_argumen
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
-from lit_mm.command_line.what_is_shown import with_what_is_shown
-from lit_mm.mistake import MissingFile, Mistake, mistake_in
-from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded, read_header
-from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
+from lit_mm.command_line.trainer_callbacks import completed_callbacks
+from lit_mm.mistake import mistake_in
+from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
-
-_FOUND_BY_LIGHTNING = ("last", "best", "hpc", "null")  # values of --ckpt_path that are not paths
 
 
 class LitCLI(LightningCLI):
@@ -90,6 +90,8 @@ class LitCLI(LightningCLI):
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "validate":
             parser.set_defaults(verbose=False)  # callbacks.pages.results_table shows the results source by source
+        if subcommand == "predict":
+            parser.add_argument("--json", action="store_true", help="print a line of JSON for every answer, not text")
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -100,7 +102,7 @@ class LitCLI(LightningCLI):
                 find_packaged_configs()
                 given = packaged_arguments(given)
                 check_configs(given)
-                given = _with_checkpoint_config(given, Path(folder))
+                given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -118,7 +120,7 @@ class LitCLI(LightningCLI):
             plugins = [*plugins, CheckpointFiles()]
         with in_trainer():
             folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
-            kwargs |= with_what_is_shown(given) | {"plugins": plugins, "default_root_dir": folder}
+            kwargs |= completed_callbacks(given) | {"plugins": plugins, "default_root_dir": folder}
             return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -133,12 +135,20 @@ class LitCLI(LightningCLI):
             with new_folder(self.trainer, fit=subcommand == "fit", fresh=options.get("ckpt_path") is None):
                 super()._run_subcommand(subcommand)
 
+    def before_predict(self) -> None:
+        """Answers are printed and written, whatever callbacks the run had."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, PredictionWriter) for callback in callbacks):
+            callbacks.append(PredictionWriter())
+        for callback in callbacks:
+            if isinstance(callback, PredictionWriter) and self._get(self.config, "json"):
+                callback.form = "json"
+
     def after_predict(self) -> None:
-        """End with exit code 1 if a prompt failed; the others have been answered."""
+        """End with exit code 1 if a prompt failed, which has been said of each; the others have been answered."""
         failed = getattr(self.model, "failed_prompts", [])
         if failed:
-            opening = "prompt '{}': "
-            which = "; ".join(f"'{f.name}' ({f.error.removeprefix(opening.format(f.name))})" for f in failed)
+            which = ", ".join(f"'{prompt.name}'" for prompt in failed)
             sys.exit(f"error: {len(failed)} of {self.model.prompts_seen} prompts failed: {which}")
 
     def _dry_run(self) -> None:
@@ -160,39 +170,6 @@ class LitCLI(LightningCLI):
         """Lightning would let the checkpoint's values win over the command line; `parse_arguments` does it instead."""
 
 
-def _with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
-    path = _option(args, "--ckpt_path")
-    if path is None or path in _FOUND_BY_LIGHTNING or "://" in path or path.startswith("registry"):
-        return args
-    if not (Path(path).is_file() or is_sharded(Path(path)) or is_exported(Path(path))):
-        found = "is no complete checkpoint" if Path(path).exists() else "does not exist"
-        raise MissingFile(
-            f"--ckpt_path: '{path}' {found}; give a .ckpt file or folder that fit has written, or a folder of "
-            "lit_mm.export"
-        )
-    if args[0] == "fit" and is_exported(Path(path)):
-        raise Mistake(
-            f"--ckpt_path '{path}' holds weights alone; fit goes on from a checkpoint that fit has written, or "
-            f"starts a new run from weights with --model.start_from {path}"
-        )
-    header = read_header(Path(path))
-    if not isinstance(header, dict) or CONFIG_KEY not in header:
-        raise Mistake(f"the checkpoint '{path}' was not written by lit-mm (it holds no configuration); give another")
-    config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in SHARED_KEYS}
-    file = folder / "checkpoint.yaml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    return [args[0], "--config", str(file), *args[1:]]
-
-
-def _option(args: list[str], name: str) -> str | None:
-    for i, arg in enumerate(args):
-        if arg == name and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{name}="):
-            return arg.partition("=")[2]
-    return None
-
-
 def main(args: list[str] | None = None) -> None:
     """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
 
@@ -201,7 +178,8 @@ def main(args: list[str] | None = None) -> None:
     """
     _quieten()
     try:
-        LitCLI(args=args)
+        with _calm((sys.argv[1:] if args is None else args)[:1] == ["predict"]):
+            LitCLI(args=args)
         _leave_group()
     except SystemExit:  # of all processes alike
         _leave_group()
@@ -211,6 +189,20 @@ def main(args: list[str] | None = None) -> None:
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sys.exit(f"error: {sentence}")
+
+
+@contextmanager
+def _calm(calm: bool) -> Iterator[None]:
+    """Where answers are waited for, Lightning says nothing about devices, seeds and checkpoints but warnings."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers if calm else ():
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _leave_group() -> None:

@@ -26,9 +26,9 @@ PARTS = {
 NOT_ALONE = {"loader.yaml": "--data.loader", "mixture.yaml": "--data"}
 
 
-def parse(monkeypatch: pytest.MonkeyPatch, args: list[str]) -> Any:
-    """The configuration that `lit-mm` would run, without running it."""
-    monkeypatch.chdir(ROOT)
+def parse(monkeypatch: pytest.MonkeyPatch, args: list[str], folder: Path = ROOT) -> Any:
+    """The configuration that `lit-mm` would run in a folder, without running it."""
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(LitCLI, "before_instantiate_classes", lambda self: (_ for _ in ()).throw(Parsed(self.config)))
     with pytest.raises(Parsed) as parsed:
         LitCLI(args=args)

@@ -1,35 +1,21 @@
-"""An exported folder answers as the checkpoint does, in plain Python."""
+"""An exported folder holds what the checkpoint is used with; tests/test_loading.py has it answer."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from torchvision.io import decode_image
 
 from lit_mm.cli import main
-from lit_mm.export import export, load
+from lit_mm.export import export
+from lit_mm.loading import load
 from lit_mm.parallel.checkpoint_files import read_header
-from lit_mm.parallel.exported import CONFIG, CONFIG_KEY, TOKENIZER, WEIGHTS
-from tests.helpers.program import ROOT, environment, run
-
-SCRIPT = """
-import json, sys
-from lit_mm.export import load
-from lit_mm.generation.answers import answer
-from lit_mm.prompt import Prompt
-
-decoder = load(sys.argv[1])
-text = answer(decoder, Prompt("people", "text", ("The people",), max_tokens=12)).text
-frames = answer(decoder, Prompt("fox", "image", ("fox",), seed=3)).frames
-print(json.dumps({"text": text, "frame": frames[0].tolist()}))
-"""
+from lit_mm.parallel.exported import CONFIG, CONFIG_KEY, TOKENIZER, WEIGHTS, read_config
+from tests.helpers.program import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +23,6 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "model"
     export(trained, folder)
     return folder
-
-
-@pytest.mark.slow
-def test_it_answers_as_predict_does(trained: Path, exported: Path, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.yaml"
-    asked = [
-        {"continue": "The people", "name": "people", "max_tokens": 12},
-        {"draw": "fox", "name": "fox", "seed": 3},
-    ]
-    prompts.write_text(yaml.safe_dump(asked))
-    run(
-        "predict",
-        f"--ckpt_path={trained}",
-        f"--data.prompts={prompts}",
-        "--trainer.callbacks+=callbacks.pages.prediction_writer.PredictionWriter",
-        f"--trainer.callbacks.folder={tmp_path / 'answers'}",
-    )
-    command = [sys.executable, "-c", SCRIPT, str(exported)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True, timeout=120)
-    ours = json.loads(done.stdout.splitlines()[-1])
-    records = [json.loads(line) for line in (tmp_path / "answers/answers.jsonl").read_text().splitlines()]
-    assert ours["text"] == records[0]["answer"]
-    assert ours["frame"] == decode_image(str(tmp_path / "answers/fox.png")).tolist()
 
 
 def test_what_belongs_to_the_machine_stays_there(trained: Path, tmp_path: Path) -> None:
@@ -73,6 +36,7 @@ def test_what_belongs_to_the_machine_stays_there(trained: Path, tmp_path: Path) 
     logger = "lightning.pytorch.loggers.TensorBoardLogger"
     config["trainer"]["logger"] = {"class_path": logger, "init_args": {"save_dir": "runs", "name": "a", "version": 3}}
     config["model"]["init_args"]["parallelize"] = {"compile": True}
+    config["data"]["init_args"] |= {"prompts": "mine.yaml", "steering": str(ROOT / "configs/steering/game.yaml")}
     saved[CONFIG_KEY] = yaml.safe_dump(config)
     torch.save(saved, tmp_path / "cached.ckpt")
     export(tmp_path / "cached.ckpt", tmp_path / "exported")
@@ -80,6 +44,9 @@ def test_what_belongs_to_the_machine_stays_there(trained: Path, tmp_path: Path) 
     assert stored["trainer"]["callbacks"] == [{"class_path": samples}]
     assert stored["trainer"]["logger"]["init_args"] == {"save_dir": "runs", "name": "a"}
     assert "parallelize" not in stored["model"]["init_args"]
+    assert not {"prompts", "steering"} & stored["data"]["init_args"].keys()
+    assert read_config(tmp_path / "exported")["data"]["init_args"]["steering"] == f"{tmp_path}/exported/steering.yaml"
+    assert (tmp_path / "exported/steering.yaml").read_text() == (ROOT / "configs/steering/game.yaml").read_text()
 
 
 def test_it_stores_the_checkpoint_s_weights(trained: Path, exported: Path, tmp_path: Path) -> None:
@@ -90,7 +57,7 @@ def test_it_stores_the_checkpoint_s_weights(trained: Path, exported: Path, tmp_p
     export(trained, tmp_path / "half", dtype="bfloat16")
     half = load_file(tmp_path / "half" / WEIGHTS)
     assert all(torch.equal(half[name], value.bfloat16()) for name, value in stored.items())
-    weight = load(tmp_path / "half").model.text_head.linear.weight
+    weight = load(tmp_path / "half", "cpu").decoder.model.text_head.linear.weight
     assert torch.equal(weight, stored["text_head.linear.weight"].bfloat16().float())
 
 

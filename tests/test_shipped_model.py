@@ -9,9 +9,9 @@ from torch import Tensor
 
 from data_modules.action_video import ActionVideoDataModule
 from data_modules.dataset import Draw
-from lit_mm.export import load
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
+from lit_mm.loading import load
 from lit_mm.sequence import Frame, Segment
 from tests.helpers.program import ROOT
 
@@ -21,7 +21,7 @@ EXPECTED = FlowSampler(steps=1, guidance_scale=1.0, noise_scale=0.0)  # one step
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return load(FOLDER)
+    return load(FOLDER, "cpu").decoder
 
 
 def squared(one: Tensor, other: Tensor) -> float:

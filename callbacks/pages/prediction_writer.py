@@ -1,8 +1,9 @@
-"""Writes what `predict` answers: pictures, videos, one line of JSON per prompt, and a page that shows all of it."""
+"""Prints what `predict` answers, and writes it: pictures, videos, a line of JSON each, and a page of all of it."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from fractions import Fraction
@@ -13,11 +14,11 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 from torch import Tensor
 from torchvision.io import write_png
 
+from callbacks.pages.answer_lines import Form, show
 from callbacks.pages.answer_page import page
 from callbacks.pages.answer_sheets import write_sheets
 from data_modules.recipes.encode import write_video
@@ -30,7 +31,7 @@ Record = dict[str, Any]
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes answers into `<run folder>/predictions/` (or `folder`), as soon as each is there.
+    """Prints answers, and writes them into `<run folder>/predictions/` (or `folder`), as soon as each is there.
 
     A picture becomes `<name>.png`; several become `<name>.<i>.png`, and those of a roll-out `<name>.gif` as well (what
     was shown, then what was imagined). What was shown is in `<name>.shown.<i>.png`, and what would have been right, if
@@ -42,19 +43,30 @@ class PredictionWriter(BasePredictionWriter):
         folder: where to write; `predictions` in the run folder by default.
         video: format of roll-outs.
         milliseconds: of one frame of a video.
+        form: of what is printed, see `callbacks.pages.answer_lines`.
 
     Raises:
         Mistake: something is in the folder already; nothing is overwritten.
     """
 
     def __init__(
-        self, folder: str | None = None, video: Literal["gif", "mp4"] = "gif", milliseconds: int = 250
+        self,
+        folder: str | None = None,
+        video: Literal["gif", "mp4"] = "gif",
+        milliseconds: int = 250,
+        form: Form = "text",
     ) -> None:
         super().__init__("batch")
-        self.folder, self.video, self.milliseconds = folder, video, milliseconds
+        self.folder, self.video, self.milliseconds, self.form = folder, video, milliseconds, form
 
     def _path(self, trainer: Trainer) -> Path:
         return Path(self.folder) if self.folder else (run_folder(trainer) or Path("runs")) / "predictions"
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Where answers are printed, no progress bar is drawn between them."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "predict" and trainer.progress_bar_callback is not None:
+            trainer.progress_bar_callback.disable()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a folder that is in use, on all processes before the first of them writes."""
@@ -89,6 +101,7 @@ class PredictionWriter(BasePredictionWriter):
                 else:
                     record |= {"stopped": answer.stopped, "answer": self._answer(path, answer)}
                 file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")  # YAML has dates, JSON has not
+                show(record, path, self.form)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lay out what belongs together, and write the page."""
@@ -98,7 +111,7 @@ class PredictionWriter(BasePredictionWriter):
             records = read_records(path)
             sheets = write_sheets(path, records)
             (path / "index.html").write_text(page(records, sheets), encoding="utf-8", errors="backslashreplace")
-            rank_zero_info("answers: %s", path / "index.html")
+            print(f"all of it: {path / 'index.html'}", file=sys.stderr)
 
     def _asked(self, path: Path, pl_module: LightningModule, asked: Prompt | FailedPrompt) -> Record:
         record: Record = {"name": asked.name, "group": asked.group}

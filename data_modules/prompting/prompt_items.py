@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -63,17 +64,25 @@ class Item:
         return next(kind for kind in KINDS if kind in self.settings)
 
 
-def read_stdin() -> str:
-    """All of standard input."""
-    return sys.stdin.read()
+def read_stdin() -> Iterator[str]:
+    """Lines of standard input, each as soon as it is there.
+
+    Raises:
+        Mistake: it is no text.
+    """
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise Mistake(f"data.prompts: standard input is no text in UTF-8 ({error.reason}); send UTF-8") from error
 
 
-def read_items(source: str, text: str | None = None) -> list[dict[str, Any]]:
+def read_items(source: str, text: str | None = None, first: int = 0) -> list[dict[str, Any]]:
     """The items of a source as they were asked, each with a name.
 
     Args:
         source: path of a YAML list (.yaml), of JSON lines (.jsonl) or of a folder of pictures; `-` for `text`.
         text: lines of YAML or JSON mappings.
+        first: number of the first item, which is its name where it has none.
 
     Raises:
         MissingFile: there is no such file.
@@ -81,7 +90,7 @@ def read_items(source: str, text: str | None = None) -> list[dict[str, Any]]:
             given twice.
     """
     if source == STDIN:
-        found = _lines(text or "", "standard input")
+        found = _lines(text or "", "")
     else:
         path = Path(source)
         if path.is_dir():
@@ -95,7 +104,7 @@ def read_items(source: str, text: str | None = None) -> list[dict[str, Any]]:
             )
     if not found:
         raise Mistake(f"data.prompts: there is no prompt in '{source}'; give at least one, such as draw: a red fox")
-    items = [_checked(number, item, source) for number, item in enumerate(found)]
+    items = [_checked(number, item, source) for number, item in enumerate(found, first)]
     check_names([item["name"] for item in items], source)
     return items
 
@@ -160,15 +169,26 @@ def _lines(text: str, where: str) -> list[Any]:
     items = []
     # JSON may hold characters that `splitlines` takes for ends of lines.
     for number, line in enumerate(text.split("\n"), 1):
-        if line.strip() and not line.lstrip().startswith("#"):
+        if is_prompt(line):
             item = _mapping(line)
             if item is None:
-                raise Mistake(
-                    f"data.prompts: line {number} of {where} is {line.strip()[:80]!r}; write a mapping such as "
-                    "draw: a red fox"
-                )
+                place = f"line {number} of {where}" if where else "a line of standard input"
+                raise Mistake(f"data.prompts: {place} is {line.strip()[:80]!r}; write {_as_prompt(line)}")
             items.append(item)
     return items
+
+
+def is_prompt(line: str) -> bool:
+    """Whether a line is more than space or a comment."""
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _as_prompt(line: str) -> str:
+    """What somebody who wrote this may have wanted to write."""
+    found = re.match(rf"\s*({'|'.join(KINDS)})\b[\s:]*(.*\S)", line, re.IGNORECASE)
+    kind, rest = (found[1].lower(), found[2]) if found else ("draw", line.strip())
+    plain = f"{kind}: {rest}"
+    return plain if _mapping(plain) is not None else f"{kind}: {json.dumps(rest, ensure_ascii=False)}"
 
 
 def _mapping(line: str) -> dict[Any, Any] | None:
@@ -185,6 +205,8 @@ def _mapping(line: str) -> dict[Any, Any] | None:
 
 def _checked(number: int, item: Any, source: str) -> dict[str, Any]:
     where = f"data.prompts: item {number} of '{source}'"
+    if isinstance(item, str):
+        raise Mistake(f"{where} is {item[:80]!r}; write {_as_prompt(item)}")
     kinds = [kind for kind in KINDS if isinstance(item, dict) and kind in item]
     if len(kinds) != 1:
         known = ", ".join(f"'{kind}' ({meaning})" for kind, meaning in KINDS.items())

@@ -50,16 +50,19 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         image_size: side to which pictures are brought.
         steering: what keys mean.
         text: what came by standard input.
+        first: number of the first item.
 
     Raises:
         Mistake: the source cannot be read as a whole; see `data_modules.prompting.prompt_items`.
         MissingFile: it is not there.
     """
 
-    def __init__(self, source: str, image_size: int, steering: Steering | None = None, text: str | None = None) -> None:
+    def __init__(
+        self, source: str, image_size: int, steering: Steering | None = None, text: str | None = None, first: int = 0
+    ) -> None:
         self.image_size, self.steering = image_size, steering
         self.folder = Path(source).parent if source != STDIN else Path()
-        self.items = [one for settings in read_items(source, text) for one in self._expanded(settings)]
+        self.items = [one for settings in read_items(source, text, first) for one in self._expanded(settings)]
         check_names([item.name for item in self.items], source)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,42 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import MissingFile, Mistake
+
+Picture = str | Path | Image.Image | Tensor | np.ndarray  # one, see `as_picture`
+
+
+def is_picture(value: Any) -> bool:
+    """Whether a value is one picture, and not a list of them."""
+    return isinstance(value, str | Path | Image.Image) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 3)
+
+
+def as_picture(value: Picture, size: int) -> Tensor:
+    """Any picture as (3, size, size) uint8 RGB: a path or a PIL image as by `read_picture`, or pixels.
+
+    Args:
+        value: a path, a PIL image, a tensor (3, height, width) uint8 or an array (height, width, 3) uint8.
+        size: side of the result in pixels.
+
+    Raises:
+        Mistake: it is none of these, or a file that cannot be read.
+    """
+    if isinstance(value, str | Path):
+        if not Path(value).is_file():
+            raise MissingFile(f"there is no file '{value}'; give the path of a picture")
+        return read_picture(value, size)
+    if isinstance(value, Image.Image):
+        return square(to_rgb(ImageOps.exif_transpose(value)), size)
+    pixels = value.cpu().permute(1, 2, 0).numpy() if isinstance(value, Tensor) and value.ndim == 3 else value
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        found = (
+            f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor | np.ndarray) else type(value).__name__
+        )
+        raise Mistake(
+            f"a picture is {found}; give a path, a PIL image, a uint8 tensor (3, height, width) or a uint8 array "
+            "(height, width, 3)"
+        )
+    return square(pixels, size)
 
 
 def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:

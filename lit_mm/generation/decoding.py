@@ -12,6 +12,7 @@ from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.loop import Generation
 from lit_mm.generation.parts import ModelParts
 from lit_mm.generation.request import Continuation, Prefix, Request
+from lit_mm.generation.rows import CachedRows
 from lit_mm.generation.sampling import TextSampling
 
 
@@ -26,6 +27,13 @@ class Decoder(ModelParts):
         """
         with _uncompiled():
             return Generation(self, requests).run()
+
+    @torch.no_grad()
+    def score(self, prefixes: Sequence[Prefix]) -> list[Tensor]:
+        """Logits (positions, vocabulary) of what comes behind every position of each prefix."""
+        encoded = self.encode(prefixes)
+        with _uncompiled():
+            return CachedRows(self.model, self.vision, self.flow, len(encoded)).append_all(range(len(encoded)), encoded)
 
     def write_text(
         self, prefixes: Sequence[Prefix], seeds: Sequence[int], *, max_tokens: int, temperature: float = 0.0

@@ -46,6 +46,13 @@ class CachedRows:
         Returns:
             (R, vocabulary) logits of the token behind it.
         """
+        return torch.stack([logits[-1] for logits in self._append(rows, segments, every=False)])
+
+    def append_all(self, rows: Sequence[int], segments: Sequence[Sequence[Segment]]) -> list[Tensor]:
+        """As `append`, with logits (positions, vocabulary) behind each of a row's new positions."""
+        return self._append(rows, segments, every=True)
+
+    def _append(self, rows: Sequence[int], segments: Sequence[Sequence[Segment]], every: bool) -> list[Tensor]:
         documents = [Document(tuple(s), "prompt") for s in segments]
         counts = [d.length(self.vision.num_tokens) for d in documents]
         batch = pack_rows(
@@ -59,21 +66,22 @@ class CachedRows:
         starts = torch.tensor([self.lengths[row] for row in rows], device=self.device)
         layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions + starts[:, None])
         latents, read = self._tokens(batch.frames)
-        last = torch.tensor(counts, device=self.device) - 1
-        last = last + torch.arange(len(rows), device=self.device) * batch.tokens.shape[1]
+        length = batch.tokens.shape[1]
+        asked = [torch.arange(0 if every else n - 1, n) + row * length for row, n in enumerate(counts)]
+        wanted = torch.cat(asked).to(self.device)
         clean = torch.ones(len(latents), device=self.device)
         shown = self.flow.parameterisation.network_input(latents, clean)
-        visual = VisualTokens(shown, clean, batch.visual_positions, last[:0], read)
-        logits = self._next(batch.tokens, layout, visual if len(latents) else None, rows, last)
+        visual = VisualTokens(shown, clean, batch.visual_positions, wanted[:0], read)
+        logits = self._next(batch.tokens, layout, visual if len(latents) else None, rows, wanted)
         for row, count in zip(rows, counts, strict=True):
             self.lengths[row] += count
-        return logits
+        return list(logits.split([len(places) for places in asked]))
 
     def _next(
-        self, tokens: Tensor, layout: SequenceLayout, visual: VisualTokens | None, rows: Sequence[int], last: Tensor
+        self, tokens: Tensor, layout: SequenceLayout, visual: VisualTokens | None, rows: Sequence[int], wanted: Tensor
     ) -> Tensor:
-        """Logits behind the last of each row's new tokens, numbered among all of them."""
-        output = self.model.hidden(tokens, layout, visual, self._contexts(rows, layout), last)
+        """Logits behind some of the rows' new tokens, numbered among all of them."""
+        output = self.model.hidden(tokens, layout, visual, self._contexts(rows, layout), wanted)
         return self.model.logits(output.hidden[0])
 
     def append_tokens(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The format of an exported folder: weights, configuration and text tokenizer, which `--ckpt_path` takes too."""
+"""The format of an exported folder, which `--ckpt_path` takes too: weights, configuration and text tokenizer."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from lit_mm.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
+STEERING = "steering.yaml"  # where the run had one
 CONFIG_KEY = "lit_mm_config"  # where a checkpoint keeps the configuration it was trained with
 SHARED_KEYS = ("seed_everything", "trainer", "model", "data")  # of the configurations of fit, validate and predict
 _FINGERPRINTS = ("vision", "text_tokenizer")  # as checkpoints call them
@@ -40,13 +41,16 @@ def write(folder: Path, weights: dict[str, Tensor], checkpoint: dict[str, Any], 
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration, with the text tokenizer of the folder itself.
+    """The configuration, with the text tokenizer and the steering of the folder itself.
 
     Raises:
         MissingFile: a file is missing.
     """
     config = yaml.safe_load((folder / CONFIG).read_text())
-    config["data"]["init_args"]["tokenizer"] = Tokenizer(folder / TOKENIZER).file.as_posix()
+    data = config["data"]["init_args"]
+    data["tokenizer"] = Tokenizer(folder / TOKENIZER).file.as_posix()
+    if (folder / STEERING).is_file():
+        data["steering"] = (folder / STEERING).as_posix()
     return config
 
 

@@ -1,38 +1,23 @@
-"""The README's commands are real: every fit line parses, validate and predict run on a checkpoint."""
+"""What `Use a checkpoint` of docs/getting-started.md says: validate and predict run on one."""
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lit_mm.cli import main
+from tests.docs.pages import commands
 from tests.helpers.program import ROOT
-from tests.test_configs import parse
 
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```\w*\n(.*?)```", README, re.DOTALL)
-COMMANDS = [
-    shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.startswith("lit-mm ")
-]
-
-
-def test_there_are_commands() -> None:
-    assert {command[1] for command in COMMANDS} == {"fit", "validate", "predict"}
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "--config" in c], ids=" ".join)
-def test_lines_with_a_configuration_parse(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    parse(monkeypatch, command[1:])
+COMMANDS = commands(ROOT / "docs" / "getting-started.md")
 
 
 def run_on(checkpoint: Path, command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's line for this subcommand, with this checkpoint and a log folder of its own."""
+    """The page's line for this subcommand, with this checkpoint and a log folder of its own."""
     monkeypatch.chdir(ROOT)
-    line = next(c for c in COMMANDS if c[1] == command and "--ckpt_path" in c)
-    args = [str(checkpoint) if arg.endswith(".ckpt") else arg for arg in line[1:]]
+    line = next(c for c in COMMANDS if c[0] == command and c[2].endswith(".ckpt"))
+    args = [str(checkpoint) if arg.endswith(".ckpt") else arg for arg in line]
     main([*args, f"--trainer.logger.save_dir={folder}", f"--trainer.callbacks+={WRITERS[command]}"])
 
 

@@ -1,0 +1,187 @@
+"""`lit_mm.load` in plain Python answers as `lit-mm predict` does, whatever else is asked at the same time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import lit_mm
+from lit_mm import LoadedModel
+from lit_mm.backbone.layout import SequenceLayout
+from lit_mm.export import export
+from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.model.heads import VisualTokens
+from lit_mm.module import LitMultimodal
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, Frame, PackedRow, Text
+from tests.helpers.program import ROOT, environment, run
+
+PICTURES = [str(ROOT / f"configs/prompts/pictures/{name}.png") for name in ("penguin", "fire-engine")]
+WALK = ["action: dx=+1.000, dy=+0.000, dyaw=+0.000, rel_t=+0.250", "action: turn"]
+
+
+@pytest.fixture(scope="module")
+def play() -> LoadedModel:
+    return lit_mm.load("play", device="cpu", precision="32-true")
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+@pytest.fixture(scope="module")
+def predicted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """What the program answers: its folder, and answers by name."""
+    folder = tmp_path_factory.mktemp("predicted")
+    asked = [
+        {"continue": "The people", "name": "people", "max_tokens": 12, "temperature": 0.8, "seed": 5},
+        {"draw": "fox", "name": "fox", "seed": 3, "steps": 3},
+        {"describe": PICTURES[0], "name": "seen", "question": "Who?", "max_tokens": 8},
+        {"imagine": PICTURES, "name": "walk", "actions": WALK, "guidance_scale": 2.0, "steps": 3},
+    ]
+    (folder / "prompts.yaml").write_text(yaml.safe_dump(asked))
+    run(
+        "predict",
+        f"--ckpt_path={trained}",
+        f"--data.prompts={folder / 'prompts.yaml'}",
+        "--trainer.callbacks+=callbacks.pages.prediction_writer.PredictionWriter",
+        f"--trainer.callbacks.folder={folder / 'answers'}",
+        f"--trainer.logger.save_dir={folder}",
+    )
+    records = [json.loads(line) for line in (folder / "answers/answers.jsonl").read_text().splitlines()]
+    return folder / "answers", {record["name"]: record["answer"] for record in records}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["file", "export"])
+def test_it_answers_as_predict_does(
+    kind: str, trained: Path, predicted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, answers = predicted
+    if kind == "export":
+        export(trained, tmp_path / "model")
+    model = lit_mm.load(trained if kind == "file" else tmp_path / "model", device="cpu")
+    people = model.continue_text(["The people", "of"], max_tokens=12, temperature=0.8, seed=5)
+    assert people[0] == answers["people"]
+    assert model.describe(Image.open(PICTURES[0]), "Who?", max_tokens=8) == answers["seen"]
+    fox = model.draw("fox", seed=3, steps=3)
+    assert np.array_equal(pixels(fox), pixels(Image.open(folder / "fox.png")))
+    walked = model.imagine([Path(name) for name in PICTURES], WALK, guidance=2.0, steps=3)
+    assert [pixels(frame).tolist() for frame in walked] == [
+        pixels(Image.open(folder / f"walk.{i}.png")).tolist() for i in range(2)
+    ]
+
+
+def test_a_list_gives_what_each_gives_alone(play: LoadedModel) -> None:
+    drawn = play.draw(["red heart", "penguin", "red heart"], seed=[0, 0, 1], steps=2)
+    alone = [play.draw("red heart", steps=2), play.draw("penguin", steps=2), play.draw("red heart", seed=1, steps=2)]
+    for one, other in zip(drawn, alone, strict=True):
+        assert one.size == (64, 64)
+        assert abs(pixels(one) - pixels(other)).max() <= 1  # sums of another order
+    assert abs(pixels(drawn[0]) - pixels(drawn[2])).mean() > 5
+    assert play.describe(PICTURES, max_tokens=6) == [play.describe(name, max_tokens=6) for name in PICTURES]
+    ways = play.imagine([PICTURES, PICTURES[:1]], ["W*2", 'LEFT "go"'], steps=1)
+    (forward, turned) = play.imagine(PICTURES, "W*2", steps=1), play.imagine(PICTURES[:1], 'LEFT "go"', steps=1)
+    for one, other in zip([*ways[0], *ways[1]], [*forward, *turned], strict=True):
+        assert abs(pixels(one) - pixels(other)).max() <= 1
+
+
+def test_pictures_may_come_in_any_type(play: LoadedModel) -> None:
+    image = Image.open(PICTURES[0]).convert("RGB")
+    array = np.array(image)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    tokens = play.encode([PICTURES[0], Path(PICTURES[0]), image, array, tensor])
+    assert tokens.shape[:2] == (5, 16)
+    assert torch.equal(tokens[0], tokens[1])
+    assert torch.equal(tokens[2], tokens[3])
+    assert torch.equal(tokens[2], tokens[4])
+    assert torch.allclose(play.encode(tensor), tokens[4], atol=1e-5)
+    wide = Image.new("RGB", (200, 100), "red")
+    assert play.encode(wide).shape == tokens.shape[1:]
+
+
+def test_decoding_what_was_encoded_gives_nearly_the_picture(play: LoadedModel) -> None:
+    for name, again in zip(PICTURES, play.decode(play.encode(PICTURES)), strict=True):
+        shown = pixels(Image.open(name).convert("RGB").resize((64, 64)))
+        other = pixels(Image.open(PICTURES[1 - PICTURES.index(name)]).convert("RGB").resize((64, 64)))
+        assert abs(pixels(again) - shown).mean() < 0.5 * abs(pixels(again) - other).mean()
+
+
+def test_logits_are_those_of_the_whole_row_without_a_cache(play: LoadedModel) -> None:
+    """As a training step computes them: packed, masked, all positions at once."""
+    decoder, t = play.decoder, play.decoder.tokenizer
+    image = torch.from_numpy(np.array(Image.open(PICTURES[0]).convert("RGB").resize((64, 64)))).permute(2, 0, 1)
+    rows = play.logits(["My fellow Americans", ("look", image, "a penguin"), "We"])
+    segments = (
+        (Text(t.ids(t.bos_id, "My fellow Americans")),),
+        (Text(t.ids(t.bos_id, "look", t.boi_id)), Frame(image, clean=True), Text(t.ids(t.eoi_id, "a penguin"))),
+        (Text(t.ids(t.bos_id, "We")),),
+    )
+    for row, parts in zip(rows, segments, strict=True):
+        batch = pack_rows(
+            [PackedRow((Document(parts, "x"),), 0, 0)], length=64, tokens_per_frame=16, image_size=64, pad_id=t.pad_id,
+            sources=("x",),
+        )  # fmt: skip
+        layout = SequenceLayout(batch.document_ids, batch.frame_ids, batch.positions, batch.branch_ids)
+        clean = torch.ones(len(batch.frames))
+        visual = None
+        if len(batch.frames):
+            tokens = decoder.vision.encode(batch.frames)
+            shown = decoder.flow.parameterisation.network_input(tokens, clean)
+            visual = VisualTokens(shown, clean, batch.visual_positions, batch.drawn_frames)
+        with torch.no_grad():
+            whole = decoder.model.logits(decoder.model.hidden(batch.tokens, layout, visual).hidden)[0]
+        length = int((batch.document_ids >= 0).sum())
+        assert row.shape == (length, 8192)
+        assert torch.allclose(row, whole[:length], atol=2e-3)
+
+
+def test_the_likeliest_token_is_what_is_written(play: LoadedModel) -> None:
+    text = "My fellow Americans, tonight we"
+    written = play.decoder.tokenizer.encode(play.continue_text(text, max_tokens=1))
+    assert play.logits(text)[-1].argmax().item() == written[0]
+
+
+def test_what_cannot_be_loaded_or_asked_is_said_in_one_sentence(play: LoadedModel, tmp_path: Path) -> None:
+    with pytest.raises(MissingFile, match="'nowhere' does not exist; give .* that comes with lit-mm: play"):
+        lit_mm.load("nowhere")
+    with pytest.raises(MissingFile, match="is no complete checkpoint"):
+        lit_mm.load(tmp_path)
+    (tmp_path / "broken.ckpt").write_bytes(b"nothing")
+    with pytest.raises(Mistake, match="cannot be read"):
+        lit_mm.load(tmp_path / "broken.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(Mistake, match="is not of a multimodal model"):
+        lit_mm.load(tmp_path / "other.ckpt")
+    with pytest.raises(Mistake, match=r"use lit_mm.load\('x/last.ckpt'\)"):
+        LitMultimodal.load_from_checkpoint("x/last.ckpt")
+    with pytest.raises(MissingFile, match=r"no file 'no.png'"):
+        play.describe("no.png")
+    with pytest.raises(Mistake, match=r"a picture is torch.float32 \(3, 8, 8\); give a path"):
+        play.describe(torch.zeros(3, 8, 8))
+    with pytest.raises(Mistake, match="it takes .* positions"):
+        play.draw("word " * 400)
+    with pytest.raises(Mistake, match="2 numbers for 1 prompts"):
+        play.draw(["a"], seed=[1, 2])
+    with pytest.raises(Mistake, match="unknown key 'Q'"):
+        play.imagine(PICTURES, "Q")
+
+
+def test_nothing_is_said_and_importing_is_quick(tmp_path: Path) -> None:
+    script = (
+        "import sys, lit_mm; assert 'torch' not in sys.modules; "
+        "lit_mm.load('play', 'cpu').draw('red heart', steps=1).save('heart.png')"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert Image.open(tmp_path / "heart.png").size == (64, 64)
