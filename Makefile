@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/pip --quiet --quiet  # errors alone
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
 PROMPTS ?= configs/prompts/play.yaml
@@ -28,15 +28,15 @@ data: .venv/ready ## the tiny real data, 93 MB in data/tiny
 demo: data ## from nothing to a trained tiny model, pictures and a table, in runs/demo
 	@[ ! -e $(DEMO) ] || { old=$(DEMO)-$$(date +%Y%m%d-%H%M%S); mv $(DEMO) $$old; echo "the last demo is kept as $$old"; }
 	$(BIN)/lit-mm fit --config configs/tiny.yaml --config configs/demo.yaml
-	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt
+	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt --data.prompts configs/prompts/tiny.yaml \
+		--trainer.logger.name "" --trainer.logger.version demo
 	@echo
 	@$(BIN)/python -m callbacks.pages.results_table $(DEMO)
-	@echo "validation before and after:  $(DEMO)/validation.jsonl"
-	@echo "pictures and texts:           $(DEMO)/samples/   $(DEMO)/predictions/"
-	@echo "curves:                       $(BIN)/tensorboard --logdir runs"
+	@$(BIN)/python -m callbacks.pages.demo_page $(DEMO)
+	@echo "curves:             $(BIN)/tensorboard --logdir runs"
 
 play: .venv/ready ## what the shipped model draws, writes and imagines; PROMPTS=my.yaml asks something else
-	$(BIN)/lit-mm predict --ckpt_path lit_mm/weights/play --data.prompts $(PROMPTS) --trainer.logger.name played
+	$(BIN)/lit-mm predict --ckpt_path play --data.prompts $(PROMPTS) --trainer.logger.name played
 
 lint: .venv/ready ## style, types, and schemas of the files that GitHub reads
 	$(BIN)/ruff check .

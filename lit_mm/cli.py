@@ -22,15 +22,19 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
+from lit_mm.command_line.causes import in_own_files
 from lit_mm.command_line.checkpoint_config import with_checkpoint_config
 from lit_mm.command_line.commands import COMMANDS, DESCRIPTION
+from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
-from lit_mm.command_line.mistakes import ConfigParser, check_configs, in_configs, in_trainer
+from lit_mm.command_line.mistakes import check_start
 from lit_mm.command_line.packaged import find_packaged_configs, packaged_arguments
+from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
+from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
 from lit_mm.mistake import mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
@@ -101,9 +105,16 @@ class LitCLI(LightningCLI):
             if isinstance(given, list):
                 find_packaged_configs()
                 given = packaged_arguments(given)
-                check_configs(given)
+                check_start(given)
+                if given and given[0] in (commands := getattr(self, "_subcommand_parsers", {})):
+                    check_configs(given, commands[given[0]])
                 given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
+
+    def instantiate_classes(self) -> None:
+        """Lightning's; an error within a user's own file is told with its line."""
+        with in_own_files():
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Lightning's, which also reads checkpoints that many processes wrote, unless another plugin reads them.
@@ -118,9 +129,11 @@ class LitCLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
+        check_values(given)
         with in_trainer():
             folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
             kwargs |= completed_callbacks(given) | {"plugins": plugins, "default_root_dir": folder}
+            kwargs["callbacks"] = [MonitorCheck(), *kwargs["callbacks"]]
             return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -177,6 +190,8 @@ def main(args: list[str] | None = None) -> None:
     mistake does so too.
     """
     _quieten()
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # as `python -m` does: a user's own classes are found in the working folder
     try:
         with _calm((sys.argv[1:] if args is None else args)[:1] == ["predict"]):
             LitCLI(args=args)

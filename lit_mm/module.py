@@ -129,14 +129,17 @@ class LitMultimodal(AnswersPrompts):
         """The optimizer, with warm-up and cosine by optimizer step.
 
         Raises:
-            Mistake: gradients are to be clipped otherwise than by their norm.
+            Mistake: gradients are to be clipped otherwise than by their norm, or the optimizer refuses its settings.
         """
         if self.trainer.gradient_clip_algorithm == "value":
             raise Mistake(
                 "trainer.gradient_clip_algorithm is 'value', but gradients are clipped by their global norm alone; use "
                 "'norm', or leave it out"
             )
-        optimizer = self.make_optimizer(parameter_groups(self.model))
+        try:
+            optimizer = self.make_optimizer(parameter_groups(self.model))
+        except (ValueError, TypeError) as error:
+            raise Mistake(f"model.optimizer: {error}") from error
         scheduler = self.schedule(optimizer, self.trainer.max_steps)
         self.optimizer_settings = settings_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

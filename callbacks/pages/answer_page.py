@@ -15,7 +15,7 @@ _HEAD = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<title>Answers</title>
+<title>%s</title>
 <style>
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 section { border-top: 1px solid #bbb; padding: .5rem 0 1rem; }
@@ -28,9 +28,17 @@ img.sheet { width: auto; max-width: 100%; }
 figure { display: inline-block; margin: 2px; width: 132px; vertical-align: top; }
 figcaption, h3 + p, summary { font-size: 12px; color: #555; }
 pre { font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; max-width: 26rem; }
+th { font-size: 12px; color: #555; font-weight: normal; max-width: 9rem; }
 </style>
 """
 _HEARD = ("name", "group", "shown", "actions", "answer", "truth", "error")  # on the page above the settings
+
+
+def head(title: str) -> str:
+    """The beginning of a page in the style of all of ours."""
+    return _HEAD.replace("%s", title)
 
 
 def page(records: Sequence[Record], sheets: Mapping[str, str]) -> str:
@@ -41,7 +49,7 @@ def page(records: Sequence[Record], sheets: Mapping[str, str]) -> str:
         sheets: files of pictures laid side by side, by group.
     """
     failed = sum("error" in record for record in records)
-    parts = [_HEAD, f"<h1>{len(records)} prompts, {failed} failed</h1>\n"]
+    parts = [head("Answers"), f"<h1>{len(records)} prompts, {failed} failed</h1>\n"]
     for group, members in groupby(records, lambda record: record["group"]):
         several = list(members)
         if group in sheets:

@@ -30,8 +30,9 @@ OPTIONS = {
     "guidance_scale", "noise_scale", "steps", "method",
 }  # fmt: skip
 OWN_OPTIONS = {
+    "draw": {"truth"},
     "describe": {"question"},
-    "imagine": {"frames", "actions", "counterfactuals"},
+    "imagine": {"frames", "actions", "counterfactuals", "truth"},
     "interleave": {"wanted"},
 }
 _LONGEST = 200  # bytes of a name; file systems take 255, and what files are of is added to it
@@ -185,6 +186,8 @@ def is_prompt(line: str) -> bool:
 
 def _as_prompt(line: str) -> str:
     """What somebody who wrote this may have wanted to write."""
+    if line.lstrip().startswith(("{", "[", "-")):
+        return "a mapping such as draw: a red fox"
     found = re.match(rf"\s*({'|'.join(KINDS)})\b[\s:]*(.*\S)", line, re.IGNORECASE)
     kind, rest = (found[1].lower(), found[2]) if found else ("draw", line.strip())
     plain = f"{kind}: {rest}"

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -41,6 +42,8 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
     - `seed` (0), `repeat` (1): how many answers, with seeds counted up from `seed`,
     - `max_tokens` (64), `temperature` (0), `top_k`, `top_p`, `min_p`, `stop` (texts): of text,
     - `max_frames` (4): most pictures where they come as the model likes,
+    - `truth`: with `draw` a picture; with `imagine` numbers of the video's frames, or a list of pictures. It is shown
+      to people beside the answer, never to the model.
     - `steps`, `method`, `guidance_scale`, `noise_scale`: of drawing, those of the model's sampler by default.
 
     Paths are relative to the file, or to the working folder. A prompt that cannot be asked becomes a `FailedPrompt`.
@@ -128,6 +131,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             sampling=_sampling(asked),
             sampler=_sampler(asked),
             stop=tuple(stop),
+            truth=self._truth(item.kind, asked),
             group=item.group,
             settings=asked,
         )
@@ -144,7 +148,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             return "text", (picture, *question), ()
         if item.kind == "imagine":
             actions = action_texts(asked.get("actions") if item.shown is None else item.shown, self.steering)
-            return "frames", tuple(self._frames(asked)), actions
+            return "frames", tuple(self._frames(asked, "frames")), actions
         wanted = asked.get("wanted", "any")
         if wanted not in _WANTED:
             raise Mistake(f"'wanted' is {wanted!r}; give one of {', '.join(_WANTED)}")
@@ -175,19 +179,28 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             return _text(part, "text")
         raise Mistake(f"'interleave' has a part {part!r}; give {{text: …}} or {{picture: FILE}}")
 
-    def _frames(self, asked: dict[str, Any]) -> list[Tensor]:
+    def _frames(self, asked: dict[str, Any], key: str) -> list[Tensor]:
+        """Frames of the video to act in, by the numbers in `key`; or pictures that are listed in place of one."""
         shown = asked["imagine"]
         if isinstance(shown, list):
             if "frames" in asked:
                 raise Mistake("'frames' are of a video, but 'imagine' is a list of pictures; leave 'frames' out")
-            return [self._picture("imagine", name) for name in _list(asked, "imagine", "pictures")]
+            listed = "imagine" if key == "frames" else key
+            return [self._picture(listed, name) for name in _list(asked, listed, "pictures")]
         path = self._path("imagine", shown)
         index = index_video(path)
-        numbers = _list(asked, "frames", f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
+        numbers = _list(asked, key, f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
         for number in numbers:
             if not _whole(number) or not 0 <= number < len(index):
-                raise Mistake(f"'frames' has {number!r}, but '{shown}' has the frames 0 to {len(index) - 1}")
+                raise Mistake(f"'{key}' has {number!r}, but '{shown}' has the frames 0 to {len(index) - 1}")
         return [square(frame, self.image_size) for frame in VideoReader().read(str(path), index, numbers)]
+
+    def _truth(self, kind: str, asked: dict[str, Any]) -> Tensor | None:
+        if "truth" not in asked:
+            return None
+        return torch.stack(
+            self._frames(asked, "truth") if kind == "imagine" else [self._picture("truth", asked["truth"])]
+        )
 
 
 def _text(asked: dict[str, Any], key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import abspath  # links are left: last.ckpt may be one
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def _name_folder(loggers: Any, checkpoint: Path, command: str) -> None:
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(logger, dict) and logger["class_path"].rpartition(".")[2] in ("TensorBoardLogger", "CSVLogger"):
             options = logger.setdefault("init_args", {})
-            run = _run_of(checkpoint.resolve(), Path(options.get("save_dir") or ".").resolve())
+            run = _run_of(Path(abspath(checkpoint)), Path(abspath(options.get("save_dir") or ".")))
             options |= {"name": (run / command).as_posix(), "version": None}
 
 

@@ -1,136 +1,126 @@
-"""Mistakes in the configuration, each in one sentence."""
+"""Mistakes in the arguments of a class or of the program, and in values, each in one sentence."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module
-from itertools import pairwise
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
-import yaml
-from lightning.pytorch.cli import LightningArgumentParser
-from omegaconf.errors import OmegaConfBaseException
-
+from lit_mm.command_line.causes import nearest
 from lit_mm.mistake import Mistake
 
-_KEY = re.compile(r'Parser key "([^"]+)"')
-_CLASS = re.compile(r"Problem with given class_path '([^']+)'")
-_MADE = re.compile(r"Got value: Namespace\(class_path='([^']+)'")
-_OPTION = re.compile(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)")
-_MISSING = re.compile(r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+')")
-_FILE = re.compile(r"Expected a path but (\S+) either not accessible or invalid")
-_TYPE = re.compile(r"Expected a <class '([^']+)'>(?:\. Got value: (.+?)(?:\. Got value|$))?")
-_CHOICE = re.compile(r"Expected a typing\.Literal\[(.+?)\](?:\. Got value: (.+?)(?:\. Got value: .+)?)?$")
-_VALUE = re.compile(r"Given value: (.+)")
-_CONFIG = re.compile(r"Parser key \"config\": File does not exist: '(.+)'")
-_ARGUMENT = re.compile(r"unrecognized arguments: (.+)")
+_UNKNOWN = re.compile(
+    r"unrecognized arguments: (.+)|(?:accept option|Option|Group) '([^']+)'(?: does not accept option '([^']+)')?"
+)
+_REQUIRED = re.compile(r"the following arguments are required: (.+)")
+_NO_VALUE = re.compile(r"argument (\S+): expected")
+_STARTS = {
+    "fit": "start with --config configs/tiny.yaml",
+    "validate": "give --ckpt_path CHECKPOINT",
+    "predict": "give --ckpt_path CHECKPOINT, such as --ckpt_path lit_mm/weights/play",
+}
+_SUFFICIENT = {"-h", "--help", "-c", "--config", "--ckpt_path", "--model", "--print_config"}
+_OF_PARSERS = {"help", "print_config", "print_shtab"}
 
 
-class ConfigParser(LightningArgumentParser):
-    """Lightning's parser, which says what is wrong in one sentence instead of a tree of attempts."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with exit code 2 and one sentence; where errors are raised, raise jsonargparse's own."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        sys.stderr.write(f"error: {one_sentence(message)}\n")
-        self.exit(2)
-
-
-def check_configs(args: Sequence[str]) -> None:
-    """Read the files that `--config` names, as jsonargparse does not say which of them is no YAML.
+def check_start(args: Sequence[str]) -> None:
+    """Refuse a command that has nothing to start from, before its other values are read without a model.
 
     Raises:
-        Mistake: one of them is not YAML, or no mapping of keys. (That one is missing jsonargparse says itself.)
+        Mistake: neither a configuration, nor a checkpoint, nor a model was given.
     """
-    after = [value for option, value in pairwise(args) if option in ("--config", "-c")]
-    for name in (*after, *(arg.partition("=")[2] for arg in args if arg.startswith(("--config=", "-c=")))):
-        if not Path(name).is_file():
-            continue
-        try:
-            content = yaml.safe_load(Path(name).read_text(encoding="utf-8"))
-        except yaml.MarkedYAMLError as error:
-            line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
-            raise Mistake(f"--config: '{name}' is not YAML ({line}{error.problem}); correct it") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise Mistake(f"--config: '{name}' is not YAML in UTF-8 ({error}); save it as that") from error
-        if not isinstance(content, dict):
-            raise Mistake(f"--config: '{name}' holds no keys; write some, such as trainer: {{max_steps: 100}}")
+    given = {arg.partition("=")[0] for arg in args}
+    if not args or args[0] not in _STARTS or given & _SUFFICIENT or any(name.endswith(".help") for name in given):
+        return
+    if files := [arg for arg in args[1:] if Path(arg).is_file()]:
+        raise Mistake(f"'{files[0]}' belongs to no option; write --config {files[0]}")
+    raise Mistake(f"{args[0]} has no model and no data; {_STARTS[args[0]]}")
 
 
-@contextmanager
-def in_configs() -> Iterator[None]:
-    """Where configurations are read, what OmegaConf finds wrong with a `${…}` is a mistake."""
-    try:
-        yield
-    except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise Mistake(f"{error.full_key or 'the configuration'} has a ${{…}} that leads nowhere: {reason}") from error
+def of_arguments(parser: ArgumentParser, message: str, key: str) -> str | None:
+    """Of a name that is unknown, a value that is missing, or a command that is none.
 
+    Args:
+        parser: knows the arguments; its `made` is the class that takes them, or None.
+        message: argparse's or jsonargparse's.
+        key: that leads to the class; empty at the top.
 
-@contextmanager
-def in_trainer() -> Iterator[None]:
-    """Where a Trainer is made, all it does is to look at its arguments: what it refuses is a mistake."""
-    try:
-        yield
-    except (ValueError, TypeError, ImportError) as error:
-        raise Mistake(f"trainer: {' '.join(str(error).split())}") from error
-
-
-def one_sentence(message: str) -> str:
-    """What jsonargparse's message comes down to: the key, what was found there, and what would be right.
-
-    A value is tried as each type that it may have, as a path and as a class, and the message is the tree of what went
-    wrong with each. The deepest line is of the attempt that came furthest. A message without a known line is returned
-    as it is.
+    Returns:
+        None if the message is about something else, such as a value.
     """
-    if unknown := _ARGUMENT.search(message):
-        return f"there is no option {unknown[1]}; `--help` lists those there are"
-    if absent := _CONFIG.search(message):
-        return f"--config: there is no file '{absent[1]}'; give the path of a YAML file, such as configs/tiny.yaml"
-    lines = message.splitlines()
-    found: list[tuple[int, int, str]] = []
-    keys: list[tuple[int, str]] = []
-    path = ""
-    for number, line in enumerate(lines):
-        depth = len(line) - len(line.lstrip(" -"))
-        if key := _KEY.findall(line):
-            keys = [(d, k) for d, k in keys if d < depth] + [(depth, k) for k in key]
-            path = ".".join(k for _, k in keys)
-        if sentence := _sentence(path, lines, number):
-            found.append((depth, -number, sentence))
-    return max(found)[2] if found else message
-
-
-def _sentence(path: str, lines: list[str], number: int) -> str | None:
-    line = lines[number]
-    owner = _MADE.search(line) or (_CLASS.search(lines[number - 1]) if number else None)
-    if option := _OPTION.search(line):
-        return f"{path}.{option[1]} is unknown; {_options(owner[1], option[1])}" if owner else f"{path}: {option[0]}"
-    if missing := _MISSING.search(line):
-        return f"{path} names a class that is not there ({missing[1]}); give a path such as package.module.Class"
-    if file := _FILE.search(line):
-        return f"{path} is '{file[1]}', which is neither a file nor a class; give the path of one"
-    after = (_VALUE.search(later) for later in lines[number + 1 :])
-    if choice := _CHOICE.search(line):
-        value = choice[2] or next((m[1] for m in after if m), "")
-        choices = ", ".join(m[1] for other in lines[number:] if (m := _CHOICE.search(other)))
-        return f"{path} is {value}; it takes one of {choices}"
-    if (type_ := _TYPE.search(line)) and type_[1] != "NoneType":
-        value = type_[2] or next((m[1] for m in after if m), "")
-        return f"{path} is {value}; it takes a value of type {type_[1]}"
+    made = getattr(parser, "made", None)
+    if found := _UNKNOWN.search(message):
+        return _of_class(parser, found, key, made.__name__) if made else _at_top(parser, found)
+    if found := _REQUIRED.search(message):
+        return (
+            f"{key} ({made.__name__}) lacks {found[1]}; give {key}.{found[1].split(',')[0]}"
+            if made
+            else _lacking(found[1])
+        )
+    if found := _NO_VALUE.search(message):
+        return f"{found[1].split('/')[-1]} has no value; write one behind it"
+    if "subcommand" in message:
+        return _command(message)
     return None
 
 
-def _options(class_path: str, wrong: str) -> str:
-    module, _, name = class_path.rpartition(".")
-    names = [n for n in inspect.signature(getattr(import_module(module), name)).parameters if n != "kwargs"]
-    if near := difflib.get_close_matches(wrong, names, n=1):
-        return f"did you mean '{near[0]}'? {name} takes {', '.join(names)}"
-    return f"{name} takes {', '.join(names)}"
+def of_value(key: str, value: Any, typehint: Any, message: str) -> str:
+    """Of a value that is none of what its key takes.
+
+    Args:
+        key: of the value.
+        value: what was given.
+        typehint: of what is right.
+        message: jsonargparse's; its last line is used where the type says too little.
+    """
+    choices = [choice for kind in kinds(typehint) if get_origin(kind) is Literal for choice in get_args(kind)]
+    types = [_name(kind) for kind in kinds(typehint) if kind is not NoneType and get_origin(kind) is not Literal]
+    wanted = [f"one of {', '.join(map(repr, choices))}"] if choices else []
+    wanted += [f"a value of type {' or '.join(types)}"] if types else []
+    if isinstance(value, str | int | float | bool | None):
+        return f"{key} is {value}; it takes {' or '.join(wanted)}"
+    return f"{key} cannot be used ({message.strip().splitlines()[-1].strip()}); it takes {' or '.join(wanted)}"
+
+
+def _of_class(parser: ArgumentParser, found: re.Match[str], key: str, name: str) -> str:
+    wrong = (found[1] or found[3] or found[2]).split("=")[0].split(" ")[0].removeprefix("--")
+    names = [a.dest for a in parser._actions if a.dest not in _OF_PARSERS and not a.dest.endswith(".help")]
+    return f"{key}.{wrong} is unknown{nearest(wrong, names) or ';'} {name} takes {', '.join(names)}"
+
+
+def _at_top(parser: ArgumentParser, found: re.Match[str]) -> str:
+    if found[1] is not None and not found[1].startswith("-"):
+        return f"'{found[1].split(' ')[0]}' belongs to no option; a configuration is given with --config FILE"
+    wrong = found[1].split(" ")[0].split("=")[0] if found[1] else "--" + ".".join(filter(None, found.groups()[1:]))
+    commands = next((a.choices for a in parser._actions if isinstance(a.choices, dict)), {})
+    options = {option for each in (parser, *commands.values()) for option in each._option_string_actions}
+    near = nearest(wrong, options)
+    return f"there is no option {wrong}{near or '; `--help` lists those there are'}"
+
+
+def _lacking(names: str) -> str:
+    command = names.partition(".")[0]
+    lacking = " and ".join(name.rpartition(".")[2] for name in names.split(", "))
+    return f"{command} lacks its {lacking}; {_STARTS.get(command, 'give --config FILE')}"
+
+
+def _command(message: str) -> str:
+    given = re.search(r"invalid choice: '([^']+)'", message)
+    if given is None:
+        return "no command was given; write lit-mm fit, lit-mm validate or lit-mm predict first"
+    near = nearest(given[1], _STARTS)
+    return f"there is no command '{given[1]}'{near or ';'} there are {', '.join(_STARTS)}"
+
+
+def kinds(typehint: Any) -> list[Any]:
+    """The types of a union, or the one type."""
+    if get_origin(typehint) in (Union, UnionType):
+        return [kind for part in get_args(typehint) for kind in kinds(part)]
+    return [typehint]
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind).replace("typing.", "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -56,7 +58,7 @@ class _TextLosses(torch.autograd.Function):
             parts.append(grad_hidden.split(LOGIT_ROWS))
             ctx.save_for_backward(grad_hidden, grad_weight)
         for rows, wanted, loss, *grad_rows in zip(*parts, strict=True):
-            compute = _compiled_cross_entropy if rows.is_cuda else cross_entropy
+            compute = _compiled_cross_entropy() if rows.is_cuda else cross_entropy
             of_rows, grad_logits = compute(linear(rows, computed), wanted, with_gradients)
             loss.copy_(of_rows)
             if grad_logits is not None:
@@ -93,7 +95,10 @@ def cross_entropy(logits: Tensor, targets: Tensor, with_gradient: bool) -> tuple
     return losses, grad.to(dtype)
 
 
-_compiled_cross_entropy = torch.compile(cross_entropy, dynamic=True)  # one pass over the logits instead of twelve
+@cache  # compiled when it is first used, as a compiler takes two seconds to import
+def _compiled_cross_entropy() -> Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor | None]]:
+    """One pass over the logits instead of twelve."""
+    return torch.compile(cross_entropy, dynamic=True)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -43,6 +43,8 @@ def reading(path: Path) -> Iterator[None]:
             f"'{path}' is no complete checkpoint: a folder of shards has a '.metadata' and a '{_METADATA_FILENAME}', "
             f"an exported one a '{WEIGHTS}'; give another checkpoint"
         )
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise Mistake(f"the checkpoint '{path}' cannot be read (it is cut short, or none at all); give another one")
     try:
         yield
     except (Exception, CheckpointException) as error:  # torch's own is no Exception

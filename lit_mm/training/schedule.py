@@ -20,11 +20,22 @@ class WarmupCosine:
         warmup_steps: optimizer steps of the warm-up.
         final_share: learning rate at the end, as a share of the highest; the paper's 1.5e-5 / 3e-4 is 0.05.
         decay_steps: the step at which the cosine ends; the trainer's max_steps by default.
+
+    Raises:
+        Mistake: one of them is negative, or the share is above 1.
     """
 
     warmup_steps: int = 1000
     final_share: float = 0.05
     decay_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.warmup_steps < 0:
+            raise Mistake(f"model.schedule.warmup_steps is {self.warmup_steps}; use 0 or more")
+        if not 0 <= self.final_share <= 1:
+            raise Mistake(f"model.schedule.final_share is {self.final_share}; use a share from 0 to 1")
+        if self.decay_steps is not None and self.decay_steps < 1:
+            raise Mistake(f"model.schedule.decay_steps is {self.decay_steps}; use 1 or more, or null for max_steps")
 
     def share(self, step: int, total: int) -> float:
         """Learning rate after `step` steps, as a share of the highest."""

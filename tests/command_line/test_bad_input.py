@@ -43,7 +43,17 @@ def complaint(
         (["--data.loader.row_length=16"], ["data.loader.row_length", "16", "frame"]),
         (["--data.loader.row_length=64"], ["data.loader.row_length", "64", "video"]),
         (["--data.loader.rows=0"], ["data.loader.rows is 0; use 1 or more"]),
-        (["--trainer.strategy=dpp"], ["trainer: ", "strategy='dpp'", "ddp"]),
+        (["--trainer.strategy=dpp"], ["trainer.strategy is 'dpp'; did you mean 'ddp'?"]),
+        (["--trainer.val_check_interval=0"], ["trainer.val_check_interval is 0; use a number of steps"]),
+        (["--model.optimizer.lr=-1"], ["model.optimizer: Invalid learning rate: -1.0"]),
+        (
+            [
+                "--trainer.callbacks+=EarlyStopping",
+                "--trainer.callbacks.monitor=val/lss",
+                "--trainer.num_sanity_val_steps=1",
+            ],
+            ["EarlyStopping has monitor 'val/lss', which is not measured; did you mean 'val/loss'? there are val/"],
+        ),
         (["--trainer.devices=x"], ["trainer: ", "devices", "int > 0"]),
         (
             ["--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging", "--trainer.callbacks.decay=2"],

@@ -37,7 +37,7 @@ def test_the_first_screen_names_every_command() -> None:
 
 def test_a_model_on_a_cpu_does_without_inductor() -> None:
     """It takes two seconds to import."""
-    modules = modules_after("import lit_mm.backbone")
+    modules = modules_after("import lit_mm.model.multimodal")
     assert "lit_mm.backbone.masks" in modules
     assert "torch._inductor.compile_fx" not in modules
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +24,7 @@ from lit_mm.cli import main
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
-from tests.helpers.program import ROOT, run
+from tests.helpers.program import ROOT, environment, run
 
 FLOW = SimpleNamespace(sampler=FlowSampler())
 
@@ -161,13 +163,12 @@ def answered(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_the_program_says_which_prompts_failed(answered: tuple[Path, str]) -> None:
     _, said = answered
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
-    assert line.startswith("error: 3 of 10 prompts failed: 'broken' ('")
-    assert "broken.png' broke while being read: " in line
-    assert (
-        "; 'if-wrong' (unknown key 'Q'; 'configs/steering/game.yaml' has W, S, A, D, LEFT, RIGHT); 'long' (it" in line
-    )
-    assert "rows of 256" in line
+    *errors, last = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert last == "error: 3 of 10 prompts failed: 'broken', 'if-wrong', 'long'"
+    assert [line.split("'")[1] for line in errors] == FAILED
+    assert "broken.png' broke while being read: " in errors[0]
+    assert "unknown key 'Q'; 'configs/steering/game.yaml' has W, S, A, D, LEFT, RIGHT" in errors[1]
+    assert "rows of 256" in errors[2]
     assert "Traceback" not in said
 
 
@@ -201,10 +202,69 @@ def test_records_say_what_was_used(answered: tuple[Path, str]) -> None:
     assert records["said"]["shown"] == [{"picture": "said.shown.0.png"}, {"text": "Where?"}]
 
 
-def test_lines_of_standard_input_are_prompts(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_answer_is_printed(answered: tuple[Path, str]) -> None:
+    folder, said = answered
+    records = {record["name"]: record for record in read_records(folder)}
+    assert f"said: {records['said']['answer']}\n" in said
+    assert f"fox-1: {folder / 'fox-1.png'}\n" in said
+    assert f"if-told: {folder / 'if-told.gif'}\n" in said
+
+
+def test_lines_of_standard_input_are_answered_one_by_one(tmp_path: Path) -> None:
+    """By the shipped model, whose name the folder of the answers carries. Standard output has nothing but answers."""
+    options = [f"--trainer.logger.save_dir={tmp_path}", "--model.sampler.steps=1"]
+    command = [
+        sys.executable,
+        "-m",
+        "lit_mm",
+        "predict",
+        "--ckpt_path",
+        "play",
+        "--json",
+        "--data.prompts",
+        "-",
+        *options,
+    ]
+    with (
+        (tmp_path / "said").open("w") as said,
+        subprocess.Popen(command, cwd=ROOT, env=environment(), stdin=-1, stdout=-1, stderr=said, text=True) as program,
+    ):
+        assert program.stdin is not None
+        assert program.stdout is not None
+        answers = []
+        for line in ("draw: a red fox", "{continue: We, max_tokens: 2}", "draw a cat"):
+            print(line, file=program.stdin, flush=True)
+            answers.append(json.loads(program.stdout.readline()))  # before the next is asked
+        program.stdin.close()
+        assert program.stdout.read() == ""
+    assert program.returncode == 1
+    folder = tmp_path / "play/predict/version_0/predictions"
+    assert [answer["folder"] for answer in answers] == [str(folder)] * 3
+    assert answers[0]["answer"] == ["0.png"]
+    assert (folder / "0.png").exists()
+    assert isinstance(answers[1]["answer"], str)
+    assert "is 'draw a cat'; write draw: a cat" in answers[2]["error"]
+    *_, page, last = (tmp_path / "said").read_text().splitlines()
+    assert page == f"all of it: {folder / 'index.html'}"
+    assert last == "error: 1 of 3 prompts failed: '2'"
+    assert "GPU available" not in (tmp_path / "said").read_text()
+
+
+def test_a_run_s_answers_are_in_its_folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("sys.stdin", io.StringIO('draw: a red fox\n{"continue": "We", "max_tokens": 2}\n'))
-    out = f"--trainer.callbacks.folder={tmp_path / 'out'}"
-    main(["predict", f"--ckpt_path={trained}", *PREDICT, "--data.prompts", "-", out])
-    records = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").read_text().splitlines()]
-    assert [(record["name"], record["wanted"]) for record in records] == [("0", "image"), ("1", "text")]
+    checkpoint = tmp_path / "mine/version_3/checkpoints/step=3.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.symlink_to(trained)
+    monkeypatch.setattr("sys.stdin", io.StringIO("{continue: We, max_tokens: 2}\n"))
+    few = [f"--ckpt_path={checkpoint}", f"--trainer.logger.save_dir={tmp_path}"]
+    main(["predict", *few, "--data.prompts=-"])
+    (answers,) = tmp_path.rglob("answers.jsonl")
+    assert answers.parent == tmp_path / "mine/version_3/predict/version_0/predictions"
+
+
+def test_predict_without_prompts_says_how_to_ask(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit, match=r"data.prompts is missing; say what to ask: --data.prompts FILE"):
+        main(["predict", f"--ckpt_path={trained}", f"--trainer.logger.save_dir={tmp_path}"])

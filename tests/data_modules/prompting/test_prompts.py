@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import yaml
 from PIL import Image
 
+from data_modules.prompting.prompt_stream import PromptStream
 from data_modules.prompting.prompts import Prompts
 from data_modules.prompting.steering import Steering
 from data_modules.recipes.encode import write_video
@@ -255,7 +257,11 @@ def test_one_prompt_fails_and_the_others_do_not(item: dict[str, Any], words: lis
         ("p.yaml", "- {draw: x, name: ../a}", "the name '../a', which is no safe file name"),
         ("p.yaml", "- {draw: x, name: a.b}", "the name 'a.b', which is no safe file name"),
         ("p.jsonl", '{"draw": "x"}\n{"draw": ', "line 2 of .*p.jsonl' is '{\"draw\":'; write a mapping"),
-        ("p.jsonl", "fox", "line 1 of .* is 'fox'"),
+        ("p.jsonl", "fox", "line 1 of .* is 'fox'; write draw: fox"),
+        ("p.jsonl", "describe cat.png", "line 1 of .* write describe: cat.png"),
+        ("p.jsonl", "Draw:a cat", "line 1 of .* write draw: a cat"),
+        ("p.jsonl", "continue: once: upon", 'line 1 of .* write continue: "once: upon"'),
+        ("p.yaml", "- draw a cat", "item 0 of .*p.yaml' is 'draw a cat'; write draw: a cat"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_read_ends_the_run(file: str, content: str, sentence: str, tmp_path: Path) -> None:
@@ -263,6 +269,43 @@ def test_a_file_that_cannot_be_read_ends_the_run(file: str, content: str, senten
     with pytest.raises(Mistake, match=sentence) as error:
         Prompts(str(tmp_path / file), SIZE)
     assert "\n" not in str(error.value)
+
+
+def test_the_truth_is_read_and_not_shown(folder: Path) -> None:
+    actions = {"actions": ["on"]}
+    (drawn,) = good(folder, {"draw": "x", "truth": "pictures/red.png"})
+    (walked,) = good(folder, {"imagine": "grey.mp4", "frames": [0, 1], "truth": [7], **actions})
+    (listed,) = good(folder, {"imagine": ["pictures/red.png"], "truth": ["pictures/blue.png"], **actions})
+    truths = [prompt.truth for prompt in (drawn, walked, listed) if prompt.truth is not None]
+    assert [len(prompt.parts) for prompt in (drawn, walked, listed)] == [1, 2, 1]
+    assert [truth.shape for truth in truths] == [(1, 3, SIZE, SIZE)] * 3
+    assert is_of(truths[0][0], "red")
+    assert is_of(truths[2][0], "blue")
+    assert abs(truths[1].float().mean() - 20 * 7) < 3
+
+
+def test_lines_of_a_stream_are_asked_before_the_next_is_there() -> None:
+    asked: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in ("# a comment\n", "draw: a fox\n", "paint a cat\n", "{draw: hen, name: HEN, repeat: 2}\n", "\n"):
+            asked.append(line)
+            yield line
+        yield "{draw: hen, name: hen-1}\n"
+
+    stream = iter(PromptStream(lines(), SIZE))
+    first = next(stream)
+    assert isinstance(first, Prompt)
+    assert (first.name, first.parts) == ("0", ("a fox",))
+    assert len(asked) == 2
+    wrong, *hens, twice = stream
+    assert isinstance(wrong, FailedPrompt)
+    assert wrong.error == (
+        "prompt '1': data.prompts: a line of standard input is 'paint a cat'; write draw: paint a cat"
+    )
+    assert [(hen.name, hen.seed) for hen in hens if isinstance(hen, Prompt)] == [("HEN-0", 0), ("HEN-1", 1)]
+    assert isinstance(twice, FailedPrompt)
+    assert "an earlier prompt is named 'hen-1' too" in twice.error
 
 
 def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:

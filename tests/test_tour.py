@@ -1,0 +1,48 @@
+"""The notebook runs from its first cell to its last, as it is shown, and is stored without outputs."""
+
+from __future__ import annotations
+
+import ast
+import json
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.helpers.program import ROOT
+
+CELLS = [cell for cell in json.loads((ROOT / "docs/tour.ipynb").read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def run_cell(source: str, names: dict[str, Any]) -> Any:
+    """As Jupyter does: everything is run, and the last expression is what is shown."""
+    body = ast.parse(source).body
+    shown = body.pop() if isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), "cell", "exec"), names)
+    return eval(compile(ast.Expression(shown.value), "cell", "eval"), names) if isinstance(shown, ast.Expr) else None
+
+
+def test_the_tour_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT / "docs")
+    names: dict[str, Any] = {}
+    shown = {cell["id"]: run_cell("".join(cell["source"]), names) for cell in CELLS}
+    assert "64x64 pictures" in repr(shown["load"])
+    assert shown["draw-one"].size == (192, 192)
+    red, green, _ = names["heart"].convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    assert red > green + 30, "the heart is red"
+    assert [picture.size for picture in names["drawn"]] == [(64, 64)] * 4
+    assert [type(text) for text in shown["describe-pictures"]] == [str, str]
+    assert len(names["speech"]) > 20
+    assert shown["imagine-walk"].size == (5 * 128, 128)
+    assert torch.is_tensor(names["tokens"])
+    assert shown["encode-decode"].size == (256, 128)
+    said = capsys.readouterr().out
+    assert "(16, 256)" in said
+    assert 0.5 < float(said.split(" bits per byte")[0].split()[-1]) < 4
+    assert len(shown["logits-of-text"]) == 5
+    assert shown["inside-model"] > 10e6
+
+
+def test_no_outputs_are_stored() -> None:
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in CELLS)
