@@ -34,8 +34,8 @@ from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
+from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
-from lit_mm.command_line.what_is_shown import with_what_is_shown
 from lit_mm.mistake import mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
@@ -134,7 +134,7 @@ class LitCLI(LightningCLI):
         check_values(given)
         with in_trainer():
             folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
-            kwargs |= with_what_is_shown(given) | {"plugins": plugins, "default_root_dir": folder}
+            kwargs |= completed_callbacks(given) | {"plugins": plugins, "default_root_dir": folder}
             kwargs["callbacks"] = [MonitorCheck(), *kwargs["callbacks"]]
             if not any(isinstance(callback, GracefulStop) for callback in given.get("callbacks") or ()):
                 kwargs["callbacks"].append(GracefulStop())  # last: the others are through with a step by then
