@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch.distributed.checkpoint import save
 
 import lit_mm
 from lit_mm import LoadedModel
@@ -61,13 +62,17 @@ def predicted(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["file", "export"])
+@pytest.mark.parametrize("kind", ["file", "export", "shards"])
 def test_it_answers_as_predict_does(
     kind: str, trained: Path, predicted: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder, answers = predicted
     if kind == "export":
         export(trained, tmp_path / "model")
+    elif kind == "shards":
+        content = torch.load(trained, weights_only=False)
+        save({"state_dict": content.pop("state_dict")}, checkpoint_id=tmp_path / "model", no_dist=True)
+        torch.save(content, tmp_path / "model" / "meta.pt")
     model = lit_mm.load(trained if kind == "file" else tmp_path / "model", device="cpu")
     people = model.continue_text(["The people", "of"], max_tokens=12, temperature=0.8, seed=5)
     assert people[0] == answers["people"]
