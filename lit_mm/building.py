@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from lit_mm.backbone.transformer import Transformer
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Fsdp2Strategy, Parallelize, tensors
@@ -49,7 +50,7 @@ class BuildsModel(LightningModule):
     ) -> None:
         super().__init__()
         self.make_backbone, self.vocab_size, self.embed_places = backbone, vocab_size, embed_places
-        self.vision = vision
+        self.vision = freeze(vision)
         self.parallelize = parallelize or Parallelize()
         self.start_from = start_from
         self.averaged: MultimodalTransformer | None = None
@@ -110,7 +111,7 @@ class BuildsModel(LightningModule):
             tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
             load_starting_weights(self.model, Path(self.start_from), *tokenizers)
         if self.state.averages_weights:
-            self.averaged = self._build().requires_grad_(False)
+            self.averaged = freeze(self._build())
             self.restart_average()
 
     def new_model(self) -> MultimodalTransformer:

@@ -34,7 +34,8 @@ class LoadedModel:
     are square RGB PIL images of that size.
 
     One thing in gives one thing out, and a list gives a list, answered together. Everything sampled depends on `seed`
-    alone: one number for all, or a list with one for each.
+    alone: one number for all, or a list with one for each. What else is in the list changes no more than the last
+    digits of sums; where these are rounded to 16 bits (`bf16-mixed`), that may lead to another token of a text.
 
     Args:
         source: where it was loaded from.

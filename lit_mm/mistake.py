@@ -44,3 +44,20 @@ def ends_with_a_sentence() -> Iterator[None]:
         if (mistake := mistake_in(error)) is None:
             raise
         sys.exit(f"error: {mistake.sentence}")
+
+
+@contextmanager
+def from_extra(extra: str, purpose: str) -> Iterator[None]:
+    """A library that is imported within is installed with an extra of the package alone.
+
+    Args:
+        extra: the extra's name in pyproject.toml.
+        purpose: what the library is for, as the start of a sentence.
+
+    Raises:
+        Mistake: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Mistake(f"{purpose} needs {error.name}, which is not installed: pip install 'lit-mm[{extra}]'") from error

@@ -17,6 +17,7 @@ from data_modules.dataset import DocumentDataset
 from data_modules.reading.actions import Pose, format_action
 from data_modules.simulator import Case, Simulator, View, held_out
 from lit_mm.flow.sampler import FlowSampler
+from lit_mm.frozen import freeze
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.planning import CrossEntropyMethod, Plan, plan, trajectory_errors
 from lit_mm.training.run_folder import run_folder
@@ -67,8 +68,7 @@ class PlanningEvaluation(FinalEvaluation):
             return {}
         decoder: Decoder = module.decoder()
         data = trainer.datamodule.modules()[source]  # type: ignore[attr-defined]
-        self.network = self.network or EfficientNetLite0()
-        self.network.to(decoder.device)
+        self.network = freeze(self.network or EfficientNetLite0()).to(decoder.device)
         records: list[dict[str, Any]] = []
         for simulator in held_out(self.maps, data, decoder.vision.image_size, self.gamma, self.seed):
             for number in range(self.cases):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -21,6 +21,9 @@ from callbacks.steps import log_values, step_ended
 from lit_mm.backbone.balance import summarise
 from lit_mm.backbone.specialisation import Specialisation, specialisation
 from lit_mm.training.run_folder import run_folder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = "experts"
 
@@ -36,7 +39,8 @@ class ExpertMonitor(Callback):
     ones, the agreement between reading and drawing, the variation over timesteps, and the same three values of the
     load, see `specialisation.Specialisation`. They are drawn as a heatmap of scores, layer by expert, and written to
     `experts/step_NNNNNN.png` and `.json` in the run folder; means over layers join the validation results, so this
-    callback stands before `ResultsTable`.
+    callback stands before `ResultsTable`. The heatmap needs matplotlib, which comes with `lit-mm[figures]`; without it
+    the rest is written.
     """
 
     def __init__(self) -> None:
@@ -81,15 +85,19 @@ class ExpertMonitor(Callback):
         pl_module.validation_results.update(overall(found))
         if not trainer.is_global_zero:
             return
-        figure = draw(found)
+        figure = draw(found) if find_spec("matplotlib") else None
+        if figure is None:
+            rank_zero_warn("no figure of experts is drawn without matplotlib: pip install 'lit-mm[figures]'")
         for logger in trainer.loggers:
             logger.log_metrics(overall(found), step=trainer.global_step)
-        log_picture(trainer, "experts/specialisation", _pixels(figure))
+        if figure is not None:
+            log_picture(trainer, "experts/specialisation", _pixels(figure))
         if run:
             folder = run / FOLDER
             folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{trainer.global_step:06d}"
-            figure.savefig(folder / f"{name}.png")
+            if figure is not None:
+                figure.savefig(folder / f"{name}.png")
             (folder / f"{name}.json").write_text(json.dumps(as_json(found)) + "\n", encoding="utf-8")
         if trainer.state.fn == "validate":
             Console().print(table(found))
@@ -122,6 +130,8 @@ def as_json(found: Specialisation) -> dict[str, Any]:
 
 def draw(found: Specialisation) -> Figure:
     """Scores of all experts, each layer's sorted, and how many experts of each kind a layer has."""
+    from matplotlib.figure import Figure
+
     layers = len(found.score)
     figure = Figure(figsize=(10, 1.5 + 0.3 * layers), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 1))
@@ -151,6 +161,8 @@ def draw(found: Specialisation) -> Figure:
 
 def _pixels(figure: Figure) -> Tensor:
     """(3, height, width) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return torch.from_numpy(np.asarray(canvas.buffer_rgba())[:, :, :3].copy()).permute(2, 0, 1)

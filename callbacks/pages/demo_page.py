@@ -29,8 +29,8 @@ OWN, SHIPPED = (
 
 _SAID = """<h1>A tiny model after {steps} steps</h1>
 <p>It started from random weights and has trained for minutes. <b>Expect falling losses and smudges of about the right
-colours, no drawings yet.</b> Drawings take hours: the column on the right is what the same kind of model does that
-trained for hours on a laptop and comes with lit-mm. To ask it yourself:
+colours, no drawings yet.</b> Drawings take hours: the column on the right is what a model of this size does that
+trained for hours on a laptop and comes with lit-mm (<code>make play</code> shows more of it). To ask it yourself:
 <code>echo "draw: red heart" | lit-mm predict --ckpt_path play --data.prompts -</code></p>
 """
 
@@ -77,9 +77,8 @@ def _losses(first: dict[str, float], last: dict[str, float]) -> str:
 def _drawings(run: Path, records: Sequence[Record], shipped: LoadedModel) -> str:
     captions = [record["shown"][0]["text"] for record in records]
     drawn = shipped.draw(captions, seed=[record["seed"] for record in records])
-    rows = [
-        ["", "this run", "the truth", "the truth through its visual tokenizer, the best it could draw", "after hours"]
-    ]
+    limit = "the truth through the visual tokenizer: the best it could draw"
+    rows = [["", "this run", "the truth", limit, "the shipped model, after hours"]]
     for record, caption, picture in zip(records, captions, drawn, strict=True):
         truth = [OWN + "/" + part["picture"] for part in record.get("truth", [])]
         best = _through_tokenizer(run, truth, shipped)
@@ -91,7 +90,7 @@ def _drawings(run: Path, records: Sequence[Record], shipped: LoadedModel) -> str
 
 
 def _texts(run: Path, records: Sequence[Record], shipped: LoadedModel) -> str:
-    rows = [["asked", "this run", "after hours"]]
+    rows = [["asked", "this run", "the shipped model, after hours"]]
     for record in records:
         asked = record["shown"][0]
         options = {"seed": record["seed"], "max_tokens": record["max_tokens"], **record["sampling"]}
@@ -100,7 +99,7 @@ def _texts(run: Path, records: Sequence[Record], shipped: LoadedModel) -> str:
             shown = _pictures([f"{OWN}/{asked['picture']}"])
         else:
             after, shown = shipped.continue_text(asked["text"], **options), escape(asked["text"])
-        rows.append([shown, escape(record["answer"]), escape(after)])
+        rows.append([shown, _text(record["answer"]), _text(after)])
     return _table(rows)
 
 
@@ -122,6 +121,10 @@ def _through_tokenizer(run: Path, pictures: Sequence[str], shipped: LoadedModel)
         names.append(f"{SHIPPED}/{Path(name).name}")
         again.save(run / names[-1])
     return names
+
+
+def _text(text: str) -> str:
+    return f'<div class="text">{escape(text.strip())}</div>'
 
 
 def _pictures(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lit_mm.frozen import freeze
 from lit_mm.generation.decoding import Decoder
 from lit_mm.vision.metrics.features import FeatureNetwork
 from lit_mm.vision.metrics.quality import picture_quality
@@ -25,7 +26,7 @@ class Judge:
     """
 
     def __init__(self, decoder: Decoder, network: FeatureNetwork, name: str) -> None:
-        self.decoder, self.network, self.name = decoder, network.to(decoder.device), name
+        self.decoder, self.network, self.name = decoder, freeze(network).to(decoder.device), name
 
     @property
     def measures(self) -> tuple[str, ...]:

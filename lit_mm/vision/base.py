@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 
 class VisualTokenizer(nn.Module, ABC):
-    """Pictures to visual tokens and back. Frozen: it is never trained with the model that uses it.
+    """Pictures to visual tokens and back. The model that it is given to freezes it, see `lit_mm.frozen`.
+
+    `encode`, `decode` and `read` are called with the shapes and types that they name here, without gradients; numbers
+    that they return in another precision are made float32.
 
     Attributes:
         image_size: side of the square pictures it takes, in pixels.
         num_tokens: tokens of one picture.
         channels: channels of one token; for the noise shift and the width of the model, of a token that is drawn.
         read_channels: channels of a token that is only read; None where a picture is read by the tokens it is drawn by.
-        compute_dtype: what `encode`, `decode` and `read` compute in, by autocast, wherever they are called.
+        compute_dtype: what `encode`, `decode` and `read` compute in, by autocast, wherever they are called; float32
+            from the first call on that fails in another.
     """
 
     image_size: int
@@ -36,7 +38,7 @@ class VisualTokenizer(nn.Module, ABC):
         super().__init_subclass__(**kwargs)
         for name in ("encode", "decode", "read"):
             if name in vars(cls):
-                setattr(cls, name, _in_compute_dtype(vars(cls)[name]))
+                setattr(cls, name, _frozen(vars(cls)[name]))
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Set `compute_dtype`, also of tokenizers that this one is made of."""
@@ -85,10 +87,6 @@ class VisualTokenizer(nn.Module, ABC):
             to_read.index_copy_(0, read_frames, self.read(images[read_frames]))
         return to_draw, to_read
 
-    def train(self, mode: bool = True) -> Self:
-        """Stays in evaluation mode: it is frozen."""
-        return super().train(False)
-
     @abstractmethod
     def fingerprint(self) -> str:
         """Name and hash of all that latents depend on: equal fingerprints, equal latents for equal pictures."""
@@ -107,14 +105,44 @@ class VisualTokenizer(nn.Module, ABC):
             )
 
 
-def _in_compute_dtype(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _frozen(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A method that computes in the tokenizer's dtype, without gradients, and takes and returns uint8 or float32."""
+
     @wraps(method)
     def computed(self: VisualTokenizer, tensor: Tensor) -> Tensor:
-        dtype = self.compute_dtype
-        with torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32):
-            return method(self, tensor)
+        tensor = _uint8_or_float32(tensor)
+        with torch.no_grad():
+            try:
+                with _autocast(tensor, self.compute_dtype):
+                    found = method(self, tensor)
+            except RuntimeError as error:  # perhaps since autocast has made two dtypes of one
+                if self.compute_dtype == torch.float32:
+                    raise
+                failed, self.compute_dtype = self.compute_dtype, torch.float32
+                with _autocast(tensor, torch.float32):
+                    found = method(self, tensor)
+                _say_float32(self, failed, error)
+            found = _uint8_or_float32(found)
+        # What was made in inference mode could not be kept for a backward pass.
+        return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
 
     return computed
+
+
+def _autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(tensor.device.type, dtype, enabled=dtype != torch.float32)
+
+
+def _say_float32(tokenizer: VisualTokenizer, failed: torch.dtype, error: RuntimeError) -> None:
+    warnings.warn(
+        f"the visual tokenizer {type(tokenizer).__name__} computes in float32 from here on, since it fails in "
+        f"{str(failed).removeprefix('torch.')} ({str(error).strip().splitlines()[0]})",
+        stacklevel=3,
+    )
+
+
+def _uint8_or_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def hash_of(module: nn.Module, settings: str = "") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lit_mm.mistake import Mistake
@@ -37,17 +36,14 @@ class Dual(VisualTokenizer):
         self.image_size, self.num_tokens, self.channels = draw.image_size, draw.num_tokens, draw.channels
         self.read_channels = read.read_channels or read.channels
 
-    @torch.no_grad()
     def read(self, images: Tensor) -> Tensor:
         """(F, 3, image_size, image_size) uint8 to (F, num_tokens, read_channels), by the reading tokenizer."""
         return self.reader.read(images)
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(F, 3, image_size, image_size) uint8 to (F, num_tokens, channels), by the drawing tokenizer."""
         return self.drawer.encode(images)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8, by the drawing tokenizer."""
         return self.drawer.decode(latents)

@@ -22,7 +22,6 @@ def stored_channels(vision: VisualTokenizer) -> int:
     return vision.channels + (vision.read_channels or 0)
 
 
-@torch.no_grad()
 def encode_to_store(vision: VisualTokenizer, images: Tensor) -> Tensor:
     """All that training may need of pictures, whether they are drawn or read.
 

@@ -32,7 +32,6 @@ class Pixels(VisualTokenizer):
         self.num_tokens = (image_size // patch_size) ** 2
         self.channels = 3 * patch_size**2
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(F, 3, image_size, image_size) uint8 to (F, num_tokens, channels) float32 in [-1, 1]."""
         self.check_images(images)
@@ -40,7 +39,6 @@ class Pixels(VisualTokenizer):
         patches = images.reshape(-1, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
         return patches.reshape(-1, self.num_tokens, self.channels).float() / 127.5 - 1
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8; values outside [-1, 1] are clipped."""
         grid, patch = self.image_size // self.patch_size, self.patch_size

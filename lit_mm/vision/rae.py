@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer, hash_of
 from lit_mm.vision.encoder import TimmEncoder
@@ -83,18 +84,15 @@ class Rae(VisualTokenizer):
         self.image_size = config.image_size
         self.num_tokens = self.encoder.num_tokens
         self.channels = self.encoder.channels
-        self.requires_grad_(False)
-        self.train(False)
+        freeze(self)
         # Taken now, from the weights as loaded: a later change of precision must not change the name.
         self._fingerprint = _name_latents(config, self.encoder, self.statistics)
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(F, 3, image_size, image_size) uint8 to (F, num_tokens, channels) float32 of about unit variance."""
         self.check_images(images)
         return self.statistics(self.encoder(images.float() / 255))
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision.base import VisualTokenizer, hash_of
 from lit_mm.vision.formats.folder import SHIPPED
@@ -71,17 +72,14 @@ class Vae(VisualTokenizer):
         deviation = config.latents_std or [1.0] * config.latent_channels
         self.shift = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self.scale = config.scaling_factor / torch.tensor(deviation, dtype=torch.float32).view(-1, 1, 1)
-        self.requires_grad_(False)
-        self.train(False)
+        freeze(self)
         self._fingerprint = f"vae-f{downsampling}-c{config.latent_channels}:{self._hash()}:{image_size}/{patch_size}"
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """(F, 3, image_size, image_size) uint8 to (F, num_tokens, channels) float32 of about unit variance."""
         self.check_images(images)
         return _in_parts(self._encode, images, (self.num_tokens, self.channels))
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """(F, num_tokens, channels) to (F, 3, image_size, image_size) uint8."""
         images = _in_parts(self._decode, latents, (3, self.image_size, self.image_size))

@@ -63,12 +63,6 @@ def test_fingerprint_names_both(rae: Rae) -> None:
     assert name != Dual(pixels, rae).fingerprint()
 
 
-def test_it_stays_frozen(rae: Rae) -> None:
-    dual = Dual(rae, Pixels(32, 8)).train()
-    assert not any(module.training for module in dual.modules())
-    assert not any(parameter.requires_grad for parameter in dual.parameters())
-
-
 @pytest.mark.parametrize("drawn", [[], [1, 3], [0, 1, 2, 3]], ids=["none drawn", "some drawn", "all drawn"])
 def test_each_frame_is_encoded_only_as_it_is_needed(drawn: list[int], images: torch.Tensor) -> None:
     reader, drawer = Counting(32, 8), Counting(32, 8)

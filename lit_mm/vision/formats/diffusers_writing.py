@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -57,6 +58,10 @@ _KINDS = ("weight", "bias")
 
 def obstacle(network: RaeNetwork) -> str | None:
     """Why `AutoencoderRAE` cannot hold `network`, as the rest of a sentence; None if it can."""
+    if find_spec("transformers") is None:
+        return (
+            "the library transformers, of which it takes its encoders, is not installed: pip install 'lit-mm[formats]'"
+        )
     family = family_of(network)
     if family is None:
         return f"it has no encoder with the layers of '{network.config.encoder}'"

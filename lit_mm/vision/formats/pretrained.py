@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.mistake import MissingFile, Mistake, from_extra
 from lit_mm.vision.formats.checkpoint import copy_tensors, find_weights, read_json, read_tensors
 from lit_mm.vision.formats.transformers_names import Family, to_timm
 
@@ -151,9 +151,11 @@ def load_transformers(vit: nn.Module, folder: Path, kind: str) -> None:
 
     Raises:
         MissingFile: the folder holds no weights.
-        Mistake: the timm model computes something else than the folder's, or a tensor does not fit.
+        Mistake: the timm model computes something else than the folder's, a tensor does not fit, or transformers is
+            not installed.
     """
-    from transformers import AutoConfig
+    with from_extra("formats", f"vision.pretrained '{folder}', an encoder in the format of transformers,"):
+        from transformers import AutoConfig
 
     model = cast(Any, vit)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)

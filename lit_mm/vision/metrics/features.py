@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision.formats.pretrained import locate
 
@@ -20,7 +21,7 @@ LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """Pictures to feature maps, from fine to coarse. Frozen: always in evaluation mode, without gradients of its own.
+    """Pictures to feature maps, from fine to coarse. What it is given to freezes it, see `lit_mm.frozen`.
 
     Attributes:
         name: the network, as it appears in the names of losses and metrics.
@@ -29,15 +30,6 @@ class FeatureNetwork(nn.Module, ABC):
 
     name: str
     channels: tuple[int, ...]
-
-    def freeze(self) -> None:
-        """To be called by a subclass once its layers exist."""
-        self.requires_grad_(False)
-        self.train(False)
-
-    def train(self, mode: bool = True) -> FeatureNetwork:
-        """Stays in evaluation mode."""
-        return super().train(False)
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -93,7 +85,7 @@ class TimmFeatures(FeatureNetwork):
         self.input_size = input_size or settings["input_size"][-1]
         self.register_buffer("mean", torch.tensor(settings["mean"]).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(settings["std"]).view(3, 1, 1), persistent=False)
-        self.freeze()
+        freeze(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(F, 3, height, width) in [0, 1] to the feature maps of the chosen layers."""
@@ -135,7 +127,7 @@ class LastFeatures(nn.Module):
 
     def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = freeze(network)
         self.num_features = network.channels[-1]
 
     def forward(self, images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from urllib.error import URLError
 import torch
 from torch import Tensor
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import MissingFile
 from lit_mm.vision.metrics.features import EfficientNetLite0, FeatureNetwork, unit_length
 
@@ -28,7 +29,7 @@ class Lpips(FeatureNetwork):
         self.name = f"lpips_{net}"
         self.lpips = _create(net)
         self.channels = tuple(self.lpips.chns)
-        self.freeze()
+        freeze(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(F, 3, height, width) in [0, 1] to the five feature maps that LPIPS compares."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.vision.metrics.features import FeatureNetwork
 from lit_mm.vision.training.diff_augment import diff_augment
@@ -47,7 +48,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, network: FeatureNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = freeze(network)
         self.heads = nn.ModuleList(_Head(channels) for channels in network.channels)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,10 +79,9 @@ class Adversary(nn.Module):
     def decoder_loss(self, drawn: Tensor, generator: torch.Generator) -> Tensor:
         """What the decoder minimises: minus the mean score of augmented drawn pictures (F, 3, height, width)."""
         # Its heads do not learn from this, nor do their power iterations advance.
-        self.discriminator.requires_grad_(False).eval()
+        self.discriminator.heads.requires_grad_(False).eval()
         loss = -self.discriminator(diff_augment(drawn, generator)).float().mean()
-        self.discriminator.train()
-        self.discriminator.heads.requires_grad_(True)
+        self.discriminator.heads.requires_grad_(True).train()
         return loss
 
     def discriminator_loss(self, drawn: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:

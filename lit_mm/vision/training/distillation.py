@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.frozen import freeze
 from lit_mm.vision.training.siglip import Siglip
 
 
@@ -27,7 +28,7 @@ class MaskedDistillation(nn.Module):
     def __init__(self, siglip: Siglip, mask_ratio: float = 0.5, decay: float = 0.996) -> None:
         super().__init__()
         self.mask_ratio, self.decay = mask_ratio, decay
-        self.teacher = copy.deepcopy(siglip.vision).requires_grad_(False).eval()
+        self.teacher = freeze(copy.deepcopy(siglip.vision))
         vision = cast(Any, siglip.vision)
         self.patch: int = vision.patch_embed.patch_size[0]
         self.prefix: int = vision.num_prefix_tokens
@@ -55,12 +56,6 @@ class MaskedDistillation(nn.Module):
         """Move the teacher towards the student: decay * teacher + (1 - decay) * student."""
         for mine, its in zip(self.teacher.parameters(), siglip.vision.parameters(), strict=True):
             mine.lerp_(its, 1 - self.decay)
-
-    def train(self, mode: bool = True) -> MaskedDistillation:
-        """The teacher stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
 
 class PixelReconstruction(nn.Module):

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
@@ -76,7 +77,7 @@ class LitAutoencoder(pl.LightningModule, ABC):
         self.reconstruction_loss = ReconstructionLoss(loss or ReconstructionTerms())
         self.adversary = Adversary(adversarial) if adversarial is not None and adversarial.weight else None
         self.automatic_optimization = self.adversary is None
-        self.judge = judge() if judge is not None else None
+        self.judge = freeze(judge()) if judge is not None else None
         self.frechet = FrechetDistances(self.judge) if self.judge is not None else None
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
@@ -90,8 +91,7 @@ class LitAutoencoder(pl.LightningModule, ABC):
     def start_average(self) -> None:
         """To be called by a subclass once its weights are those it starts from."""
         if self.ema_decay:
-            self.average = AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))
-            self.average.requires_grad_(False)
+            self.average = freeze(AveragedModel(self.trained, multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay)))
             self.average.update_parameters(self.trained)  # copies: the average starts from the untrained weights
 
     # ---- what a subclass says

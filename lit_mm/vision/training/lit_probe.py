@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.mixing.rows import Share, ValidationRows
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
@@ -63,7 +64,7 @@ class LitTokenizerProbe(pl.LightningModule):
         sizes = {name: tokenizer.image_size for name, tokenizer in vision.items()}
         if len(set(sizes.values())) != 1:
             raise Mistake(f"model.vision needs tokenizers for pictures of one size; found {sizes or 'none'}")
-        self.vision = torch.nn.ModuleDict(vision)
+        self.vision = freeze(torch.nn.ModuleDict(vision))
         self.labelled = labelled
         self.image_size = next(iter(sizes.values()))
         self.tokens_per_frame = 1  # no token is read from a row here

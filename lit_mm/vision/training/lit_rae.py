@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.formats.folder import load_folder, save_folder
@@ -88,7 +89,8 @@ class LitRae(LitAutoencoder):
         self.image_size = rae.image_size
         self.tokens_per_frame = self.rae.encoder.num_tokens
         self.train_encoder = train_encoder
-        self.rae.encoder.requires_grad_(train_encoder)
+        if not train_encoder:
+            freeze(self.rae.encoder)
         self.noise_tau, self.stored_as, self.compact = noise_tau, stored_as, compact
         self.statistics_pictures = statistics_pictures
         self._measured = False

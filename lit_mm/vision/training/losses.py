@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.vision.metrics.features import FeatureNetwork
 
@@ -53,7 +54,7 @@ class ReconstructionLoss(nn.Module):
         if terms.perceptual or terms.gram:
             if terms.network is None:
                 raise Mistake("model.loss.perceptual and model.loss.gram need model.loss.network: features to compare")
-            self.network = terms.network()
+            self.network = freeze(terms.network())
 
     def forward(self, drawn: Tensor, images: Tensor) -> dict[str, Tensor]:
         """Weighted losses by name, each a scalar; their sum is the reconstruction loss.

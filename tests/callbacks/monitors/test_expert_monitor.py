@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -112,3 +113,13 @@ def test_validation_counts_each_token_of_each_kind_k_times(tmp_path: Path, data:
 def test_without_experts_nothing_happens(tmp_path: Path, data: ImageTextDataModule) -> None:
     trainer(tmp_path, max_steps=1).fit(module(ModalityFeedForward), data)
     assert not (tmp_path / "run" / "version_0" / "experts").exists()
+
+
+def test_without_matplotlib_all_but_the_figure_is_written(
+    tmp_path: Path, data: ImageTextDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.warns(UserWarning, match=r"pip install 'lit-mm\[figures\]'"):
+        trainer(tmp_path).validate(module(), data, verbose=False)
+    written = (tmp_path / "run" / "version_0" / "experts").iterdir()
+    assert [file.name for file in written] == ["step_000000.json"]

@@ -271,6 +271,19 @@ def test_a_file_that_cannot_be_read_ends_the_run(file: str, content: str, senten
     assert "\n" not in str(error.value)
 
 
+def test_the_truth_is_read_and_not_shown(folder: Path) -> None:
+    actions = {"actions": ["on"]}
+    (drawn,) = good(folder, {"draw": "x", "truth": "pictures/red.png"})
+    (walked,) = good(folder, {"imagine": "grey.mp4", "frames": [0, 1], "truth": [7], **actions})
+    (listed,) = good(folder, {"imagine": ["pictures/red.png"], "truth": ["pictures/blue.png"], **actions})
+    truths = [prompt.truth for prompt in (drawn, walked, listed) if prompt.truth is not None]
+    assert [len(prompt.parts) for prompt in (drawn, walked, listed)] == [1, 2, 1]
+    assert [truth.shape for truth in truths] == [(1, 3, SIZE, SIZE)] * 3
+    assert is_of(truths[0][0], "red")
+    assert is_of(truths[2][0], "blue")
+    assert abs(truths[1].float().mean() - 20 * 7) < 3
+
+
 def test_lines_of_a_stream_are_asked_before_the_next_is_there() -> None:
     asked: list[str] = []
 

@@ -35,7 +35,6 @@ class ToyFeatures(FeatureNetwork):
         generator = torch.Generator().manual_seed(3)
         for parameter in self.parameters():
             nn.init.normal_(parameter, std=0.3, generator=generator)
-        self.freeze()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         fine = self.fine(images)
