@@ -113,7 +113,7 @@ CASES = [
     ("--trainer.callbacks.Checkpoints.save_top_k x", "trainer.callbacks.Checkpoints.save_top_k is x; it takes a value of type int"),
     ("--trainer.callbacks.Checkpoints 3", "write --trainer.callbacks.Checkpoints.ARGUMENT 3"),
     ("--trainer.callbacks.6.x 3", "there is no 6 in trainer.callbacks; it has TrainingMonitor,"),
-    ("--trainer.callbacks.save_top_k 3", "has no 'save_top_k'; write --trainer.callbacks.Checkpoints.save_top_k"),
+    ("--trainer.callbacks.documents 3", "has no 'documents'; write --trainer.callbacks.Samples.documents"),
     ("--trainer.callbacks+=callbacks.checkpoints.Checkpoints --trainer.callbacks.Checkpoints.save_top_k 3", "there are 2 of that class"),
 ]  # fmt: skip
 WITHOUT = [
