@@ -31,12 +31,21 @@ class Checkpoints(ModelCheckpoint):
         """Save the last step."""
         self.save(trainer)
 
-    def save(self, trainer: Trainer) -> None:
-        """Save this step, if it is not saved yet."""
-        if not self._should_skip_saving_checkpoint(trainer):
-            candidates = self._monitor_candidates(trainer)
+    def save(self, trainer: Trainer, keep_others: bool = False) -> None:
+        """Save this step, if it is not saved yet, also where it is none of the best.
+
+        Args:
+            trainer: that of the run.
+            keep_others: whether no earlier checkpoint makes room for it.
+        """
+        if self._should_skip_saving_checkpoint(trainer):
+            return
+        candidates = self._monitor_candidates(trainer)
+        if not keep_others:
             self._save_topk_checkpoint(trainer, candidates)
-            self._save_last_checkpoint(trainer, candidates)
+        if self._last_global_step_saved != trainer.global_step and self.save_last is not True:
+            self._save_checkpoint(trainer, self.format_checkpoint_name(candidates))
+        self._save_last_checkpoint(trainer, candidates)
 
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # Lightning keeps what was gone on from, one more with every restart; the newer one is complete by now.

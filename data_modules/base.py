@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -285,5 +286,10 @@ class DocumentDataModule(LightningDataModule, ABC):
 
 
 def _start_worker(number: int) -> None:
-    """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it."""
+    """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it.
+
+    Ctrl-C in a terminal reaches workers too; they read on until the run has saved its step.
+    """
     gc.freeze()
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from lit_mm.command_line.commands import first_screen
@@ -16,8 +17,11 @@ def main() -> None:
         return
     with ends_with_a_sentence():
         check_packages()
+    gc.disable()  # imports leave no garbage, and looking for it takes a fifth of their time
     from lit_mm.cli import main as run
 
+    gc.freeze()  # nor is what they made ever to be looked at again
+    gc.enable()
     run()
 
 

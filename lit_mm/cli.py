@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from callbacks.graceful_stop import GracefulStop
 from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
 from lit_mm.command_line.causes import in_constructors
@@ -33,11 +34,12 @@ from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
+from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
-from lit_mm.command_line.what_is_shown import with_what_is_shown
 from lit_mm.mistake import Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
+from lit_mm.training.stopping import Stopped, stopped_by_signals
 
 
 class LitCLI(LightningCLI):
@@ -139,8 +141,10 @@ class LitCLI(LightningCLI):
         check_values(given)
         with in_trainer():
             folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
-            kwargs |= with_what_is_shown(given) | {"plugins": plugins, "default_root_dir": folder}
+            kwargs |= completed_callbacks(given) | {"plugins": plugins, "default_root_dir": folder}
             kwargs["callbacks"] = [MonitorCheck(), *kwargs["callbacks"]]
+            if not any(isinstance(callback, GracefulStop) for callback in given.get("callbacks") or ()):
+                kwargs["callbacks"].append(GracefulStop())  # last: the others are through with a step by then
             return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -200,13 +204,15 @@ def main(args: list[str] | None = None) -> None:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does: a user's own classes are found in the working folder
     try:
-        with _calm((sys.argv[1:] if args is None else args)[:1] == ["predict"]):
+        with stopped_by_signals(), _calm((sys.argv[1:] if args is None else args)[:1] == ["predict"]):
             LitCLI(args=args)
         _leave_group()
     except SystemExit:  # of all processes alike
         _leave_group()
         raise
     except Exception as error:  # perhaps of this process alone, while others wait within a collective operation
+        if isinstance(error.__cause__, Stopped):  # what a signal to a worker has broken
+            sys.exit(error.__cause__.code)
         sentence = _sentence_of(error)
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise

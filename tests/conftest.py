@@ -6,14 +6,14 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from lit_mm.backbone import SequenceLayout
-from lit_mm.cli import main
+from lit_mm.cli import LitCLI, main
 from tests.helpers.forked import FOLDER
 from tests.helpers.program import ROOT, SMALL
 
@@ -89,3 +89,20 @@ def random_layout() -> Callable[..., SequenceLayout]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def build_once() -> Iterator[None]:
+    """The parser is built once a file: it takes longer than to parse."""
+    build, built = LitCLI.setup_parser, {}
+
+    def setup_parser(cli: LitCLI, *args: object) -> None:
+        if not built:
+            before = set(vars(cli))
+            build(cli, *args)
+            built.update({name: value for name, value in vars(cli).items() if name not in before})
+        vars(cli).update(built)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LitCLI, "setup_parser", setup_parser)
+        yield

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lit_mm.mistake import MissingFile, Mistake
-from lit_mm.parallel.checkpoint_files import read_header
+from lit_mm.parallel.checkpoint_files import complete_checkpoints, read_header
 from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, is_exported
 from lit_mm.parallel.trained_weights import find_checkpoint
 
@@ -44,6 +44,8 @@ def with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
     config = {k: v for k, v in yaml.safe_load(header[CONFIG_KEY]).items() if k in SHARED_KEYS}
     if args[0] != "fit":
         _name_folder(config["trainer"].get("logger"), path, args[0])
+    elif _is_newest(path):
+        _go_on_in_folder(config["trainer"], Path(abspath(path)).parent.parent)
     file = folder / "checkpoint.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     return [args[0], "--config", str(file), *_with_option(args[1:], "--ckpt_path", str(path))]
@@ -59,6 +61,29 @@ def _name_folder(loggers: Any, checkpoint: Path, command: str) -> None:
             options = logger.setdefault("init_args", {})
             run = _run_of(Path(abspath(checkpoint)), Path(abspath(options.get("save_dir") or ".")))
             options |= {"name": (run / command).as_posix(), "version": None}
+
+
+def _is_newest(checkpoint: Path) -> bool:
+    """Whether a checkpoint is the last of its run: what goes on from an earlier one is another run."""
+    folder = Path(abspath(checkpoint)).parent
+    found = complete_checkpoints(folder) if folder.name == "checkpoints" else []
+    return bool(found) and max(found, key=lambda path: path.stat().st_mtime_ns).samefile(checkpoint)
+
+
+def _go_on_in_folder(trainer: dict[str, Any], run: Path) -> None:
+    """Let a fit write to the folder of the run that it goes on with, and log to the same run of a logger."""
+    loggers = trainer.get("logger")
+    if loggers is False:
+        trainer["default_root_dir"] = str(run)
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, dict):
+            kind, options = logger["class_path"].rpartition(".")[2], logger.setdefault("init_args", {})
+            if kind in ("TensorBoardLogger", "CSVLogger"):
+                options |= {"save_dir": str(run.parent.parent), "name": run.parent.name, "version": run.name}
+            elif kind == "WandbLogger":
+                options["version"] = run.name
+            elif kind == "MLFlowLogger":
+                options["run_id"] = run.name
 
 
 def _run_of(checkpoint: Path, runs: Path) -> Path:

@@ -58,6 +58,7 @@ def test_predict_answers_every_prompt(trained: Path, tmp_path: Path, monkeypatch
             [
                 "predict",
                 f"--ckpt_path={trained}",
+                "--data.prompts=configs/prompts/tiny.yaml",
                 f"--trainer.logger.save_dir={tmp_path}",
                 "--trainer.callbacks+=callbacks.pages.prediction_writer.PredictionWriter",
                 f"--trainer.callbacks.folder={file.parent}",

@@ -15,7 +15,7 @@ from callbacks.monitors import progress
 from callbacks.monitors.parameter_table import ParameterTable
 from callbacks.monitors.progress import ProgressLines, StepBar
 from lit_mm.cli import main
-from lit_mm.command_line.what_is_shown import with_what_is_shown
+from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from tests.helpers.program import ROOT, SMALL
 from tests.helpers.toy_runs import ToyModule, toy_trainer
 
@@ -95,10 +95,10 @@ def test_the_bar_counts_steps_also_in_a_run_that_was_gone_on_with(tmp_path: Path
 
 def shown(terminal: bool, monkeypatch: pytest.MonkeyPatch, **flags: object) -> set[type]:
     """Kinds of the callbacks that a trainer of these settings has, of those that show something."""
-    monkeypatch.setattr("lit_mm.command_line.what_is_shown.on_terminal", lambda: terminal)
+    monkeypatch.setattr("lit_mm.command_line.trainer_callbacks.on_terminal", lambda: terminal)
     flags = {"enable_progress_bar": None, "enable_model_summary": None, "callbacks": None} | flags
     trainer = Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, **with_what_is_shown(Namespace(flags))
+        accelerator="cpu", logger=False, enable_checkpointing=False, **completed_callbacks(Namespace(flags))
     )
     kinds = (ProgressBar, ModelSummary, ProgressLines)
     return {type(callback) for callback in trainer.callbacks if isinstance(callback, kinds)}

@@ -1,4 +1,4 @@
-"""Bar, lines of progress and table of parameters, as the trainer's own flags say."""
+"""The callbacks of a run: those that are named, in a working order, and those that show how it goes."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelSummary, ProgressBar
 
 from callbacks.monitors.parameter_table import ParameterTable
 from callbacks.monitors.progress import ProgressLines, StepBar, on_terminal
 
 
-def with_what_is_shown(trainer: Namespace) -> dict[str, Any]:
+def completed_callbacks(trainer: Namespace) -> dict[str, Any]:
     """The trainer's callbacks with those that show how a run goes, and the flags that Lightning is to see.
 
     `enable_progress_bar: false` and `enable_model_summary: false` take away also what the callbacks name, where
     Lightning would refuse. A bar or summary among the callbacks stands in for ours. There is a bar only where there is
     a terminal, and `ProgressLines` where there is none, whatever the flags say.
 
+    Early stopping comes first, so that the others know which validation is the last.
+
     Args:
         trainer: its settings, the callbacks instantiated.
     """
     listed: list[Callback] | Callback = trainer.get("callbacks") or []
     callbacks = list(listed) if isinstance(listed, list) else [listed]
+    callbacks.sort(key=lambda callback: not isinstance(callback, EarlyStopping))
     for kind, flag in ((ProgressBar, "enable_progress_bar"), (ModelSummary, "enable_model_summary")):
         if trainer.get(flag) is False:
             callbacks = [callback for callback in callbacks if not isinstance(callback, kind)]
