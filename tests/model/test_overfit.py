@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer, seed_everything
 from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
 from data_modules.reading.pictures import read_picture
+from data_modules.recipes.tokenizer import train
 from lit_mm.backbone import ModalityFeedForward, Transformer
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.flow.sampler import FlowSampler
@@ -22,6 +23,7 @@ from lit_mm.vision import Rae
 from tests.helpers.program import ROOT
 
 CAPTIONS = ["strawberry", "octopus", "rocket", "tennis", "violin", "cactus"]
+VOCABULARY = 300  # the embeddings of a large one would take most of the time
 
 
 def handful(folder: Path) -> dict[str, str]:
@@ -41,14 +43,16 @@ def handful(folder: Path) -> dict[str, str]:
 def test_memorised_pairs_come_back_from_both_sides(tmp_path: Path) -> None:
     pairs = handful(tmp_path / "pairs")
     assert len(pairs) >= 5
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(train((tmp_path / "pairs",), VOCABULARY))
     seed_everything(0)
     vision = Rae(folder="rae_tiny")
     model = LitMultimodal(
         backbone=lambda vocabulary: Transformer(
-            vocabulary, dim=256, depth=3, heads=4, kv_heads=2, feed_forward=lambda dim: ModalityFeedForward(dim, 512)
+            vocabulary, dim=256, depth=2, heads=4, kv_heads=2, feed_forward=lambda dim: ModalityFeedForward(dim, 512)
         ),
         vision=vision,
-        vocab_size=8192,
+        vocab_size=VOCABULARY,
         flow=FlowMatching("v"),
         sampler=FlowSampler("euler", steps=20, guidance_scale=2.0),
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=2e-3, betas=(0.9, 0.95)),
@@ -57,7 +61,7 @@ def test_memorised_pairs_come_back_from_both_sides(tmp_path: Path) -> None:
     data = ImageTextDataModule(
         train=str(tmp_path / "pairs"),
         caption_first=0.6,
-        tokenizer=str(ROOT / "data/tiny/tokenizer.json"),
+        tokenizer=str(tokenizer),
         loader=LoaderConfig(row_length=256, rows=1, workers=0),
         image_size=vision.image_size,
         tokens_per_frame=vision.num_tokens,
