@@ -7,6 +7,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops.evaluation_loop import RestartStage
+from lightning.pytorch.utilities import rank_zero_info
 
 from lit_mm.parallel.checkpoint_files import complete_checkpoints
 
@@ -56,7 +57,12 @@ class Checkpoints(ModelCheckpoint):
         # Lightning takes the newest of these. Its own method looks for the name alone. The folder is not settled yet
         # when it is called, and what settles it has a private name.
         folder: Path | str = self._ModelCheckpoint__resolve_ckpt_dir(trainer)  # type: ignore[attr-defined]
-        return {str(path) for path in complete_checkpoints(Path(folder))}
+        found = {str(path) for path in complete_checkpoints(Path(folder))}
+        if not found:
+            rank_zero_info(
+                f"--ckpt_path last: there is no checkpoint in '{folder}', so the run starts at the beginning"
+            )
+        return found
 
 
 def _validate_first(trainer: Trainer) -> None:

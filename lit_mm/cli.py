@@ -23,9 +23,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.graceful_stop import GracefulStop
 from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
-from lit_mm.command_line.causes import in_own_files
+from lit_mm.command_line.causes import in_constructors
 from lit_mm.command_line.checkpoint_config import with_checkpoint_config
-from lit_mm.command_line.commands import COMMANDS, DESCRIPTION
+from lit_mm.command_line.commands import COMMANDS, DESCRIPTION, ENDS
 from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
 from lit_mm.command_line.mistakes import check_start
@@ -36,7 +36,7 @@ from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
-from lit_mm.mistake import mistake_in
+from lit_mm.mistake import Mistake, mistake_in
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.stopping import Stopped, stopped_by_signals
@@ -94,6 +94,7 @@ class LitCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.epilog = ENDS[subcommand]
         if subcommand == "validate":
             parser.set_defaults(verbose=False)  # callbacks.pages.results_table shows the results source by source
         if subcommand == "predict":
@@ -113,9 +114,15 @@ class LitCLI(LightningCLI):
                 given = with_checkpoint_config(given, Path(folder))
             super().parse_arguments(parser, given)
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise Mistake(f"seed_everything: {error}") from error
+
     def instantiate_classes(self) -> None:
-        """Lightning's; an error within a user's own file is told with its line."""
-        with in_own_files():
+        """Lightning's; what a class refuses, and an error within a user's own file, are mistakes."""
+        with in_constructors():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

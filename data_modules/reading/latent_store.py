@@ -24,12 +24,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
+from lit_mm.tensor_files import save_tensors
 
 LAYOUT = 1  # of a store's files; a new number makes older stores unreadable
 MAX_OPEN = 64  # shards kept open by a process
@@ -177,7 +177,7 @@ class LatentStore(PictureReader):
         """
         tensors = {"latents": latents.to("cpu", getattr(torch, self.index.dtype)).contiguous()}
         metadata = {"contents": self.index.contents, "tokenizer": self.index.tokenizer, "broken": json.dumps(broken)}
-        _appear(self.shard_file(shard), lambda f: save_file(tensors, f, metadata))
+        _appear(self.shard_file(shard), lambda f: save_tensors(tensors, f, metadata))
 
     # ---- reading
 

@@ -88,7 +88,7 @@ class Transformer(nn.Module):
         norms_by_modality: bool = False,
     ) -> None:
         super().__init__()
-        _check_heads(dim, heads, kv_heads)
+        _check_sizes(dim, depth, heads, kv_heads)
         self.dim, self.head_dim, self.kv_heads = dim, dim // heads, kv_heads
         self.rope_theta = rope_theta
         self.attention_backend: AttentionBackend = attention_backend
@@ -186,7 +186,10 @@ class Transformer(nn.Module):
         return tokens
 
 
-def _check_heads(dim: int, heads: int, kv_heads: int) -> None:
+def _check_sizes(dim: int, depth: int, heads: int, kv_heads: int) -> None:
+    for name, size in {"dim": dim, "depth": depth, "heads": heads, "kv_heads": kv_heads}.items():
+        if size < 1:
+            raise Mistake(f"model.backbone.{name} is {size}; use 1 or more")
     if dim % heads or (dim // heads) % 2:
         raise Mistake(
             f"model.backbone.dim is {dim} with {heads} heads; rotary pairs need dim / heads to be a whole even number"

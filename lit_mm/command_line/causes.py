@@ -17,6 +17,7 @@ from types import ModuleType
 import yaml
 from jsonargparse import Namespace
 from jsonargparse._typehints import get_all_subclass_paths
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mm.mistake import Mistake, mistake_in
 
@@ -90,18 +91,37 @@ def place_of(error: BaseException) -> str | None:
 
 
 @contextmanager
-def in_own_files() -> Iterator[None]:
-    """Where objects are made, an error that comes from a user's own file is told with its line."""
+def in_constructors() -> Iterator[None]:
+    """Where objects are made, an error of a user's own file is told with its line, and a library's with its class.
+
+    Any other is a fault of the program.
+    """
     try:
         yield
     except Exception as error:
+        if mistake_in(error) is not None:
+            raise
         chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__) is not None:
             chain.append(cause)
-        place = next((where for e in reversed(chain) if (where := place_of(e))), None)
-        if place is None or mistake_in(error) is not None:
-            raise
-        raise Mistake(f"{place}; LIT_MM_TRACEBACK=1 shows the whole traceback") from error
+        if place := next((where for e in reversed(chain) if (where := place_of(e))), None):
+            raise Mistake(f"{place}; LIT_MM_TRACEBACK=1 shows the whole traceback") from error
+        made = _being_made(chain[-1])
+        if isinstance(chain[-1], MisconfigurationException) or (made is not None and not _is_own(made)):
+            name = "trainer" if made is None else made.__name__
+            raise Mistake(f"{name} refuses its arguments: {' '.join(str(chain[-1]).split())}") from error
+        raise
+
+
+def _being_made(error: BaseException) -> type | None:
+    """The class that jsonargparse was making an object of."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    made = [f.f_locals.get("class_type") for f in frames if f.f_code.co_name == "default_class_instantiator"]
+    return made[-1] if made and isinstance(made[-1], type) else None
+
+
+def _is_own(made: type) -> bool:
+    return made.__module__.partition(".")[0] in {folder.name for folder in OWN}
 
 
 def yaml_error(file: Path) -> str | None:

@@ -44,7 +44,8 @@ class FlowMatching(nn.Module):
         made_for: fingerprint of the visual tokenizer of the statistics; None without any.
 
     Raises:
-        Mistake: statistics are given, but the prediction is `x`; or `read_noise` is out of range, or beside `noised`.
+        Mistake: statistics are given, but the prediction is `x`; `shift` or `read_noise` is out of range; or there is
+            noise beside `noised`.
         MissingFile: there are no such statistics.
     """
 
@@ -59,6 +60,8 @@ class FlowMatching(nn.Module):
     ) -> None:
         super().__init__()
         _check_reading(read_frames, read_noise)
+        if shift is not None and shift <= 0:
+            raise Mistake(f"model.flow.shift is {shift}; use a positive number, or null for that of the picture's size")
         self.read_frames, self.read_noise = read_frames, read_noise
         self.distribution, self.shift = distribution, shift
         self.made_for: str | None = None

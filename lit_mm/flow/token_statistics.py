@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.tensor_files import save_tensors
 
 FILE = "tokens.safetensors"
 SHIPPED = Path(__file__).parents[1] / "vision/weights"
@@ -43,7 +43,7 @@ class TokenStatistics:
 
 def save_statistics(path: Path, mean: Tensor, covariance: Tensor, fingerprint: str) -> None:
     """Write them, with the fingerprint of the visual tokenizer whose tokens they are of."""
-    save_file({"mean": mean, "covariance": covariance}, path, metadata={_FINGERPRINT: fingerprint})
+    save_tensors({"mean": mean, "covariance": covariance}, path, metadata={_FINGERPRINT: fingerprint})
 
 
 def load_statistics(name: str) -> tuple[Tensor, Tensor, str]:

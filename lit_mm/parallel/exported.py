@@ -9,9 +9,10 @@ import torch
 import yaml
 from lightning.pytorch import __version__
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from lit_mm.tensor_files import save_tensors
 from lit_mm.tokenizer import Tokenizer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.yaml", "tokenizer.json"
@@ -36,7 +37,7 @@ def write(folder: Path, weights: dict[str, Tensor], checkpoint: dict[str, Any], 
         config: as `--config` takes it.
     """
     metadata = {name: str(checkpoint[name]) for name in _FINGERPRINTS}
-    save_file(weights, folder / WEIGHTS, metadata=metadata)
+    save_tensors(weights, folder / WEIGHTS, metadata=metadata)
     (folder / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
 
 

@@ -102,13 +102,18 @@ CASES = [
     ("--data.weights.text x", "data.weights.text is x; it takes a value of type float"),
     ("--data.weights 3", "data.weights is 3; it takes a value of type dict[str, float]"),
     ("--model.schedule.warmup_steps=-5", "model.schedule.warmup_steps is -5; use 0 or more"),
+    ("--model.backbone.depth=0", "model.backbone.depth is 0; use 1 or more"),
+    ("--model.flow.shift=0", "model.flow.shift is 0.0; use a positive number, or null"),
+    ("--seed_everything=-1", "seed_everything: -1 is not in bounds"),
+    ("--model.flow torch.nn.Linear", "model.flow is 'torch.nn.Linear', which is no FlowMatching; give a class derived"),
+    ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.mode up", "ModelCheckpoint refuses its arguments: `mode` can"),
     # callbacks by name
     ("--trainer.callbacks.Checkpoint.save_top_k 3", "there is no Checkpoint in trainer.callbacks; did you mean 'Checkpoints'? it has TrainingMonitor,"),
     ("--trainer.callbacks.Checkpoints.every_n 3", "trainer.callbacks.Checkpoints.every_n is unknown; "),
     ("--trainer.callbacks.Checkpoints.save_top_k x", "trainer.callbacks.Checkpoints.save_top_k is x; it takes a value of type int"),
     ("--trainer.callbacks.Checkpoints 3", "write --trainer.callbacks.Checkpoints.ARGUMENT 3"),
     ("--trainer.callbacks.6.x 3", "there is no 6 in trainer.callbacks; it has TrainingMonitor,"),
-    ("--trainer.callbacks.save_top_k 3", "has no 'save_top_k'; write --trainer.callbacks.Checkpoints.save_top_k"),
+    ("--trainer.callbacks.documents 3", "has no 'documents'; write --trainer.callbacks.Samples.documents"),
     ("--trainer.callbacks+=callbacks.checkpoints.Checkpoints --trainer.callbacks.Checkpoints.save_top_k 3", "there are 2 of that class"),
 ]  # fmt: skip
 WITHOUT = [
@@ -185,3 +190,15 @@ def test_the_first_help_says_what_to_type(capsys: pytest.CaptureFixture[str]) ->
     help_ = " ".join(capsys.readouterr().out.split())
     for command in ("lit-mm fit --config", "lit-mm validate --ckpt_path", "lit-mm predict --ckpt_path"):
         assert command in help_
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_the_help_of_a_command_names_the_classes(
+    command: str, build_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    help_ = " ".join(capsys.readouterr().out.split())
+    for words in ("--model.help lit_mm.module.LitMultimodal", "mixture.MixtureDataModule", "text.TextDataModule"):
+        assert words in help_
+    assert ("--data.sources.NAME.val FOLDER" in help_) == (command == "validate")

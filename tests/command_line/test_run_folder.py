@@ -58,7 +58,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_fresh_run_does_not_overwrite_an_earlier_one(tmp_path: Path) -> None:
-    run(*arguments(tmp_path, 3), "--ckpt_path=last")  # there is none: it starts at the beginning
+    assert "--ckpt_path last: there is no checkpoint in" in run(*arguments(tmp_path, 3), "--ckpt_path=last")
     (last,) = tmp_path.rglob("last.ckpt")
     assert last.resolve().name == "step=3.ckpt", "the last step is saved, whatever its number"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}

@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lit_mm.tensor_files import save_tensors
 from lit_mm.vision.formats.diffusers_format import (
     ACTIVATIONS,
     CLASS_NAME,
@@ -136,7 +137,6 @@ def write_diffusers(network: RaeNetwork, folder: Path, dtype: torch.dtype) -> di
         Tensors of the encoder, under timm's names, that cannot be read back from these files bit for bit.
     """
     import diffusers
-    from safetensors.torch import save_file
 
     family = family_of(network)
     assert family is not None
@@ -154,7 +154,7 @@ def write_diffusers(network: RaeNetwork, folder: Path, dtype: torch.dtype) -> di
         arguments[name] = _listed(tensors[f"_{name}"])
     tensors["encoder_mean"] = network.encoder.pixels.mean.cpu()[None]
     tensors["encoder_std"] = network.encoder.pixels.std.cpu()[None]
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / DIFFUSERS_WEIGHTS, metadata={"format": "pt"})
+    save_tensors({k: v.contiguous() for k, v in tensors.items()}, folder / DIFFUSERS_WEIGHTS, metadata={"format": "pt"})
     settings = {"_class_name": CLASS_NAME, "_diffusers_version": diffusers.__version__, **arguments}
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf8")
     return {name: tensor for name, tensor in vit.items() if not torch.equal(back[name], tensor)}

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 
 from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.tensor_files import save_tensors
 from lit_mm.vision.encoder import TimmEncoder
 from lit_mm.vision.formats.checkpoint import copy_tensors, find_weights, named, read_json, read_tensors
 from lit_mm.vision.formats.diffusers_format import (
@@ -91,21 +92,19 @@ def save_folder(
 
 
 def _save_for_both(network: RaeNetwork, folder: Path, dtype: torch.dtype) -> None:
-    from safetensors.torch import save_file
 
     exact = write_diffusers(network, folder, dtype)
     if exact:
-        save_file(exact, folder / EXACT, metadata={"format": "pt"})
+        save_tensors(exact, folder / EXACT, metadata={"format": "pt"})
     _write_json(folder / DESCRIPTION, asdict(network.config))
 
 
 def _save_compact(network: RaeNetwork, folder: Path, dtype: torch.dtype) -> None:
-    from safetensors.torch import save_file
 
     tensors = {f"encoder.{name}": tensor for name, tensor in stored(network.encoder.vit, dtype).items()}
     tensors |= {f"decoder.{name}": tensor for name, tensor in stored(network.decoder, dtype).items()}
     tensors |= {f"statistics.{name}": t for name, t in stored(network.statistics, torch.float32).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_tensors(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     _write_json(folder / "config.json", asdict(network.config))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mm.mistake import Mistake
+from lit_mm.tensor_files import save_tensors
 
 INITIAL_TEMPERATURE, INITIAL_BIAS = 10.0, -10.0  # SigLIP, section 3.2
 
@@ -195,12 +196,10 @@ def save_encoder(config: SiglipConfig, tower: nn.Module, folder: str | Path) -> 
 
     `vision.pretrained` of `Rae` takes the path of `model.safetensors`.
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tower.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_tensors(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     described = {"encoder": config.encoder, "image_size": config.image_size, "encoder_args": config.encoder_args}
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf8")
     return folder

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelSummary, ProgressBar, TQDMProgressBar
 
 from callbacks.monitors import progress
 from callbacks.monitors.parameter_table import ParameterTable
 from callbacks.monitors.progress import ProgressLines, StepBar
+from callbacks.pages.results_table import ResultsTable
 from lit_mm.cli import main
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from tests.helpers.program import ROOT, SMALL
@@ -114,3 +115,9 @@ def test_the_trainers_flags_say_what_is_shown(
     assert shown(True, monkeypatch, callbacks=[TQDMProgressBar(), ModelSummary()], **off) == {ProgressLines}
     assert shown(True, monkeypatch, callbacks=TQDMProgressBar()) == {TQDMProgressBar, ParameterTable, ProgressLines}
     assert "already configured" not in caplog.text
+
+
+def test_early_stopping_comes_before_those_that_ask_whether_a_validation_is_the_last() -> None:
+    named = [ResultsTable(), EarlyStopping("val/loss")]
+    callbacks = completed_callbacks(Namespace(callbacks=named, enable_progress_bar=False, enable_model_summary=False))
+    assert [type(callback) for callback in callbacks["callbacks"]] == [EarlyStopping, ResultsTable, ProgressLines]
