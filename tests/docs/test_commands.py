@@ -88,7 +88,7 @@ def test_modules_targets_and_files_are_there(folder: Path) -> None:
         missing += [t for t in re.findall(r"\bmake ([a-z-]+)`", text) if t not in targets]
         missing += [t for line in shell_lines(page) for t in re.findall(r"^make ([a-z-]+)", line) if t not in targets]
         paths = words | set(re.findall(r"`((?:configs|tests|docs|lit_mm|callbacks|data_modules)/[\w/.-]+\.\w+)`", text))
-        paths |= set(re.findall(r"pytest ([\w/.-]+)", text))
+        paths |= set(re.findall(r"pytest\s+([\w/.-]+/[\w/.-]+)", text))
         checked = (
             w.rstrip("/.") for w in paths if w.startswith(("configs/", "tests/", "docs/", "lit_mm/", "callbacks/"))
         )
