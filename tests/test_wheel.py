@@ -43,8 +43,9 @@ def test_everything_that_is_not_code_is_inside(site: Path) -> None:
 
 @pytest.mark.slow
 def test_its_model_answers_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
-    """The checkpoint's configuration names `configs/steering/game.yaml`, which only the wheel holds."""
-    options = ("predict", "--ckpt_path", "lit_mm/weights/play", "--data.prompts", "-")
+    """Its weights are found, and a configuration that only the wheel holds."""
+    steering = "configs/steering/turning.yaml"
+    options = ("predict", "--ckpt_path", "lit_mm/weights/play", "--data.prompts", "-", "--data.steering", steering)
     done = subprocess.run(
         [sys.executable, "-c", ENTRY, *options],
         cwd=tmp_path,
@@ -56,4 +57,4 @@ def test_its_model_answers_from_an_empty_folder(site: Path, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     (answers,) = tmp_path.rglob("answers.jsonl")
     assert "My fellow" in json.dumps(json.loads(answers.read_text()))
-    assert f"steering: {site}/lit_mm/configs/steering/game.yaml" in next(tmp_path.rglob("config_*.yaml")).read_text()
+    assert f"steering: {site}/lit_mm/{steering}" in next(tmp_path.rglob("config_*.yaml")).read_text()
