@@ -41,7 +41,7 @@ def test_everything_that_is_not_code_is_inside(site: Path) -> None:
     assert list(site.glob("*.dist-info/licenses/LICENSE"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_model_answers_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
     """Its weights are found, and a configuration that only the wheel holds."""
     steering = "configs/steering/turning.yaml"

@@ -100,7 +100,7 @@ def child_of(process: int) -> int:
     return child
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_real_processes_stop_after_one_step(tmp_path: Path, ranks: int) -> None:
     """One process with workers gets Ctrl-C as from a terminal, where all get it; of two, one alone gets a signal."""

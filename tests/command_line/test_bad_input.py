@@ -211,7 +211,8 @@ def test_ids_of_another_text_tokenizer_are_refused(
     vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
     file = tmp_path / "tokenizer.json"
     file.write_text(json.dumps(tokenizer))
-    said = complaint(capsys, monkeypatch, tmp_path, f"--ckpt_path={trained}", f"--data.tokenizer={file}", first=first)
+    data = ["--data=configs/data/image_text.yaml", f"--data.tokenizer={file}"]  # few texts
+    said = complaint(capsys, monkeypatch, tmp_path, f"--ckpt_path={trained}", *data, first=first)
     assert "trained on the ids of another text tokenizer" in said
 
 

@@ -39,7 +39,7 @@ def handful(folder: Path) -> dict[str, str]:
     return {caption: str(folder / name) for caption, name in chosen.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memorised_pairs_come_back_from_both_sides(tmp_path: Path) -> None:
     pairs = handful(tmp_path / "pairs")
     assert len(pairs) >= 5

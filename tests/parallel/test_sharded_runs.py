@@ -90,7 +90,7 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return CheckpointFiles().load_checkpoint(checkpoint, weights_only=False)["state_dict"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> None:
     one, two = runs / f"{backbone}_1", runs / f"{backbone}_2"
@@ -108,7 +108,7 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=3e-5, msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_half_precision_follows_full_precision(runs: Path) -> None:
     half, full = runs / "half", runs / "modality_1"
     assert numbers(half, "loss") == pytest.approx(numbers(full, "loss"), rel=1e-3)
@@ -119,7 +119,7 @@ def test_half_precision_follows_full_precision(runs: Path) -> None:
     assert {value.dtype for value in saved.values()} == {torch.float32}, "the optimizer works in float32"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("backbone", ["modality", "experts"])
 def test_four_processes_do_what_one_does(runs: Path, backbone: str) -> None:
     """Two modalities, and thirty experts to choose from, cannot be shared out over four along the first dimension."""
@@ -129,7 +129,7 @@ def test_four_processes_do_what_one_does(runs: Path, backbone: str) -> None:
     assert validation(four) == pytest.approx(validation(one), rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("held", ["parameters", "optimizer"])
 @pytest.mark.parametrize("backbone", ["modality", "experts"])
 def test_what_a_process_holds_falls_as_the_number_of_processes(runs: Path, backbone: str, held: str) -> None:
@@ -140,7 +140,7 @@ def test_what_a_process_holds_falls_as_the_number_of_processes(runs: Path, backb
         assert max(shares) <= 1.02 * whole[held] / ranks  # biases of a router are held by all
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_averaged_shards_are_what_is_exported(runs: Path, tmp_path: Path) -> None:
     saved = weights(runs / "experts_2" / f"step={STEPS}.ckpt")
     export(runs / "experts_2" / f"step={STEPS}.ckpt", tmp_path / "model")
@@ -149,14 +149,14 @@ def test_averaged_shards_are_what_is_exported(runs: Path, tmp_path: Path) -> Non
     assert all(torch.equal(saved[f"averaged.{name}"], value) for name, value in exported.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_copies_of_the_model_do_what_one_does(runs: Path) -> None:
     for value in ("loss", "gradient_norm"):
         assert numbers(runs / "copies", value) == pytest.approx(numbers(runs / "dense_1", value), rel=1e-4)
     assert validation(runs / "copies") == pytest.approx(validation(runs / "dense_1"), rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("step", [SAVED, STEPS])
 def test_shards_written_in_the_background_are_those_of_their_step(runs: Path, step: int) -> None:
     later, at_once = (weights(runs / name / f"step={step}.ckpt") for name in ("background", "dense_2"))
@@ -164,21 +164,21 @@ def test_shards_written_in_the_background_are_those_of_their_step(runs: Path, st
     assert all(torch.equal(later[name], value) for name, value in at_once.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_fills_is_said_by_all_processes(tmp_path: Path, small_disk: Path) -> None:
     output = run_all(tmp_path, [arguments(small_disk, "dense", *SHARDED)], ranks=2, expect=1)
     assert re.search("step=2.ckpt' could not be written .*, with 0.. MiB left on its disk: make room", output)
     assert not list(small_disk.glob("*.ckpt")), "nothing that looks like a checkpoint is left"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_copies_that_do_not_divide_the_processes_are_refused(tmp_path: Path) -> None:
     refused = arguments(tmp_path, "dense", *SHARDED, *OWN, "--trainer.strategy.copies=3")
     output = run_all(tmp_path, [refused], ranks=2, expect=1)
     assert "trainer.strategy.copies is 3, which does not divide the 2 processes" in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("strategy", "damage"), [("auto", "missing"), ("fsdp2", "cut")])
 def test_a_damaged_checkpoint_is_named(runs: Path, damage: str, strategy: str, tmp_path: Path) -> None:
     folder = tmp_path / "damaged.ckpt"
@@ -193,7 +193,7 @@ def test_a_damaged_checkpoint_is_named(runs: Path, damage: str, strategy: str, t
     assert re.search("error: the checkpoint '.*damaged.ckpt' cannot be read .*another one", output)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_incomplete_checkpoint_is_named(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "incomplete.ckpt"
     shutil.copytree(runs / "dense_2" / f"step={SAVED}.ckpt", folder)
@@ -241,7 +241,7 @@ def resumed(runs: Path) -> Path:
     return runs
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["one_to_two", "two_to_one", "gathered_to_one", "gathered_to_two"])
 def test_what_some_processes_wrote_others_go_on_from(resumed: Path, name: str) -> None:
     unbroken = resumed / "experts_1"
@@ -250,14 +250,14 @@ def test_what_some_processes_wrote_others_go_on_from(resumed: Path, name: str) -
     assert validation(resumed / name) == pytest.approx(validation(unbroken), rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_are_validated_on_any_number_of_processes(resumed: Path) -> None:
     one, two = validation(resumed / "checked_on_one"), validation(resumed / "checked_on_two")
     assert one["step"] == SAVED
     assert one == pytest.approx(two, rel=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_answer_prompts_on_any_number_of_processes(resumed: Path) -> None:
     def answers(folder: Path) -> dict[str, str]:
         lines = [line for file in folder.glob("answers*.jsonl") for line in file.read_text().splitlines()]
@@ -272,7 +272,7 @@ def test_shards_answer_prompts_on_any_number_of_processes(resumed: Path) -> None
         assert (drawn[0] - drawn[1]).abs().max() <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_gathered_checkpoint_is_one_file_with_the_same_weights(resumed: Path) -> None:
     saved = f"step={SAVED}.ckpt"
     assert (resumed / "gathered" / saved).is_file()
