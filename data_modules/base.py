@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
+from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.steps import with_step_counts
 from data_modules.prompting.loader import prompt_loader
@@ -186,11 +187,12 @@ class DocumentDataModule(LightningDataModule, ABC):
             for split in splits:
                 dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
-                    self._check_lengths(name, dataset)
+                    check_lengths(name, dataset)
+                    self._check_longest(name, dataset)
                     datasets[split][name] = dataset
         self.datasets = datasets
 
-    def _check_lengths(self, name: str, dataset: DocumentDataset) -> None:
+    def _check_longest(self, name: str, dataset: DocumentDataset) -> None:
         longest = int(np.max(dataset.lengths, initial=0))
         if not dataset.splittable and longest > self.loader.row_length:
             raise Mistake(

@@ -22,6 +22,7 @@ from lit_mm.precision import compute_dtype
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.training.state import TrainingState
 from lit_mm.vision.base import VisualTokenizer
+from lit_mm.vision.contract import check_sizes
 
 VOCABULARY_MULTIPLE = 128  # a model's vocabulary may be the tokenizer's, rounded up to a multiple of this
 
@@ -49,6 +50,7 @@ class BuildsModel(LightningModule):
         start_from: str | None,
     ) -> None:
         super().__init__()
+        check_sizes(vision)
         self.make_backbone, self.vocab_size, self.embed_places = backbone, vocab_size, embed_places
         self.vision = freeze(vision)
         self.parallelize = parallelize or Parallelize()

@@ -25,6 +25,11 @@ class MissingFile(Mistake, FileNotFoundError):
     """A file or folder that is named but not there."""
 
 
+def name_of(thing: object) -> str:
+    """The class of an object as it is named in YAML."""
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
 def mistake_in(error: BaseException | None) -> Mistake | None:
     """The mistake that an error is, or that a library raised it from (`raise … from …`); None if it is a fault of ours.
 

@@ -191,7 +191,7 @@ class LitMultimodal(AnswersPrompts):
         targets = batch.targets.flatten()[batch.predicted_positions]
         text = model.text_loss(at_positions(hidden, batch.predicted_positions), targets)
         predicted = model.velocity(at_positions(hidden, batch.visual_positions[drawn]))
-        return Losses(text.each, text.sum, self.flow.loss(predicted, sample[drawn]), expert_loss, expert_tokens)
+        return Losses(text.each, text.sum, self.flow.frame_losses(predicted, sample[drawn]), expert_loss, expert_tokens)
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor:
         """One step of the recipe."""

@@ -141,7 +141,7 @@ def candidate_losses(decoder: Decoder, prefixes: Sequence[Prefix], target: Frame
         predict = rows.frame(range(count))
         for number in range(TIMESTEPS):
             sample = samples[torch.full((count,), number, device=decoder.device)]
-            total += flow.loss(predict(sample.noised, sample.timesteps), sample)
+            total += flow.frame_losses(predict(sample.noised, sample.timesteps), sample)
     return (total / TIMESTEPS).cpu()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch.utils.data import IterableDataset, get_worker_info
 
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat
+from data_modules.mixing.promises import check_document
 from data_modules.mixing.sampler import DrawStream, RowPlan, RowPlanner
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedBatch, PackedRow
@@ -55,6 +56,7 @@ class RowReader:
                         raise
                     skipped[piece.source] += 1
                     continue
+                check_document(piece.source, dataset, piece.draw, document, self.format.tokens_per_frame)
                 if dataset.splittable:
                     document = document.slice_text(piece.start, piece.stop)
                 documents.append(document)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lit_mm.backbone.attention import Attention
 from lit_mm.backbone.balance import ExpertUse
-from lit_mm.backbone.feed_forward import FeedForward
+from lit_mm.backbone.feed_forward import FeedForward, check_feed_forward, check_result
 from lit_mm.backbone.initialization import STD
 from lit_mm.backbone.masks import AttentionContext
 from lit_mm.backbone.rotary import Rotary
@@ -21,12 +21,16 @@ class Block(nn.Module):
         attention: mixes positions.
         feed_forward_norm: norms what the feed-forward reads.
         feed_forward: changes each position by itself.
+
+    Raises:
+        Mistake: `feed_forward` is none, or its `reset_parameters` takes no deviation.
     """
 
     def __init__(
         self, attention_norm: nn.Module, attention: Attention, feed_forward_norm: nn.Module, feed_forward: FeedForward
     ) -> None:
         super().__init__()
+        check_feed_forward(feed_forward)
         self.attention_norm, self.attention = attention_norm, attention
         self.feed_forward_norm, self.feed_forward = feed_forward_norm, feed_forward
 
@@ -54,5 +58,6 @@ class Block(nn.Module):
         if wanted is not None:
             index, routing = wanted
             x = x.flatten(0, 1)[index][None]
-        out, use = self.feed_forward(self.feed_forward_norm(x, routing), routing)
-        return x + out, use
+        found = self.feed_forward(self.feed_forward_norm(x, routing), routing)
+        check_result(self.feed_forward, found, x)
+        return x + found[0], found[1]

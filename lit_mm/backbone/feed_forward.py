@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 
 import torch
@@ -13,6 +14,7 @@ from lit_mm.backbone.grouped import GroupedSwiGLU, check_grouped_widths
 from lit_mm.backbone.initialization import STD, init_linear
 from lit_mm.backbone.layers import Linear
 from lit_mm.backbone.routing import Routing
+from lit_mm.mistake import Mistake, name_of
 
 
 def llama_hidden_dim(dim: int, multiplier: float = 1.5, multiple_of: int = 256) -> int:
@@ -42,6 +44,43 @@ class FeedForward(nn.Module, ABC):
     @abstractmethod
     def reset_parameters(self, out_std: float = STD) -> None:
         """Fresh weights; those that write to the residual stream get the standard deviation `out_std`."""
+
+
+def check_feed_forward(layer: object) -> None:
+    """Refuse what cannot be the feed-forward of a block.
+
+    Raises:
+        Mistake: it is no `FeedForward`, or its `reset_parameters` takes no `out_std`.
+    """
+    if not isinstance(layer, FeedForward):
+        raise Mistake(
+            f"model.backbone.feed_forward made a {name_of(layer)}; a subclass of lit_mm.backbone.FeedForward is needed"
+        )
+    try:
+        inspect.signature(layer.reset_parameters).bind(STD)
+    except TypeError as error:
+        raise Mistake(
+            f"reset_parameters of {name_of(layer)} does not take out_std, the standard deviation of weights that write "
+            "to the residual stream; make it its one argument"
+        ) from error
+
+
+def check_result(layer: FeedForward, found: object, x: Tensor) -> None:
+    """Refuse a result that a block cannot add to what it has.
+
+    Raises:
+        Mistake: it is no pair, or the first of it has another shape than the layer's input `x`.
+    """
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[0], Tensor):
+        raise Mistake(
+            f"{name_of(layer)}.forward returned a {type(found).__name__}, expected a pair: a tensor of shape "
+            f"{tuple(x.shape)}, and how experts were used or None"
+        )
+    if found[0].shape != x.shape:
+        raise Mistake(
+            f"{name_of(layer)}.forward returned a tensor of shape {tuple(found[0].shape)}, expected {tuple(x.shape)}, "
+            "that of its input"
+        )
 
 
 class DenseFeedForward(FeedForward):

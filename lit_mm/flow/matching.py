@@ -14,7 +14,7 @@ from lit_mm.flow.path import FlowSample
 from lit_mm.flow.preconditioning import GaussianPreconditioning
 from lit_mm.flow.timesteps import TimestepDistribution, noise_shift, sample_timesteps, shift_timesteps
 from lit_mm.flow.token_statistics import load_statistics
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import Mistake, name_of
 
 _GRID = 8  # timesteps that validation is spread over
 
@@ -124,6 +124,21 @@ class FlowMatching(nn.Module):
     def network_input(self, sample: FlowSample) -> Tensor:
         """What the network is shown (F, N, C)."""
         return self.parameterisation.network_input(sample.noised, sample.timesteps)
+
+    def frame_losses(self, output: Tensor, sample: FlowSample) -> Tensor:
+        """`loss`, which a subclass may define otherwise, with the shape that it must have.
+
+        Raises:
+            Mistake: it is no tensor of shape (F,).
+        """
+        found = self.loss(output, sample)
+        if not isinstance(found, Tensor) or found.shape != output.shape[:1]:
+            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise Mistake(
+                f"{name_of(self)}.loss returned {what}, expected shape {tuple(output.shape[:1])}: one value for each "
+                "frame"
+            )
+        return found
 
     def loss(self, output: Tensor, sample: FlowSample) -> Tensor:
         """Mean squared error of the velocity over each frame (F,) float32, from the network's output (F, N, C)."""

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from lit_mm.mistake import Mistake
 from lit_mm.model.multimodal import MultimodalTransformer
+from lit_mm.parallel.fresh_weights import check_all_materialised, materialise
 from lit_mm.parallel.sharding import Sharding, share_random_state
 
 Recomputed = Literal["none", "all", "selective"]
@@ -69,15 +70,18 @@ class Parallelize:
             model: on the meta device.
             device: where its parameters go.
             shard: shards one module over the processes; None on one process, or where each has a whole model.
+
+        Raises:
+            Mistake: a parameter or a buffer gets no first value.
         """
         self.wrap_blocks(model)
         if shard is not None:
             share_random_state(device)
         for part, reset in parts(model):
-            part.to_empty(device=device)
-            reset()
+            materialise(part, reset, device)
             if shard is not None:
                 shard(part, last=is_last(model, part))
+        check_all_materialised(model)
         if shard is not None:
             shard(model)  # has no parameters of its own left; it makes one tree of the parts
             gather_in_methods(model)

@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_mm.vision.contract import check_fingerprint, check_result
+
 
 class VisualTokenizer(nn.Module, ABC):
     """Pictures to visual tokens and back. The model that it is given to freezes it, see `lit_mm.frozen`.
 
     `encode`, `decode` and `read` are called with the shapes and types that they name here, without gradients; numbers
-    that they return in another precision are made float32.
+    that they return in another precision are made float32, another shape or type is a `Mistake`.
 
     Attributes:
         image_size: side of the square pictures it takes, in pixels.
@@ -39,6 +41,8 @@ class VisualTokenizer(nn.Module, ABC):
         for name in ("encode", "decode", "read"):
             if name in vars(cls):
                 setattr(cls, name, _frozen(vars(cls)[name]))
+        if "fingerprint" in vars(cls):
+            cls.fingerprint = _checked_fingerprint(vars(cls)["fingerprint"])  # type: ignore[assignment, method-assign]
 
     def compute_in(self, dtype: torch.dtype) -> None:
         """Set `compute_dtype`, also of tokenizers that this one is made of."""
@@ -122,11 +126,21 @@ def _frozen(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 with _autocast(tensor, torch.float32):
                     found = method(self, tensor)
                 _say_float32(self, failed, error)
+            if getattr(type(self), method.__name__) is computed:  # not what `super()` gives it to work with
+                check_result(self, method.__name__, found, tensor)
             found = _uint8_or_float32(found)
         # What was made in inference mode could not be kept for a backward pass.
         return found.clone() if found.is_inference() and not torch.is_inference_mode_enabled() else found
 
     return computed
+
+
+def _checked_fingerprint(method: Callable[[VisualTokenizer], str]) -> Callable[[VisualTokenizer], str]:
+    @wraps(method)
+    def checked(self: VisualTokenizer) -> str:
+        return check_fingerprint(self, method(self))
+
+    return checked
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> torch.autocast:
