@@ -34,10 +34,18 @@ class BrokenFile(Mistake):
     Raised by `DocumentDataset.document`; whether it ends the run or the document is left out is `on_error`'s choice.
     """
 
+    what = "broke while being read"
+
     def __init__(self, path: object, reason: object = None) -> None:
         # A worker's error is made again in the main process from its message alone.
-        super().__init__(str(path) if reason is None else f"'{path}' broke while being read: {reason}")
+        super().__init__(str(path) if reason is None else f"'{path}' {self.what}: {reason}")
         self.path, self.reason = str(path), str(reason)
+
+
+class RefusedFile(BrokenFile):
+    """A file that may be whole, but is not read."""
+
+    what = "is not read"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, overload
 
 import torch
 from PIL import Image
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.reading.pictures import Picture, as_picture, is_picture
+from lit_mm import loaded_inputs as inputs
 from lit_mm.generation.answers import answer_all
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import Mistake
@@ -23,15 +24,14 @@ AT_ONCE = 16  # prompts that are answered together, as by predict
 Seeds = int | Sequence[int]
 Actions = str | Sequence[str]
 Part = str | Picture
-T = TypeVar("T")
 
 
 class LoadedModel:
     """A trained model, made by `lit_mm.load`.
 
     A picture that is given may be a path, a PIL image, a uint8 tensor (3, height, width) or a uint8 array (height,
-    width, 3). Its short side is resized to the model's `image_size` and its centre is cut out. Pictures that come out
-    are square RGB PIL images of that size.
+    width, 3), also grey or with transparency. Its short side is resized to the model's `image_size` and its centre is
+    cut out. Pictures that come out are square RGB PIL images of that size.
 
     One thing in gives one thing out, and a list gives a list, answered together. Everything sampled depends on `seed`
     alone: one number for all, or a list with one for each. What else is in the list changes no more than the last
@@ -85,11 +85,11 @@ class LoadedModel:
             steps: from noise to picture; fewer are quicker and coarser, 25 are usual.
 
         Raises:
-            Mistake: a caption is too long, or the model was never trained on pictures.
+            Mistake: a caption is too long, an argument cannot be used, or the model was never trained on pictures.
         """
-        sampler = _given(guidance_scale=guidance, steps=steps)
-        asked = [Prompt("draw", "image", (caption,), sampler=sampler) for caption in _several(captions)]
-        return _as_given(captions, [_image(answer.frames[0]) for answer in self.answer(asked, seed)])
+        sampler = inputs.sampler(guidance, steps)
+        asked = [Prompt("draw", "image", (caption,), sampler=sampler) for caption in inputs.texts(captions, "captions")]
+        return inputs.as_given(captions, [_image(answer.frames[0]) for answer in self.answer(asked, seed)])
 
     @overload
     def describe(self, pictures: Picture, question: str | None = None, **options: Any) -> str: ...
@@ -119,11 +119,9 @@ class LoadedModel:
         Raises:
             Mistake: something given is no picture.
         """
-        asked = [
-            Prompt("describe", "text", (picture, *([question] if question else [])))
-            for picture in map(self._pixels, _several(pictures))
-        ]
-        return _as_given(pictures, self._write(asked, seed, max_tokens, stop, sampling))
+        asking = () if question is None else tuple(inputs.texts(question, "question"))
+        asked = [Prompt("describe", "text", (picture, *asking)) for picture in inputs.pixels(pictures, self.image_size)]
+        return inputs.as_given(pictures, self._write(asked, seed, max_tokens, stop, sampling))
 
     @overload
     def continue_text(self, texts: str, **options: Any) -> str: ...
@@ -139,12 +137,12 @@ class LoadedModel:
         **sampling: float,
     ) -> str | list[str]:
         """What comes behind texts, without the texts themselves; arguments are those of `describe`."""
-        asked = [Prompt("text", "text", (text,)) for text in _several(texts)]
-        return _as_given(texts, self._write(asked, seed, max_tokens, stop, sampling))
+        asked = [Prompt("text", "text", (text,)) for text in inputs.texts(texts, "texts")]
+        return inputs.as_given(texts, self._write(asked, seed, max_tokens, stop, sampling))
 
     def imagine(
         self,
-        frames: Sequence[Picture] | Sequence[Sequence[Picture]],
+        frames: Picture | Sequence[Picture] | Sequence[Sequence[Picture]],
         actions: Actions | Sequence[Actions],
         *,
         seed: Seeds = 0,
@@ -155,7 +153,8 @@ class LoadedModel:
         """Draw what is seen next, one picture for each action, each from the pictures before it.
 
         Args:
-            frames: pictures seen so far, oldest first; or a list of such lists, one for each entry of `actions`.
+            frames: pictures seen so far, oldest first, or one alone; or a list of such lists, one for each entry of
+                `actions`.
             actions: `W*4 LEFT "look up"*2`, keys being those of the model's steering file; or a list of texts as in
                 training, one for each picture. For several lists of frames, a list of either.
             seed: see the class. The same for several ways to act gives all of them the same noise.
@@ -169,18 +168,19 @@ class LoadedModel:
         Raises:
             Mistake: the actions cannot be read, or there are not as many as lists of frames.
         """
-        batched = not is_picture(frames[0])
-        of_all: Any = (frames, actions) if batched else ([frames], [actions])
-        if isinstance(of_all[1], str) or len(of_all[0]) != len(of_all[1]):
+        seen = inputs.frames(frames)
+        batched = not is_picture(seen[0])
+        of_all: Any = (seen, actions) if batched else ([seen], [actions])
+        if isinstance(of_all[1], str) or not isinstance(of_all[1], Sequence) or len(of_all[0]) != len(of_all[1]):
             raise Mistake(f"there are {len(of_all[0])} lists of frames; give as many actions, in a list")
-        sampler = _given(guidance_scale=guidance, steps=steps, noise_scale=noise_scale)
+        sampler = inputs.sampler(guidance, steps, noise_scale)
         keys = None if self.steering is None else Steering.load(self.steering)
         asked = [
             Prompt(
                 "imagine",
                 "frames",
-                tuple(map(self._pixels, shown)),
-                action_texts(done if isinstance(done, str) else list(done), keys),
+                tuple(inputs.pixels(inputs.frames(shown), self.image_size)),
+                action_texts(list(done) if isinstance(done, tuple) else done, keys),
                 sampler=sampler,
             )
             for shown, done in zip(*of_all, strict=True)
@@ -188,25 +188,27 @@ class LoadedModel:
         drawn = [[_image(frame) for frame in answer.frames] for answer in self.answer(asked, seed)]
         return drawn if batched else drawn[0]
 
-    def answer(self, prompts: Sequence[Prompt], seed: Seeds | None = None) -> list[Answer]:
+    def answer(self, prompts: Sequence[Prompt | Mapping[str, Any]], seed: Seeds | None = None) -> list[Answer]:
         """Answer prompts of any kind, also those that have texts and pictures in turns.
 
         Args:
-            prompts: with pictures (3, image_size, image_size) uint8.
+            prompts: mappings as in a file of prompts, such as `{"draw": "fox", "repeat": 4}`, whose pictures may be of
+                any type; or `lit_mm.prompt.Prompt` with pictures (3, image_size, image_size) uint8.
             seed: see the class; the prompts' own by default.
 
+        Returns:
+            One for each prompt, in order; a mapping with `repeat` or `counterfactuals` has several.
+
         Raises:
-            Mistake: one of them cannot be answered.
+            Mistake: one of them is no prompt, or cannot be answered.
         """
+        asked = inputs.prompts(prompts, self.image_size, self.steering)
         if seed is not None:
-            seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
-            if len(seeds) != len(prompts):
-                raise Mistake(f"seed has {len(seeds)} numbers for {len(prompts)} prompts; give one for each, or one")
-            for prompt, number in zip(prompts, seeds, strict=True):
-                prompt.seed = number
+            seeds = inputs.seeds(seed, len(asked))
+            asked = [replace(prompt, seed=number) for prompt, number in zip(asked, seeds, strict=True)]
         answers: list[Answer] = []
-        for start in range(0, len(prompts), AT_ONCE):
-            for answer in answer_all(self.decoder, prompts[start : start + AT_ONCE], self.context):
+        for start in range(0, len(asked), AT_ONCE):
+            for answer in answer_all(self.decoder, asked[start : start + AT_ONCE], self.context):
                 if isinstance(answer, FailedPrompt):
                     raise Mistake(answer.error.removeprefix(f"prompt '{answer.name}': "))
                 answers.append(answer)
@@ -219,26 +221,35 @@ class LoadedModel:
         Returns:
             (N, C) float32 on the model's device for one picture, (pictures, N, C) for several; about unit variance.
         """
-        images = torch.stack([self._pixels(picture) for picture in _several(pictures)])
-        tokens = torch.cat([self.decoder.vision.encode(part.to(self.device)) for part in images.split(AT_ONCE)])
+        images, vision = inputs.pixels(pictures, self.image_size), self.decoder.vision
+        if not images:
+            return torch.zeros(0, vision.num_tokens, vision.channels, device=self.device)
+        parts = torch.stack(images).split(AT_ONCE)
+        tokens = torch.cat([vision.encode(part.to(self.device)) for part in parts])
         return tokens[0] if is_picture(pictures) else tokens
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Image.Image | list[Image.Image]:
-        """The way back: a picture of (N, C), a list of them of (pictures, N, C)."""
-        several = tokens if tokens.ndim == 3 else tokens[None]
+        """The way back: a picture of (N, C), a list of them of (pictures, N, C).
+
+        Raises:
+            Mistake: they are of another shape.
+        """
+        several = inputs.tokens(tokens, self.decoder.vision.num_tokens, self.decoder.vision.channels)
+        if not len(several):
+            return []
         images = [_image(one) for part in several.split(AT_ONCE) for one in self.decoder.decode(part.to(self.device))]
         return images if tokens.ndim == 3 else images[0]
 
-    def logits(self, texts: str | Sequence[str | tuple[Part, ...]]) -> Tensor | list[Tensor]:
+    def logits(self, texts: str | tuple[Part, ...] | list[str | tuple[Part, ...]]) -> Tensor | list[Tensor]:
         """Scores of the next token behind every position.
 
         Position 0 is `<bos>`, then come the tokens of the text: row t scores what follows the first t + 1 of them, and
         `decoder.tokenizer.encode(text)` gives their ids. Behind the tokens of pictures nothing is ever predicted.
 
         Args:
-            texts: a text; or a list of texts, and of tuples of texts (`str`) and pictures (of any other type) in
-                reading order. Every picture stands between `<boi>` and `<eoi>`.
+            texts: a text, or a tuple of texts (`str`) and pictures (of any other type) in reading order; or a list of
+                texts and such tuples. Every picture stands between `<boi>` and `<eoi>`.
 
         Returns:
             (T, vocabulary) float32 on the model's device, T positions; a list of these for a list.
@@ -246,11 +257,14 @@ class LoadedModel:
         Raises:
             Mistake: a text is longer than the rows the model was trained on.
         """
-        rows = [self._row((text,) if isinstance(text, str) else text) for text in _several(texts)]
+        one = isinstance(texts, str | tuple)
+        given = [texts] if one else inputs.several(texts, "texts")
+        rows = [self._row(inputs.several(text, "a text")) for text in given]
         found = [
             one for start in range(0, len(rows), AT_ONCE) for one in self.decoder.score(rows[start : start + AT_ONCE])
         ]
-        return _as_given(texts, [logits.float() for logits in found])
+        scores = [logits.float() for logits in found]
+        return scores[0] if one else scores
 
     def _row(self, parts: Sequence[Part]) -> list[Segment]:
         t, row = self.decoder.tokenizer, list[Segment]()
@@ -259,15 +273,12 @@ class LoadedModel:
             if isinstance(part, str):
                 opening.append(part)
             else:
-                row += [Text(t.ids(*opening, t.boi_id)), Frame(self._pixels(part), clean=True)]
+                row += [Text(t.ids(*opening, t.boi_id)), Frame(as_picture(part, self.image_size), clean=True)]
                 opening = [t.eoi_id]
         row.append(Text(t.ids(*opening)))
         if (length := Document(tuple(row), "text").length(self.decoder.vision.num_tokens)) > self.context:
             raise Mistake(f"a text takes {length} positions, but the model was trained on rows of {self.context}")
         return row
-
-    def _pixels(self, picture: Picture) -> Tensor:
-        return as_picture(picture, self.image_size)
 
     def _write(
         self,
@@ -277,21 +288,9 @@ class LoadedModel:
         stop: Sequence[str],
         sampling: dict[str, float],
     ) -> list[str]:
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        prompts = [replace(one, max_tokens=max_tokens, stop=stops, sampling=sampling) for one in asked]
+        most, stops, how = inputs.whole("max_tokens", max_tokens), inputs.stops(stop), inputs.sampling(sampling)
+        prompts = [replace(one, max_tokens=most, stop=stops, sampling=how) for one in asked]
         return [answer.text for answer in self.answer(prompts, seed)]
-
-
-def _several(given: Any) -> Sequence[Any]:
-    return [given] if isinstance(given, str) or is_picture(given) else given
-
-
-def _as_given(given: Any, results: list[T]) -> T | list[T]:
-    return results[0] if isinstance(given, str) or is_picture(given) else results
-
-
-def _given(**settings: float | None) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _image(pixels: Tensor) -> Image.Image:

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
 from data_modules.base import LoaderConfig
+from lit_mm import loaded_inputs
 from lit_mm.building import BuildsModel
 from lit_mm.generation.decoding import Decoder
 from lit_mm.loaded_model import LoadedModel
@@ -33,9 +34,9 @@ def load(source: str | Path, device: str | torch.device | None = None, precision
 
     Raises:
         MissingFile: there is no such checkpoint, or a file that it names is missing.
-        Mistake: it cannot be read, a tokenizer is another than in training, or there is no such precision.
+        Mistake: it cannot be read, a tokenizer is another than in training, or there is no such device or precision.
     """
-    path = find_checkpoint(source)
+    path, place = find_checkpoint(loaded_inputs.source(source)), loaded_inputs.device(device)
     weights, header = read_trained(path)
     config = yaml.safe_load(header[CONFIG_KEY])
     data = config["data"]["init_args"]
@@ -46,7 +47,7 @@ def load(source: str | Path, device: str | torch.device | None = None, precision
     BuildsModel.configure_model(module)  # without its warning, which is for training
     check_shapes(shapes_of(weights), shapes_of(module.model.state_dict()))
     module.model.load_state_dict(weights)
-    module.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    module.eval().to(place)
     decoder = Decoder(module.model, module.vision, module.flow, module.sampler, tokenizer)
     context = (data.get("loader") or {}).get("row_length", LoaderConfig.row_length)
     return LoadedModel(path, decoder, context, data.get("steering"))

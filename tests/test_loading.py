@@ -16,6 +16,7 @@ from PIL import Image
 from torch.distributed.checkpoint import save
 
 import lit_mm
+from data_modules.reading.pictures import read_picture
 from lit_mm import LoadedModel
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.export import export
@@ -23,6 +24,7 @@ from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.model.heads import VisualTokens
 from lit_mm.module import LitMultimodal
 from lit_mm.packing import pack_rows
+from lit_mm.prompt import Prompt
 from lit_mm.sequence import Document, Frame, PackedRow, Text
 from tests.helpers.program import ROOT, environment, run
 
@@ -178,6 +180,85 @@ def test_what_cannot_be_loaded_or_asked_is_said_in_one_sentence(play: LoadedMode
         play.draw(["a"], seed=[1, 2])
     with pytest.raises(Mistake, match="unknown key 'Q'"):
         play.imagine(PICTURES, "Q")
+
+
+def test_prompts_are_asked_as_in_a_file(play: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the package's pictures are found from anywhere
+    house = "configs/prompts/pictures/house-0.png"
+    fox = {"draw": "fox", "steps": 2, "seed": 3, "repeat": 2}
+    told = {"describe": Image.open(PICTURES[0]), "max_tokens": 5}
+    first, second, text, walk, same = play.answer(
+        [fox, told, {"imagine": [house], "actions": "W*2", "steps": 1}, Prompt("fox", "image", ("fox",), seed=4)], None
+    )
+    for answer, seed in ((first, 3), (second, 4)):
+        alone = pixels(play.draw("fox", seed=seed, steps=2))
+        assert abs(answer.frames[0].permute(1, 2, 0).numpy().astype(int) - alone).max() <= 1
+    assert text.text == play.describe(PICTURES[0], max_tokens=5)
+    assert walk.frames.shape == (2, 3, 64, 64)
+    assert same.prompt.seed == 4
+    assert [one.size for one in play.imagine(house, "W", steps=1)] == [(64, 64)]
+    asked = Prompt("fox", "text", ("fox",), seed=4, max_tokens=1)
+    play.answer([asked], seed=9)
+    assert asked.seed == 4, "what is given is left alone"
+
+
+@pytest.mark.parametrize(
+    ("ask", "sentence"),
+    [
+        (lambda play: play.answer([{"drwa": "fox"}]), r"prompts\[0\] has none .*did you mean 'draw'"),
+        (lambda play: play.answer([{"draw": "fox", "stpes": 2}]), r"prompts\[0\] has an unknown key 'stpes'"),
+        (lambda play: play.answer(["draw: fox"]), r"prompts\[0\] is 'draw: fox'; give a mapping"),
+        (lambda play: play.answer([{"draw": "fox"}, 5]), r"prompts\[1\] is 5; give a mapping"),
+        (lambda play: play.answer({"draw": "fox"}), "prompts is {'draw': 'fox'}; give a list"),
+        (lambda play: play.answer([{"describe": "no.png"}]), "there is no file 'no.png'"),
+        (lambda play: play.draw("a", guidance="high"), "guidance is 'high'; give a number"),
+        (lambda play: play.draw("a", steps=1.5), "steps is 1.5; give a whole number"),
+        (lambda play: play.draw("a", seed="x"), "seed is 'x'; give a whole number"),
+        (lambda play: play.draw(5), "captions is 5; give one, or a list"),
+        (lambda play: play.draw(["a", 5]), "captions holds 5; give a text"),
+        (lambda play: play.draw("\ud800"), "half of a character"),
+        (lambda play: play.describe(None), "pictures is None; give one, or a list"),
+        (lambda play: play.describe(PICTURES, temprature=1), "no argument 'temprature' .* did you mean 'temperature'"),
+        (lambda play: play.describe(PICTURES, max_tokens=0), "max_tokens is 0; give a whole number"),
+        (lambda play: play.describe(np.zeros((8, 8))), r"a picture is float64 \(8, 8\); give a path"),
+        (lambda play: play.imagine([], "W"), "frames is empty"),
+        (lambda play: play.imagine([[]], ["W"]), "frames is empty"),
+        (lambda play: play.imagine(PICTURES, 5), "'actions' is 5; give"),
+        (lambda play: play.decode(torch.zeros(3, 5, 7)), r"tokens are \(3, 5, 7\); give a tensor \(16, 256\)"),
+        (lambda play: lit_mm.load(None), "source is None; give the path"),
+        (lambda play: lit_mm.load("play", device="gpu"), "device is 'gpu'; give 'cpu'"),
+        (lambda play: lit_mm.load("play", device="cuda:99"), "device is 'cuda:99', but PyTorch finds .* GPUs here"),
+    ],
+)
+def test_what_cannot_be_used_is_said(play: LoadedModel, ask: Any, sentence: str) -> None:
+    with pytest.raises(Mistake, match=sentence):
+        ask(play)
+
+
+def test_nothing_in_gives_nothing_out(play: LoadedModel) -> None:
+    assert play.encode([]).shape == (0, 16, 256)
+    assert play.decode(torch.zeros(0, 16, 256)) == play.draw([]) == play.logits([]) == play.answer([]) == []
+
+
+def test_grey_and_transparent_pixels_are_read_as_such_files_are(play: LoadedModel, tmp_path: Path) -> None:
+    rgba = np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8)
+    for name, array in (("rgba", rgba), ("grey", rgba[..., 0])):
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+        tensor = torch.from_numpy(array).reshape(64, 64, -1).permute(2, 0, 1)
+        expected, *found = play.encode([tmp_path / f"{name}.png", array, tensor])
+        assert all(torch.equal(tokens, expected) for tokens in found)
+
+
+def test_one_tuple_is_one_row(play: LoadedModel) -> None:
+    parts = ("look", PICTURES[0])
+    assert torch.allclose(play.logits(parts), play.logits([parts])[0], atol=1e-4)
+
+
+def test_a_picture_with_too_many_pixels_is_not_called_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("L", (100, 100)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(Mistake, match=r"large.png' is not read: it has more than .* million pixels.*; scale it down"):
+        read_picture(tmp_path / "large.png", 64)
 
 
 def test_nothing_is_said_and_importing_is_quick(tmp_path: Path) -> None:

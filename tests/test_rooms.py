@@ -16,12 +16,12 @@ PACKAGES = ("lit_mm", "data_modules", "callbacks")
 LEVELS = (
     ("lit_mm.cli", "lit_mm.export", "lit_mm.__main__", "lit_mm.command_line"),
     ("lit_mm.loading", "lit_mm.module", "lit_mm.prediction", "lit_mm.building", "lit_mm.vision.training", "callbacks"),
-    ("lit_mm.loaded_model",),
+    ("lit_mm.loaded_model", "lit_mm.loaded_inputs"),
     ("lit_mm.generation", "lit_mm.training", "lit_mm.parallel"),
     ("lit_mm.model",),
     ("lit_mm.backbone", "lit_mm.flow", "lit_mm.vision", "data_modules"),
     ("lit_mm.sequence", "lit_mm.packing", "lit_mm.tokenizer", "lit_mm.prompt", "lit_mm.mistake", "lit_mm.precision",
-     "lit_mm.frozen", "lit_mm.tensor_files", "lit_mm.weights"),
+     "lit_mm.frozen", "lit_mm.tensor_files", "lit_mm.weights", "lit_mm.packaged"),
 )  # fmt: skip
 CONTRACT = LEVELS[-1]
 STRANGERS = LEVELS[-2]  # these know nothing of each other

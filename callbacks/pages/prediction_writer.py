@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset
 from torchvision.io import write_png
 
 from callbacks.pages.answer_lines import Form, show
@@ -26,6 +27,7 @@ from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import Answer, FailedPrompt, Prompt
 from lit_mm.training.run_folder import run_folder
+from lit_mm.training.stopping import Stopped
 
 Record = dict[str, Any]
 
@@ -58,6 +60,7 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         super().__init__("batch")
         self.folder, self.video, self.milliseconds, self.form = folder, video, milliseconds, form
+        self._answering = False
 
     def _path(self, trainer: Trainer) -> Path:
         return Path(self.folder) if self.folder else (run_folder(trainer) or Path("runs")) / "predictions"
@@ -77,6 +80,7 @@ class PredictionWriter(BasePredictionWriter):
                 f"'{path}' already holds answers or other files; name another folder for PredictionWriter (folder), or "
                 "move it away"
             )
+        self._answering = True
 
     def write_on_batch_end(
         self,
@@ -108,10 +112,26 @@ class PredictionWriter(BasePredictionWriter):
         trainer.strategy.barrier()  # the others' answers
         path = self._path(trainer)
         if trainer.is_global_zero and path.exists():
-            records = read_records(path)
-            sheets = write_sheets(path, records)
-            (path / "index.html").write_text(page(records, sheets), encoding="utf-8", errors="backslashreplace")
+            self._write_page(path)
             print(f"all of it: {path / 'index.html'}", file=sys.stderr)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Where a signal stops it, write the page of what was answered until then, and say so."""
+        if not isinstance(exception, Stopped) or not trainer.predicting or not trainer.is_global_zero:
+            return
+        path = self._path(trainer)
+        # A folder that held something before was refused, and its records are another run's.
+        answered = self._write_page(path) if self._answering and path.exists() else 0
+        data: Any = getattr(trainer.predict_dataloaders, "dataset", None)
+        of = f" of {len(data)}" if data is not None and not isinstance(data, IterableDataset) else ""
+        where = f"; all of it: {path / 'index.html'}" if answered else ""
+        print(f"stopped by {exception.by}: {answered}{of} answered{where}", file=sys.stderr, flush=True)
+
+    def _write_page(self, path: Path) -> int:
+        records = read_records(path)
+        sheets = write_sheets(path, records)
+        (path / "index.html").write_text(page(records, sheets), encoding="utf-8", errors="backslashreplace")
+        return len(records)
 
     def _asked(self, path: Path, pl_module: LightningModule, asked: Prompt | FailedPrompt) -> Record:
         record: Record = {"name": asked.name, "group": asked.group}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import sys
@@ -17,6 +18,7 @@ import yaml
 from lit_mm.mistake import MissingFile, Mistake
 
 STDIN = "-"
+GIVEN = ""  # in Python, not in any file
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 KINDS = {
     "draw": "a caption to draw",
@@ -77,12 +79,13 @@ def read_stdin() -> Iterator[str]:
         raise Mistake(f"data.prompts: standard input is no text in UTF-8 ({error.reason}); send UTF-8") from error
 
 
-def read_items(source: str, text: str | None = None, first: int = 0) -> list[dict[str, Any]]:
+def read_items(source: str, text: str | list[Any] | None = None, first: int = 0) -> list[dict[str, Any]]:
     """The items of a source as they were asked, each with a name.
 
     Args:
-        source: path of a YAML list (.yaml), of JSON lines (.jsonl) or of a folder of pictures; `-` for `text`.
-        text: lines of YAML or JSON mappings.
+        source: path of a YAML list (.yaml), of JSON lines (.jsonl) or of a folder of pictures; `-` or `GIVEN` for
+            `text`.
+        text: lines of YAML or JSON mappings, or the mappings themselves.
         first: number of the first item, which is its name where it has none.
 
     Raises:
@@ -90,7 +93,9 @@ def read_items(source: str, text: str | None = None, first: int = 0) -> list[dic
         Mistake: it cannot be read, an item is of no kind or has an option that there is not, or a name is unfit or
             given twice.
     """
-    if source == STDIN:
+    if isinstance(text, list):
+        found = text
+    elif source == STDIN:
         found = _lines(text or "", "")
     else:
         path = Path(source)
@@ -207,13 +212,16 @@ def _mapping(line: str) -> dict[Any, Any] | None:
 
 
 def _checked(number: int, item: Any, source: str) -> dict[str, Any]:
-    where = f"data.prompts: item {number} of '{source}'"
+    where = f"data.prompts: item {number} of '{source}'" if source != GIVEN else f"prompts[{number}]"
     if isinstance(item, str):
         raise Mistake(f"{where} is {item[:80]!r}; write {_as_prompt(item)}")
     kinds = [kind for kind in KINDS if isinstance(item, dict) and kind in item]
     if len(kinds) != 1:
         known = ", ".join(f"'{kind}' ({meaning})" for kind, meaning in KINDS.items())
-        raise Mistake(f"{where} has {len(kinds) or 'none'} of the kinds of prompts; give exactly one of {known}")
+        raise Mistake(
+            f"{where} has {len(kinds) or 'none'} of the kinds of prompts{_nearest_kind(item)}; give exactly one of "
+            f"{known}"
+        )
     known_options = OPTIONS | OWN_OPTIONS.get(kinds[0], set())
     unknown = [key for key in item if key not in known_options and key != kinds[0]]
     if unknown:
@@ -224,6 +232,13 @@ def _checked(number: int, item: Any, source: str) -> dict[str, Any]:
     name = str(item.get("name", number))
     check_name(name, where)
     return {**_with_text_keys(item), "name": name}
+
+
+def _nearest_kind(item: Any) -> str:
+    """What a misspelt kind may have been meant to be."""
+    keys = [str(key) for key in item if key not in OPTIONS] if isinstance(item, dict) else []
+    near = [(key, kind) for key in keys for kind in difflib.get_close_matches(key.lower(), KINDS, n=1)]
+    return f", but '{near[0][0]}' (did you mean '{near[0][1]}'?)" if near and not KINDS.keys() & item.keys() else ""
 
 
 def _with_text_keys(value: Any) -> Any:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_modules.prompting.prompt_items import STDIN, Item, check_name, check_names, pictures_of, read_items
+from data_modules.prompting.prompt_items import GIVEN, STDIN, Item, check_name, check_names, pictures_of, read_items
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.reading.decoding import VideoReader, index_video
-from data_modules.reading.pictures import read_picture, square
+from data_modules.reading.pictures import as_picture, is_picture, square
 from lit_mm.mistake import Mistake
+from lit_mm.packaged import packaged
 from lit_mm.prompt import FailedPrompt, Prompt, Wanted
 
 _WANTED: tuple[Wanted, ...] = ("any", "text", "image")
@@ -46,13 +47,14 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
       to people beside the answer, never to the model.
     - `steps`, `method`, `guidance_scale`, `noise_scale`: of drawing, those of the model's sampler by default.
 
-    Paths are relative to the file, or to the working folder. A prompt that cannot be asked becomes a `FailedPrompt`.
+    Paths are relative to the file, to the working folder, or to the package (`configs/prompts/pictures/…`). A prompt
+    that cannot be asked becomes a `FailedPrompt`.
 
     Args:
-        source: a path, or `-`.
+        source: a path, `-`, or `GIVEN`.
         image_size: side to which pictures are brought.
         steering: what keys mean.
-        text: what came by standard input.
+        text: what came by standard input, or the mappings that are given.
         first: number of the first item.
 
     Raises:
@@ -61,10 +63,15 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
     """
 
     def __init__(
-        self, source: str, image_size: int, steering: Steering | None = None, text: str | None = None, first: int = 0
+        self,
+        source: str,
+        image_size: int,
+        steering: Steering | None = None,
+        text: str | list[Any] | None = None,
+        first: int = 0,
     ) -> None:
         self.image_size, self.steering = image_size, steering
-        self.folder = Path(source).parent if source != STDIN else Path()
+        self.folder = Path(source).parent if source not in (STDIN, GIVEN) else Path()
         self.items = [one for settings in read_items(source, text, first) for one in self._expanded(settings)]
         check_names([item.name for item in self.items], source)
 
@@ -112,7 +119,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         return {str(way): actions for way, actions in given.items()}
 
     def _folder(self, name: str) -> Path | None:
-        return next((path for path in (self.folder / name, Path(name)) if path.is_dir()), None)
+        return next((path for path in self._candidates(name) if path.is_dir()), None)
 
     def _prompt(self, item: Item) -> Prompt:
         asked = item.settings
@@ -160,17 +167,21 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
 
     # ---- files
 
+    def _candidates(self, name: str | Path) -> tuple[Path, Path]:
+        return self.folder / name, Path(packaged(str(name), self.folder, Path()))
+
     def _path(self, key: str, name: Any) -> Path:
         if not isinstance(name, str | Path):
             raise Mistake(f"'{key}' is {name!r}; give the path of a file")
-        for candidate in (self.folder / name, Path(name)):
+        for candidate in self._candidates(name):
             if candidate.is_file():
                 return candidate
         beside = f"neither in '{self.folder}' nor " if self.folder != Path() else ""
         raise Mistake(f"'{key}': there is no file '{name}' {beside}in the working folder; give one that is there")
 
     def _picture(self, key: str, name: Any) -> Tensor:
-        return read_picture(self._path(key, name), self.image_size)
+        own = isinstance(name, str | Path) or not is_picture(name)  # from Python a picture may be given itself
+        return as_picture(self._path(key, name) if own else name, self.image_size)
 
     def _part(self, part: Any) -> str | Tensor:
         if isinstance(part, dict) and part.keys() == {"picture"}:
@@ -201,6 +212,24 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         return torch.stack(
             self._frames(asked, "truth") if kind == "imagine" else [self._picture("truth", asked["truth"])]
         )
+
+
+def prompts_of(
+    mapping: dict[Any, Any], image_size: int, steering: Steering | None, number: int
+) -> list[Prompt | FailedPrompt]:
+    """Prompts of one mapping as in `Prompts`, whose pictures may also be given as `lit_mm.load` takes them.
+
+    Args:
+        mapping: what is asked.
+        image_size: side to which pictures are brought.
+        steering: what keys mean.
+        number: of the mapping, which is its name where it has none.
+
+    Raises:
+        Mistake: it is of no kind, or has an option that there is not.
+    """
+    asked = Prompts(GIVEN, image_size, steering, [mapping], number)
+    return [asked[i] for i in range(len(asked))]
 
 
 def _text(asked: dict[str, Any], key: str) -> str:

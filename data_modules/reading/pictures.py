@@ -11,35 +11,44 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from data_modules.dataset import BrokenFile
+from data_modules.dataset import BrokenFile, RefusedFile
 from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.packaged import packaged
 
 Picture = str | Path | Image.Image | Tensor | np.ndarray  # one, see `as_picture`
 
 
 def is_picture(value: Any) -> bool:
     """Whether a value is one picture, and not a list of them."""
-    return isinstance(value, str | Path | Image.Image) or (isinstance(value, Tensor | np.ndarray) and value.ndim == 3)
+    return isinstance(value, str | Path | Image.Image) or (
+        isinstance(value, Tensor | np.ndarray) and value.ndim in (2, 3)
+    )
 
 
 def as_picture(value: Picture, size: int) -> Tensor:
     """Any picture as (3, size, size) uint8 RGB: a path or a PIL image as by `read_picture`, or pixels.
 
     Args:
-        value: a path, a PIL image, a tensor (3, height, width) uint8 or an array (height, width, 3) uint8.
+        value: a path, which may be that of a file of the package; a PIL image; a tensor (channels, height, width)
+            uint8 or an array (height, width, channels) uint8 with 3 channels, 4 (the last one is opacity), 1, or
+            without that dimension.
         size: side of the result in pixels.
 
     Raises:
         Mistake: it is none of these, or a file that cannot be read.
     """
     if isinstance(value, str | Path):
-        if not Path(value).is_file():
+        path = Path(packaged(str(value), Path()))
+        if not path.is_file():
             raise MissingFile(f"there is no file '{value}'; give the path of a picture")
-        return read_picture(value, size)
+        return read_picture(path, size)
     if isinstance(value, Image.Image):
         return square(to_rgb(ImageOps.exif_transpose(value)), size)
     pixels = value.cpu().permute(1, 2, 0).numpy() if isinstance(value, Tensor) and value.ndim == 3 else value
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+    pixels = pixels.numpy(force=True) if isinstance(pixels, Tensor) else pixels
+    if isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not _has_colours(pixels) or not pixels.size:
         found = (
             f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor | np.ndarray) else type(value).__name__
         )
@@ -47,7 +56,11 @@ def as_picture(value: Picture, size: int) -> Tensor:
             f"a picture is {found}; give a path, a PIL image, a uint8 tensor (3, height, width) or a uint8 array "
             "(height, width, 3)"
         )
-    return square(pixels, size)
+    return square(pixels if pixels.shape[2:] == (3,) else to_rgb(Image.fromarray(pixels)), size)
+
+
+def _has_colours(pixels: np.ndarray) -> bool:
+    return pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
 
 
 def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:
@@ -62,7 +75,7 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
         name: what to call it in an error, the path by default.
 
     Raises:
-        BrokenFile: it is missing, cut or not a picture.
+        BrokenFile: it is missing, cut, not a picture or too large.
     """
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
@@ -70,6 +83,10 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
             return square(to_rgb(ImageOps.exif_transpose(image)), size)
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # PIL warns of half of it
+        reason = f"it has more than {most:.0f} million pixels, the most that are read; scale it down"
+        raise RefusedFile(name or file, reason) from error
     except Exception as error:  # PIL's readers raise nearly anything on a broken file
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
 

@@ -1,8 +1,4 @@
-"""Configurations and weights that come with the package, named as they lie in the repository.
-
-`configs/tiny.yaml` is a file of the working folder where there is one, and that of the package everywhere else: on the
-command line, within YAML files, and in the configuration of a checkpoint. So commands work outside the repository too.
-"""
+"""The package's own files on the command line and within YAML files, see `lit_mm.packaged`."""
 
 from __future__ import annotations
 
@@ -13,20 +9,7 @@ import yaml
 from jsonargparse import set_loader
 from jsonargparse._optionals import get_omegaconf_loader
 
-_PACKAGE = Path(__file__).parents[1]
-_FOLDERS = {"configs": _PACKAGE / "configs", "lit_mm/weights": _PACKAGE / "weights"}
-
-
-def packaged(text: str, *folders: Path) -> str:
-    """The package's own file as a whole path, if `text` names one and none of `folders` has a file of that name.
-
-    Any other text is returned as it is.
-    """
-    for name, folder in _FOLDERS.items():
-        own = folder / text.removeprefix(f"{name}/")
-        if text.startswith(f"{name}/") and own.exists() and not any((f / text).exists() for f in folders):
-            return str(own)
-    return text
+from lit_mm.packaged import packaged
 
 
 def packaged_arguments(args: list[str]) -> list[str]:

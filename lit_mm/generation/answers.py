@@ -48,14 +48,16 @@ def answer_all(
     requests: dict[int, Request] = {}
     rolled: dict[int, RollOut] = {}
     for place, prompt in enumerate(prompts):
+        if isinstance(prompt, FailedPrompt):
+            answered.append(prompt)
+            continue
         try:
-            if isinstance(prompt, Prompt):
-                _check_pictures(decoder, prompt)
-                if prompt.wanted == "frames":
-                    rolled[place] = _roll_out(decoder, prompt, context)
-                else:
-                    requests[place] = _request(decoder, prompt, context)
-            answered.append(prompt if isinstance(prompt, FailedPrompt) else None)
+            _check_pictures(decoder, prompt)
+            if prompt.wanted == "frames":
+                rolled[place] = _roll_out(decoder, prompt, context)
+            else:
+                requests[place] = _request(decoder, prompt, context)
+            answered.append(None)  # until it is there
         except Mistake as error:
             sentence = f"prompt '{prompt.name}': {error}"
             answered.append(FailedPrompt(prompt.name, sentence, prompt.group, prompt.settings))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lit_mm.cli import LitCLI
-from lit_mm.command_line.packaged import packaged, packaged_arguments
+from lit_mm.command_line.packaged import packaged_arguments
+from lit_mm.packaged import packaged
 from tests.helpers.program import ROOT
 
 PACKAGE = ROOT / "lit_mm"
