@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
@@ -70,6 +70,8 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
             return square(to_rgb(ImageOps.exif_transpose(image)), size)
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
+    except UnidentifiedImageError as error:
+        raise BrokenFile(name or file, "it is no picture, or cut short") from error
     except Exception as error:  # PIL's readers raise nearly anything on a broken file
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
 
