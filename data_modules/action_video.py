@@ -91,7 +91,7 @@ class ActionVideoDataModule(DocumentDataModule):
         path = self.paths[split]
         if path is None:
             return None
-        key = f"{source}.{split}"
+        key = f"{self.key}.{split}"
         table = index_files(find_files(path, VIDEO_SUFFIXES, key), poses=True)
         skipped = settle_broken(table.broken(), len(table), key, self.on_error)
         documents = self._documents(table, format.tokenizer, key)

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
+from data_modules.mixing.left_out import LeftOut
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.steps import with_step_counts
@@ -28,7 +29,6 @@ from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
 Split = Literal["train", "val"]
-MAX_SKIPPED = 0.01  # of a source's documents; past that, `on_error: skip` is an error too
 
 
 @dataclass
@@ -116,7 +116,12 @@ class DocumentDataModule(LightningDataModule, ABC):
             `data_modules.prompting.prompts`).
         steering: YAML file that says what keys in the prompts' actions do (see `data_modules.prompting.steering`);
             without it they are texts.
+
+    Attributes:
+        key: of this module in the configuration, for messages; a mixture sets those of its sources.
     """
+
+    key = "data"
 
     def __init__(
         self,
@@ -138,7 +143,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
         self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
         self.plan_state: dict[str, Any] = {}
-        self.skipped: Counter[str] = Counter()
+        self.left_out = LeftOut()
 
     @abstractmethod
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
@@ -261,30 +266,26 @@ class DocumentDataModule(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: PackedBatch, dataloader_idx: int) -> PackedBatch:
         """Note where the plan stands once this batch is trained on, and count documents that broke."""
+        if isinstance(batch, PackedBatch):
+            self.left_out.say_first(batch.skipped)
         if self.trainer is not None and self.trainer.training:
             self.plan_state = batch.plan_state
-            self.skipped.update(batch.skipped)
-            for source in batch.skipped:
-                self._check_skipped(source)
+            drawn = {name: s["next"] // self._share().ranks for name, s in batch.plan_state["sources"].items()}
+            self.left_out.count(batch.skipped, drawn)
         return batch
 
-    def _check_skipped(self, source: str) -> None:
-        lost = self.skipped[source]  # of this rank's share of the draws
-        drawn = self.plan_state["sources"][source]["next"] // self._share().ranks
-        if lost > max(1, MAX_SKIPPED * drawn):
-            raise Mistake(
-                f"source '{source}': {lost} of about {drawn} documents broke while being read, more than 1 %; "
-                "repair its files, or use data.loader.on_error: raise to see the first one"
-            )
+    def teardown(self, stage: str) -> None:
+        """Say what was left out."""
+        self.left_out.say_all()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the plan stands, the same on every rank, and what the first rank skipped."""
-        return {"plan": self.plan_state, "skipped": dict(self.skipped)}
+        return {"plan": self.plan_state, "skipped": dict(self.left_out.counts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint; differences in the mixture are said in the log, never silent."""
         self.plan_state = state_dict["plan"]
-        self.skipped = Counter(state_dict["skipped"])
+        self.left_out.counts = Counter(state_dict["skipped"])
 
 
 def _start_worker(number: int) -> None:

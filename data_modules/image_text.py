@@ -13,9 +13,10 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.files import find_files, settle_broken
 from data_modules.reading.pair_table import PairPictures, PairTable
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.sequence import Document, Text
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class ImageTextDataModule(DocumentDataModule):
         path = self.paths[split]
         if path is None:
             return None
-        key = f"{source}.{split}"
+        key = f"{self.key}.{split}"
         parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
         if not any(len(part.rows) for part in tokenized):
@@ -94,13 +95,27 @@ class ImageTextDataModule(DocumentDataModule):
             return [PairTable(rows, self.image_column, self.caption_column, [Path(path)])], 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(find_files(path, SUFFIXES, key), lambda f: f.parent):
+        for _, group in groupby(_tables(path, key), lambda f: f.parent):
             files = list(group)
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             rows, left_out = load_records(files, (image, self.caption_column), key, self.on_error)
             parts.append(PairTable(rows, image, self.caption_column, files))
             skipped += left_out
         return parts, skipped
+
+
+def _tables(path: str, key: str) -> list[Path]:
+    try:
+        return find_files(path, SUFFIXES, key)
+    except MissingFile as error:
+        folder = Path(path).expanduser()
+        count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
+        if not count:
+            raise
+        raise MissingFile(
+            f"{error}, but {count} pictures; write a metadata.jsonl beside them, a line for each: "
+            '{"file_name": "1.png", "caption": "a red cube"}'
+        ) from error
 
 
 class ImageTextDataset(DocumentDataset):

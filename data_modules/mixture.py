@@ -22,6 +22,8 @@ class MixtureDataModule(DocumentDataModule):
     def __init__(self, sources: dict[str, DocumentDataModule], weights: dict[str, float], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.sources, self.weights = sources, weights
+        for name, module in sources.items():
+            module.key = f"data.sources.{name}"
         names = ", ".join(sources)
         for name, weight in weights.items():
             if name not in sources:

@@ -75,7 +75,7 @@ def held_out(
     """
     if twice := [level for level in maps if list(maps).count(level) > 1]:
         raise Mistake(f"maps names '{twice[0]}' twice; name every map once")
-    files = find_files(data.paths["train"] or "", VIDEO_SUFFIXES, "train")
+    files = find_files(data.paths["train"] or "", VIDEO_SUFFIXES, f"{data.key}.train")
     for level in maps:
         trained = [file for file in files if f"_{level}_".lower() in file.name.lower()]
         if trained:

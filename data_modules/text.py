@@ -53,7 +53,7 @@ class TextDataModule(DocumentDataModule):
         path = self.paths[split]
         if path is None:
             return None
-        return load_text(path, split, f"{source}.{split}", source, format.tokenizer, self)
+        return load_text(path, split, f"{self.key}.{split}", source, format.tokenizer, self)
 
 
 class TextDataset(DocumentDataset):

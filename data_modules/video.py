@@ -58,7 +58,7 @@ class VideoDataModule(DocumentDataModule):
         path = self.paths[split]
         if path is None:
             return None
-        key = f"{source}.{split}"
+        key = f"{self.key}.{split}"
         table = index_files(find_files(path, VIDEO_SUFFIXES, key), poses=False)
         skipped = settle_broken(table.broken(), len(table), key, self.on_error)
         clips = ClipPlan(table, self.fps, self.frames, self.stride)

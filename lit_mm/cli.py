@@ -25,7 +25,7 @@ from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
 from lit_mm.command_line.causes import in_constructors
 from lit_mm.command_line.checkpoint_config import with_checkpoint_config
-from lit_mm.command_line.commands import COMMANDS, DESCRIPTION, ENDS
+from lit_mm.command_line.commands import COMMANDS, DESCRIPTION, ENDS, completed_help
 from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
 from lit_mm.command_line.mistakes import check_start
@@ -107,7 +107,7 @@ class LitCLI(LightningCLI):
         with tempfile.TemporaryDirectory() as folder, in_configs():
             if isinstance(given, list):
                 find_packaged_configs()
-                given = packaged_arguments(given)
+                given = completed_help(packaged_arguments(given))
                 check_start(given)
                 if given and given[0] in (commands := getattr(self, "_subcommand_parsers", {})):
                     check_configs(given, commands[given[0]])

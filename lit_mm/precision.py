@@ -18,14 +18,16 @@ from torch import Tensor
 from lit_mm.mistake import Mistake
 
 COMPUTE_DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_SHORT = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # Lightning's names of the same
 
 
-def compute_dtype(precision: str) -> torch.dtype:
+def compute_dtype(precision: str | int) -> torch.dtype:
     """What a model computes in under the trainer's precision.
 
     Raises:
         Mistake: weights would not be float32, or there is no such precision.
     """
+    precision = _SHORT.get(str(precision), str(precision))
     if precision not in COMPUTE_DTYPES:
         raise Mistake(
             f"trainer.precision is '{precision}', but weights, losses and averages are float32 here; use one of "

@@ -114,7 +114,7 @@ class PackedBatch:
             optimizer step that this one is of, on this rank: what its mean losses are to be divided by.
         plan_state: where the plan stands once every rank has consumed this step's rows; see
             `data_modules.mixing.sampler`.
-        skipped: per source, documents left out because their file broke while being read.
+        skipped: per source, a sentence for each document left out because its file broke while being read.
     """
 
     tokens: Tensor
@@ -137,7 +137,7 @@ class PackedBatch:
     sources: tuple[str, ...]
     step_counts: tuple[int, int, int]
     plan_state: dict[str, Any] = field(default_factory=dict)
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, list[str]] = field(default_factory=dict)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -34,11 +34,11 @@ class Tokenizer:
         self.path = Path(path)
         self.file = file = self.path / "tokenizer.json" if self.path.is_dir() else self.path
         if not file.is_file():
-            raise MissingFile(f"tokenizer: no file '{file}'; give the path of a Hugging Face tokenizer.json")
+            raise MissingFile(f"data.tokenizer: no file '{file}'; give the path of a Hugging Face tokenizer.json")
         try:
             self.backend = HuggingFaceTokenizer.from_file(str(file))
         except Exception as error:
-            raise Mistake(f"tokenizer: '{file}' is not a Hugging Face tokenizer.json ({error})") from error
+            raise Mistake(f"data.tokenizer: '{file}' is not a Hugging Face tokenizer.json ({error})") from error
         self.backend.no_padding()
         self.backend.no_truncation()
         missing = [token for token in SPECIAL_TOKENS if self.backend.token_to_id(token) is None]

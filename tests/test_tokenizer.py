@@ -114,12 +114,16 @@ def test_templates_padding_and_truncation_of_the_file_are_not_applied(tmp_path: 
 def test_a_file_that_is_no_tokenizer_is_named_in_one_sentence(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^tokenizer: '.*bad\.json' is not a Hugging Face tokenizer\.json") as caught:
+    with pytest.raises(
+        ValueError, match=r"^data\.tokenizer: '.*bad\.json' is not a Hugging Face tokenizer\.json"
+    ) as caught:
         Tokenizer(path)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_missing_file_is_named_in_one_sentence(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"^tokenizer: no file '.*json'; give the path of a Hugging Face"):
+        with pytest.raises(
+            FileNotFoundError, match=r"^data\.tokenizer: no file '.*json'; give the path of a Hugging Face"
+        ):
             Tokenizer(path)

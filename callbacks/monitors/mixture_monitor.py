@@ -30,7 +30,7 @@ class MixtureMonitor(Callback):
             logged[f"data/{name}/share"] = state["tokens"] / max(1, total)
             logged[f"data/{name}/passes"] = state["next"] / state["documents"]
             data = trainer.datamodule
-            skipped = data.skipped[name] + getattr(data.datasets["train"][name], "skipped_at_setup", 0)
+            skipped = data.left_out.counts[name] + getattr(data.datasets["train"][name], "skipped_at_setup", 0)
             if skipped:
                 logged[f"data/{name}/skipped"] = float(skipped)
         log_values(pl_module, logged)

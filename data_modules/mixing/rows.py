@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,8 +41,8 @@ class RowReader:
     on_error: Literal["raise", "skip"]
 
     def read(self, plans: list[RowPlan], plan_state: dict[str, Any]) -> PackedBatch:
-        """One batch of `plans`. A document whose file broke leaves a gap at the end of its row and is counted."""
-        skipped: Counter[str] = Counter()
+        """One batch of `plans`. A document whose file broke leaves a gap at the end of its row and is reported."""
+        skipped: dict[str, list[str]] = {}
         rows = []
         for plan in plans:
             documents: list[Document] = []
@@ -51,10 +50,10 @@ class RowReader:
                 dataset = self.datasets[piece.source]
                 try:
                     document = dataset.document(piece.draw)
-                except BrokenFile:
+                except BrokenFile as error:
                     if self.on_error == "raise":
                         raise
-                    skipped[piece.source] += 1
+                    skipped.setdefault(piece.source, []).append(str(error))
                     continue
                 check_document(piece.source, dataset, piece.draw, document, self.format.tokens_per_frame)
                 if dataset.splittable:
@@ -69,7 +68,7 @@ class RowReader:
             pad_id=self.format.tokenizer.pad_id,
             sources=tuple(self.datasets),
         )
-        batch.plan_state, batch.skipped = plan_state, dict(skipped)
+        batch.plan_state, batch.skipped = plan_state, skipped
         return batch
 
 

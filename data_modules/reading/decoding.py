@@ -70,7 +70,7 @@ def index_video(path: str | Path) -> VideoIndex:
                 pts, keyframes = [t for t, _ in frames], [t for t, key in frames if key]
             time_base = float(stream.time_base or 0)
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-        raise BrokenFile(path, error) from error
+        raise BrokenFile(path, _reason(error)) from error
     if len(packets) < promised:
         raise BrokenFile(path, f"its header promises {promised} frames, but it ends after {len(packets)}")
     if not pts or not keyframes or not time_base:
@@ -107,7 +107,7 @@ class VideoReader:
                 found.update(_decode_run(container, group, index.keyframes))
         except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
             self._open.pop(path, None)
-            raise BrokenFile(path, error) from error
+            raise BrokenFile(path, _reason(error)) from error
         missing = [f for f in frames if int(index.pts[f]) not in found]
         if missing:
             self._open.pop(path, None)
@@ -175,6 +175,13 @@ def _packets_from(container: Any, stream: Any, first: int, keyframes: np.ndarray
             yield from packets
             return
         key -= 1
+
+
+def _reason(error: Exception) -> str:
+    """Why a video cannot be read, without FFmpeg's numbers and the path, which the message has already."""
+    if isinstance(error, av.InvalidDataError):
+        return "it is no video, or cut short"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _shown(frame: Any) -> int:

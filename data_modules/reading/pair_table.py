@@ -81,14 +81,19 @@ class PairTable:
         """One picture, (3, size, size) uint8.
 
         Raises:
-            BrokenFile: it cannot be read.
+            BrokenFile: it is not there, or cannot be read.
         """
         path, content = self._stored(row)
         if content is not None:
             return read_picture(content.as_py(), size, name=self.origin(row))
         if path is None:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
-        return read_picture(self.files[0].parent / path, size)
+        try:
+            return read_picture(self.files[0].parent / path, size)
+        except BrokenFile as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise BrokenFile(f"'{self.where}' names '{path}', but there is no such file beside it") from error
+            raise
 
     def origin(self, row: int) -> str:
         """Path of a picture, or where its bytes are."""

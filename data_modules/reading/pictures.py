@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
@@ -87,6 +87,8 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # PIL warns of half of it
         reason = f"it has more than {most:.0f} million pixels, the most that are read; scale it down"
         raise RefusedFile(name or file, reason) from error
+    except UnidentifiedImageError as error:
+        raise BrokenFile(name or file, "it is no picture, or cut short") from error
     except Exception as error:  # PIL's readers raise nearly anything on a broken file
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
 

@@ -195,9 +195,11 @@ def read_lines(file: Path, columns: Sequence[str]) -> Iterator[tuple[list[str | 
                 yield nothing, f"line {number} is not UTF-8 ({error.reason} at byte {error.start})"
             except json.JSONDecodeError as error:
                 yield nothing, f"line {number} is not a JSON object ({error.msg} at character {error.pos})"
-            except (KeyError, TypeError):
-                keys = listed(list(entry), "and") if isinstance(entry, dict) and entry else "none"
-                yield nothing, f"line {number} has not the keys {listed(list(columns), 'and')}; there are {keys}"
+            except KeyError as error:
+                there = f"there are {listed(list(entry), 'and')}" if entry else "it is empty"
+                yield nothing, f"line {number} has no column '{error.args[0]}'; {there}"
+            except TypeError:
+                yield nothing, f"line {number} is not a JSON object"
             else:
                 wrong = [c for c, value in zip(columns, values, strict=True) if not isinstance(value, str)]
                 yield (nothing, f"line {number} has no string in '{wrong[0]}'") if wrong else (values, None)

@@ -17,6 +17,7 @@ from types import ModuleType
 import yaml
 from jsonargparse import Namespace
 from jsonargparse._typehints import get_all_subclass_paths
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mm.mistake import Mistake, mistake_in
@@ -45,6 +46,9 @@ def why_unusable(value: object, bases: tuple[type, ...]) -> str | None:
         return None
     if Path(value).is_file():
         return _in_file(Path(value), bases)
+    if Path(value).is_dir():
+        how = "; write a YAML file that names the folder as its `train`" if _of_data(bases) else ""
+        return f"is '{value}', which is a folder; give a YAML file, or package.module.Class{how}"
     if Path(value).suffix in (".yaml", ".yml", ".json") or "/" in value:
         return f"is '{value}', but there is no such file{nearest_file(value)}"
     if "." in value and all(part.isidentifier() for part in value.split(".")):
@@ -53,10 +57,16 @@ def why_unusable(value: object, bases: tuple[type, ...]) -> str | None:
     return f"is '{value}', which is neither a file nor a class known here{nearest(value, names) or _HOW}"
 
 
+def _of_data(bases: tuple[type, ...]) -> bool:
+    return any(issubclass(base, LightningDataModule) for base in bases)
+
+
 def nearest(wrong: str, names: Iterable[str]) -> str:
     """`; did you mean '…'?` where one of the names is like the wrong one, or nothing."""
     by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(wrong.lower(), by_lower, n=1)
+    initials = "".join(word[:1] for word in wrong.lower().split("_"))  # `learning_rate` is usually `lr`
+    near = near or [name for name in by_lower if len(name) > 1 and name == initials]
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
@@ -160,14 +170,15 @@ def _of_class(name: str, bases: tuple[type, ...]) -> str | None:
         near = nearest(class_name, _classes(module, bases)) or nearest(class_name, dir(module))
         return f"is '{name}', but module '{module_name}' has no '{class_name}'{near}"
     found = getattr(module, class_name)
-    wanted = " or ".join(base.__name__ for base in bases)
+    wanted = " or ".join(dict.fromkeys(base.__name__ for base in bases))
     if not inspect.isclass(found):
         return None if callable(found) else f"is '{name}', which is no class but {found!r}; give a {wanted}"
     if bases and not issubclass(found, bases):
         return f"is '{name}', which is no {wanted}; give a class derived from that"
     if inspect.isabstract(found):
-        missing = ", ".join(sorted(vars(found)["__abstractmethods__"]))
-        return f"is '{name}', which is abstract: write its {missing}, or name a class that has them"
+        missing = sorted(vars(found)["__abstractmethods__"])
+        them = "it" if len(missing) == 1 else "them"
+        return f"is '{name}', which is abstract: write its {', '.join(missing)}, or name a class that has {them}"
     return None
 
 

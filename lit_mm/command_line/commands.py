@@ -16,6 +16,7 @@ _CLASSES = (
     "action_video.ActionVideoDataModule) or your own. Their options are listed by --model.help CLASS and --data.help "
     "CLASS, such as --model.help lit_mm.module.LitMultimodal. A FILE that names its class replaces what was there."
 )
+_SHOWN = {"--model.help": "lit_mm.module.LitMultimodal", "--data.help": "data_modules.mixture.MixtureDataModule"}
 ENDS = {
     "fit": _CLASSES,
     "validate": "There is no third command for test data: give its folder as --data.val FOLDER, or in a mixture as "
@@ -32,6 +33,14 @@ one callback's setting:       lit-mm fit … --trainer.callbacks.Checkpoints.eve
 
 Configurations that come with lit-mm (configs/…) are found from any folder.
 """
+
+
+def completed_help(args: list[str]) -> list[str]:
+    """The arguments; `--model.help` and `--data.help` without a class are about the usual one."""
+    alone = (
+        arg in _SHOWN and all(after.startswith("-") for after in args[i + 1 : i + 2]) for i, arg in enumerate(args)
+    )
+    return [f"{arg}={_SHOWN[arg]}" if without else arg for arg, without in zip(args, alone, strict=True)]
 
 
 def first_screen() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from lit_mm.mistake import Mistake
 
 _MODEL, _AVERAGED = "model.", "averaged."  # what names of weights, and of averaged weights, start with
 _ADVICE = "use the configuration it was trained with (it is inside: give --ckpt_path without --config)"
+_LAYER = re.compile(r"(.*?layers)\.(\d+)\.")
 Shapes = Mapping[str, torch.Size]
 
 
@@ -61,6 +63,12 @@ def check_shapes(saved: Shapes, own: Shapes, advice: str = _ADVICE) -> None:
         Mistake: naming the first that differs.
     """
     saved, own = _without_average(saved), _without_average(own)
+    wanted = _depths(own)
+    for name, depth in _depths(saved).items():
+        if depth != wanted.get(name, depth):
+            raise Mistake(
+                f"the checkpoint has {depth} layers ('{name}'), the configured model {wanted[name]}: {advice}"
+            )
     for name, shape in saved.items():
         if name not in own:
             raise Mistake(f"the checkpoint has '{name}', which the configured model lacks: {advice}")
@@ -85,6 +93,14 @@ def fit_average(weights: dict[str, Any], wanted: bool) -> None:
             del weights[name]
     elif not has_average(weights):
         weights |= {_AVERAGED + name.removeprefix(_MODEL): value for name, value in weights.items()}
+
+
+def _depths(names: Iterable[str]) -> dict[str, int]:
+    """How many layers each list of them has, by the list's name, such as `backbone.layers`."""
+    depths: dict[str, int] = {}
+    for match in filter(None, map(_LAYER.match, names)):
+        depths[match[1]] = max(depths.get(match[1], 0), int(match[2]) + 1)
+    return depths
 
 
 def _without_average(shapes: Shapes) -> Shapes:

@@ -31,7 +31,7 @@ def complaint(
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--data.sources.text.train=nowhere"], ["nowhere"]),
+        (["--data.sources.text.train=nowhere"], ["data.sources.text.train: ", "nowhere"]),
         (["--data.sources.text.column=body"], ["body", "text"]),
         (["--data.sources.image_text.caption_column=title"], ["title", "caption"]),
         (["--data.weights.speech=0.5"], ["data.weights", "speech", "text"]),
@@ -62,7 +62,7 @@ def complaint(
         (["--model.vocab_size=100"], ["model.vocab_size", "100", "8192"]),
         (["--model.vision.image_size=60"], ["60", "16"]),
         (["--data.tokenizer=configs/tiny.yaml"], ["configs/tiny.yaml", "tokenizer.json"]),
-        (["--data.tokenizer=nowhere.json"], ["nowhere.json"]),
+        (["--data.tokenizer=nowhere.json"], ["data.tokenizer: no file 'nowhere.json'"]),
         (["--model.backbone.depht=3"], ["depht"]),
         (["--model.backbone.heads=3"], ["heads"]),
         (["--model.backbone.attention_backend=block"], ["attention_backend is block; it takes one of", "'blocks'"]),
@@ -192,12 +192,17 @@ def test_a_file_that_breaks_while_being_read_is_named(
 
 
 def test_broken_files_may_be_skipped_but_not_too_many(
-    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pictures: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     reading = [f"--data.sources.image_text.train={pictures}", "--data.loader.on_error=skip"]
     said = complaint(capsys, monkeypatch, tmp_path, *reading, "--trainer.max_steps=20")
     assert "image_text" in said
     assert "more than 1 %" in said
+    assert caplog.text.count(f"a document of 'image_text' is left out: '{pictures}/") == 1
 
 
 @pytest.mark.parametrize("first", ["fit", "validate", "predict"])

@@ -51,7 +51,7 @@ CASES = [
     ("--model.vision my_eye.Eye", "model.vision is 'my_eye.Eye', but there is no module 'my_eye' in the working folder"),
     ("--model.vision own_ey.Half", "there is no module 'own_ey' in the working folder '{}' or among installed packages; did you mean 'own_eye'?"),
     ("--model.vision own_eye.Haf", "model.vision is 'own_eye.Haf', but module 'own_eye' has no 'Haf'; did you mean 'Half'?"),
-    ("--model.vision own_eye.Half", "model.vision is 'own_eye.Half', which is abstract: write its decode, fingerprint, or"),
+    ("--model.vision own_eye.Half", "model.vision is 'own_eye.Half', which is abstract: write its decode, fingerprint, or name a class that has them"),
     ("--model.vision half.yaml", "model.vision is 'half.yaml', whose class_path is 'own_eye.Half', which is abstract"),
     ("--model.vision own_import.Eye", "whose module cannot be imported: '{}/own_import.py', line 2: ModuleNotFoundError: No"),
     ("--model.vision importing.yaml", "is 'importing.yaml', whose class_path is 'own_import.Eye', whose module cannot be"),
@@ -61,6 +61,7 @@ CASES = [
     ("--model.vision own_eye.NUMBER", "model.vision is 'own_eye.NUMBER', which is no class but 3; give a VisualTokenizer"),
     ("--model torch.nn.Linear", "model is 'torch.nn.Linear', which is no LightningModule; give a class derived from that"),
     ("--trainer.callbacks+=my_cb.Hello", "trainer.callbacks is 'my_cb.Hello', but there is no module 'my_cb'"),
+    ("--trainer.callbacks+=torch.nn.Linear", "trainer.callbacks is 'torch.nn.Linear', which is no Callback; give"),
     # classes of this program
     ("--model.flow lit_mm.flow.FlowMatchin", "module 'lit_mm.flow' has no 'FlowMatchin'; did you mean 'FlowMatching'?"),
     ("--model.flow lit_mm.flwo.FlowMatching", "there is no module 'lit_mm.flwo' in 'lit_mm'; did you mean 'flow'?"),
@@ -83,7 +84,10 @@ CASES = [
     ("--config flow.yaml", "model.flow.predction is unknown; did you mean 'prediction'? FlowMatching takes prediction,"),
     ("--ckpt_path garbage.ckpt", "the checkpoint 'garbage.ckpt' cannot be read (it is cut short, or none at all); give another"),
     ("--ckpt_path nothing.ckpt", "--ckpt_path: 'nothing.ckpt' does not exist; give a .ckpt file or folder that fit has written"),
+    ("--data configs/data", "data is 'configs/data', which is a folder; give a YAML file, or package.module.Class; write a YAML file that names the folder as its `train`"),
+    ("--model.vision configs/vision", "which is a folder; give a YAML file, or package.module.Class"),
     # names of options
+    ("--model.optimizer.learning_rate 1e-3", "model.optimizer.learning_rate is unknown; did you mean 'lr'? AdamW takes "),
     ("--model.backbon x", "model.backbon is unknown; did you mean 'backbone'? LitMultimodal takes backbone,"),
     ("--model.backbone.dpeth 3", "model.backbone.dpeth is unknown; did you mean 'depth'? Transformer takes dim, depth,"),
     ("--data.loader.rowz 3", "data.loader.rowz is unknown; did you mean 'rows'? LoaderConfig takes "),
@@ -190,6 +194,15 @@ def test_the_first_help_says_what_to_type(capsys: pytest.CaptureFixture[str]) ->
     help_ = " ".join(capsys.readouterr().out.split())
     for command in ("lit-mm fit --config", "lit-mm validate --ckpt_path", "lit-mm predict --ckpt_path"):
         assert command in help_
+
+
+@pytest.mark.parametrize(("args", "shown"), [("--model.help", "--model.backbone"), ("--data.help", "--data.sources")])
+def test_help_without_a_class_is_about_the_usual_one(
+    args: str, shown: str, build_once: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["fit", *args.split()])
+    assert shown in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["fit", "validate"])

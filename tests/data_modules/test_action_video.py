@@ -193,10 +193,10 @@ def test_bad_tables_are_named(tmp_path: Path, document_format: DocumentFormat) -
 def test_bad_input_is_said_in_one_sentence(
     tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(MissingFile, match="game.train: there is no file or folder"):
+    with pytest.raises(MissingFile, match="data.train: there is no file or folder"):
         load(tmp_path / "nothing", document_format)
     write_episode(tmp_path, "short", 4)
-    with pytest.raises(Mistake, match=r"game.train: 1 of 1 episodes are shorter .* 5 frames .*short.mp4.*lower"):
+    with pytest.raises(Mistake, match=r"data.train: 1 of 1 episodes are shorter .* 5 frames .*short.mp4.*lower"):
         load(tmp_path, document_format)
     write_episode(tmp_path, "long")
     with caplog.at_level(logging.WARNING):

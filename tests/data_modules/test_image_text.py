@@ -176,10 +176,15 @@ def test_broken_picture(tmp_path: Path, document_format: DocumentFormat) -> None
     dataset = load(write_folder(tmp_path), document_format)
     (tmp_path / "1.png").write_bytes(png(COLOURS[1])[:60])
     (tmp_path / "2.png").unlink()
-    for i in (1, 2):
-        with pytest.raises(BrokenFile) as caught:
+    (tmp_path / "0.png").write_text("no picture")
+    said = [
+        (0, r"^'.*/0\.png' broke while being read: it is no picture, or cut short$"),
+        (1, r"^'.*/1\.png' broke while being read: "),
+        (2, r"^'.*/metadata\.jsonl' names '2\.png', but there is no such file beside it$"),
+    ]
+    for i, sentence in said:
+        with pytest.raises(BrokenFile, match=sentence):
             dataset.document(Draw(i, 0, 0))
-        assert caught.value.path == str(tmp_path / f"{i}.png")
 
 
 def test_pairs_without_caption(tmp_path: Path, document_format: DocumentFormat) -> None:
@@ -224,7 +229,10 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(Mistake, match="condition_dropout: -0.1 is not a share"):
         ImageTextDataModule("x", condition_dropout=-0.1)
     pq.write_table(pa.table({"image": [png(COLOURS[0])], "caption": [["one", "two"]]}), tmp_path / "lists.parquet")
-    with pytest.raises(Mistake, match=r"drawings.train: column 'caption' holds List, but a string"):
+    with pytest.raises(Mistake, match=r"data.train: column 'caption' holds List, but a string"):
         load(tmp_path / "lists.parquet", document_format)
-    with pytest.raises(MissingFile, match="drawings.train: there is no file or folder"):
+    with pytest.raises(MissingFile, match="data.train: there is no file or folder"):
         load(tmp_path / "nothing", document_format)
+    (tmp_path / "f/metadata.jsonl").unlink()
+    with pytest.raises(MissingFile, match=r"file, but 3 pictures; write a metadata.jsonl .*file_name.*caption"):
+        load(tmp_path / "f", document_format)

@@ -134,14 +134,22 @@ def break_line(path: Path, number: int, content: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    "content", [b'{"text": "caf\xe9"}', b'{"text": "cut', b'{"text": null}', b'{"text": 7}', b'{"name": "no text"}']
+    ("content", "reason"),
+    [
+        (b'{"text": "caf\xe9"}', "is not UTF-8"),
+        (b'{"text": "cut', "is not a JSON object"),
+        (b'{"text": null}', "has no string in 'text'"),
+        (b'{"text": 7}', "has no string in 'text'"),
+        (b'{"name": "no text", "tex": 1}', "has no column 'text'; there are name and tex$"),
+        (b"7", "is not a JSON object$"),
+    ],
 )
 def test_broken_line(
-    content: bytes, tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture
+    content: bytes, reason: str, tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = [f"text number {i}" for i in range(200)]
     path = break_line(write_jsonl(tmp_path / "a.jsonl", texts), 17, content)
-    with pytest.raises(BrokenFile, match="line 17") as caught:
+    with pytest.raises(BrokenFile, match=f"line 17 {reason}") as caught:
         load(path, document_format)
     assert caught.value.path == str(path)
     with caplog.at_level(logging.WARNING):
@@ -158,7 +166,7 @@ def test_the_count_of_skipped_lines_survives_the_cache(tmp_path: Path, document_
 
 def test_too_many_broken_lines(tmp_path: Path, document_format: DocumentFormat) -> None:
     path = break_line(write_jsonl(tmp_path / "a.jsonl", ["the cat"] * 50), 3, b"\xff")
-    with pytest.raises(Mistake, match=r"speeches.train: 1 of 50 .* more than 1 %.*line 3"):
+    with pytest.raises(Mistake, match=r"data.train: 1 of 50 .* more than 1 %.*line 3"):
         load(path, document_format, on_error="skip")
 
 
@@ -186,9 +194,9 @@ def test_rows_of_different_shapes_are_fine(tmp_path: Path, document_format: Docu
 def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", TEXTS)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingFile, match=r"speeches.train: there is no file or folder '.*nothing'"):
+    with pytest.raises(MissingFile, match=r"data.train: there is no file or folder '.*nothing'"):
         load(tmp_path / "nothing", document_format)
-    with pytest.raises(MissingFile, match=r"speeches.train: '.*empty' holds no .jsonl, .* or .txt file"):
+    with pytest.raises(MissingFile, match=r"data.train: '.*empty' holds no .jsonl, .* or .txt file"):
         load(tmp_path / "empty", document_format)
     with pytest.raises(Mistake, match=r"no column 'body'; there are name and text"):
         load(path, document_format, column="body")

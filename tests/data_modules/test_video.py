@@ -132,7 +132,7 @@ def test_broken_video(tmp_path: Path, document_format: DocumentFormat, caplog: p
         (tmp_path / f"{i:03}.mp4").write_bytes(content[: 400 if i == 50 else None])
     with pytest.raises(BrokenFile) as caught:
         load(tmp_path, document_format, fps=10, frames=3)
-    assert caught.value.path == str(tmp_path / "050.mp4")
+    assert str(caught.value) == f"'{tmp_path / '050.mp4'}' broke while being read: it is no video, or cut short"
     with caplog.at_level(logging.WARNING):
         dataset = load(tmp_path, document_format, "skip", fps=10, frames=3)
     assert "1 of 110" in caplog.text
@@ -143,7 +143,7 @@ def test_broken_video(tmp_path: Path, document_format: DocumentFormat, caplog: p
 
 def test_short_videos(tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture) -> None:
     write_video(tmp_path / "short.mp4", moving_picture(5))
-    with pytest.raises(Mistake, match=r"clips.train: 1 of 1 videos are shorter than a clip of 6 .*short.mp4.*lower"):
+    with pytest.raises(Mistake, match=r"data.train: 1 of 1 videos are shorter than a clip of 6 .*short.mp4.*lower"):
         load(tmp_path, document_format, fps=10, frames=6)
     write_video(tmp_path / "long.mp4", moving_picture(12))
     with caplog.at_level(logging.WARNING):
@@ -152,9 +152,9 @@ def test_short_videos(tmp_path: Path, document_format: DocumentFormat, caplog: p
 
 
 def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:
-    with pytest.raises(MissingFile, match="clips.train: there is no file or folder"):
+    with pytest.raises(MissingFile, match="data.train: there is no file or folder"):
         load(tmp_path / "nothing", document_format)
-    with pytest.raises(MissingFile, match=r"clips.train: '.*' holds no .mp4, .* file"):
+    with pytest.raises(MissingFile, match=r"data.train: '.*' holds no .mp4, .* file"):
         load(tmp_path, document_format)
     with pytest.raises(Mistake, match="fps: 0 frames per second"):
         VideoDataModule("x", fps=0)

@@ -101,6 +101,7 @@ def test_a_folder_without_weights_is_named(tmp_path: Path, monkeypatch: pytest.M
     ("other", "said"),
     [
         (["--model.backbone.feed_forward.hidden_dim=192"], r"'backbone\.layers.* is \(.*128.*the configured.*192"),
+        (["--model.backbone.depth=3"], r"has 2 layers \('backbone\.layers'\), the configured model 3"),
         (
             ["--model.vision=configs/vision/rae_tiny.yaml"],
             "trained on the visual tokens of '.*', but model.vision is '",

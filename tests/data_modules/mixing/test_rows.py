@@ -111,7 +111,7 @@ def test_a_broken_document_leaves_a_gap_and_is_counted_or_ends_the_run(reader: R
         batch = skipping.read([plan], {})
         lost = [p for p in plan.pieces if p.source == "video" and p.draw.index % 2]
         odd += len(lost)
-        assert batch.skipped == ({"video": len(lost)} if lost else {})
+        assert {name: len(said) for name, said in batch.skipped.items()} == ({"video": len(lost)} if lost else {})
         kept = sum(p.stop - p.start for p in plan.pieces if p not in lost)
         assert (batch.document_ids >= 0).sum() == kept
     assert odd > 0
