@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.parallel.checkpoint_files import complete_checkpoints, read_header
@@ -46,6 +47,8 @@ def with_checkpoint_config(args: list[str], folder: Path) -> list[str]:
         _name_folder(config["trainer"].get("logger"), path, args[0])
     elif _is_newest(path):
         _go_on_in_folder(config["trainer"], Path(abspath(path)).parent.parent)
+    else:
+        forget_folder(config["trainer"])
     file = folder / "checkpoint.yaml"
     file.write_text(yaml.safe_dump(config, sort_keys=False))
     return [args[0], "--config", str(file), *_with_option(args[1:], "--ckpt_path", str(path))]
@@ -84,6 +87,18 @@ def _go_on_in_folder(trainer: dict[str, Any], run: Path) -> None:
                 options["version"] = run.name
             elif kind == "MLFlowLogger":
                 options["run_id"] = run.name
+
+
+def forget_folder(trainer: dict[str, Any] | Namespace) -> None:
+    """Let a fit write to a new folder, whichever the run of this configuration wrote to; changed in place."""
+    loggers = trainer.get("logger")
+    if loggers is False:
+        trainer["default_root_dir"] = None
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        options = (logger.get("init_args") if isinstance(logger, dict | Namespace) else None) or {}
+        for name in ("version", "id", "run_id"):
+            if name in options:
+                options[name] = None
 
 
 def _run_of(checkpoint: Path, runs: Path) -> Path:

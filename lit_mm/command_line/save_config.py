@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from callbacks.loggers import log_settings
+from lit_mm.command_line.checkpoint_config import forget_folder
 from lit_mm.command_line.run_folder import claim, make
 from lit_mm.mistake import Mistake
 from lit_mm.parallel.exported import CONFIG_KEY
@@ -32,7 +34,8 @@ class SaveConfig(SaveConfigCallback):
             self._claim(trainer, folder)
         if trainer.is_global_zero:
             make(folder)
-            self.parser.save(self.config, str(folder / name), skip_none=False, overwrite=True, multifile=False)
+            config = _to_run_again(self.config) if stage == "fit" else self.config
+            self.parser.save(config, str(folder / name), skip_none=False, overwrite=True, multifile=False)
             if stage != "predict":
                 log_settings(trainer, settings(self.config.as_dict()))
 
@@ -50,6 +53,14 @@ class SaveConfig(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the configuration beside the weights."""
         checkpoint[CONFIG_KEY] = self.parser.dump(self.config, skip_none=False)
+
+
+def _to_run_again(config: Namespace) -> Namespace:
+    """The configuration as of a new run: without the checkpoint that it went on from, and the number of its folder."""
+    config = config.clone()
+    config["ckpt_path"] = None
+    forget_folder(config["trainer"])
+    return config
 
 
 def settings(config: Any, name: str = "") -> dict[str, str | int | float | bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -68,6 +69,16 @@ def test_a_fresh_run_does_not_overwrite_an_earlier_one(tmp_path: Path) -> None:
     assert files == set(before), "the refused run left nothing"
     run(*arguments(tmp_path, 4), "--ckpt_path=last")
     assert last.resolve().name == "step=4.ckpt"
+
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    earlier = shutil.copy(last, last.with_name("earlier.ckpt"))
+    os.utime(earlier, (0, 0))
+    run("fit", f"--ckpt_path={earlier}", "--trainer.max_steps=5")
+    run("fit", f"--config={last.parents[1] / 'config.yaml'}", "--trainer.max_steps=2")
+    steps = {path.resolve().parents[1].name: path.resolve().name for path in tmp_path.rglob("last.ckpt")}
+    wanted = {"version_0": "step=4.ckpt", "version_1": "step=5.ckpt", "version_2": "step=2.ckpt"}
+    assert steps == wanted, "an earlier checkpoint and a configuration start runs of their own"
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def loggers(folder: Path) -> list[Any]:
