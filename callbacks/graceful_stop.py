@@ -18,7 +18,7 @@ from torch import Tensor
 
 from callbacks.checkpoints import Checkpoints
 from callbacks.steps import step_ended
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import Mistake, add_note
 from lit_mm.training.run_folder import run_folder
 from lit_mm.training.stopping import Stopped, listen
 
@@ -101,21 +101,31 @@ class GracefulStop(Callback):
         self._updating = trainer.fit_loop.epoch_loop.batch_progress.total.ready
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save, and say where and how to go on; after a signal that broke something else, that it was the signal."""
+        """Save, and say where and how to go on; after a signal that broke something else, that it was the signal.
+
+        Of an error this is said last, as a note of it.
+        """
         if trainer.state.fn != TrainerFn.FITTING:
             return
         if self._asked and not isinstance(exception, Stopped):
             exception.__cause__ = Stopped(self._asked)
         cause = exception if isinstance(exception, Stopped) else exception.__cause__
-        by = cause.by if isinstance(cause, Stopped) else "an error"
+        asked, begun = isinstance(cause, Stopped), trainer.global_step > self._first_step
+        if not asked and not begun:
+            return  # the error says all
         try:
             done = self._save(trainer, pl_module, exception)
         except Exception as error:  # the first one is still to be told
             done = f"it could not be saved ({' '.join(str(error).split())[:300]})"
-        step = trainer.global_step
-        at = f"at step {step}" if step > self._first_step else "before the first step"
-        if trainer.is_global_zero:
-            print(f"stopped by {by} {at}: {done}{self._how_to_go_on(trainer)}", file=sys.stderr, flush=True)
+        if not trainer.is_global_zero:
+            return
+        by = cause.by if isinstance(cause, Stopped) else "an error"
+        at = f"at step {trainer.global_step}" if begun else "before the first step"
+        told = f"stopped by {by} {at}: {done}{self._how_to_go_on(trainer)}"
+        if asked:
+            print(told, file=sys.stderr, flush=True)
+        else:
+            add_note(exception, told)
 
     def _save(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> str:
         """What was done about this step, in words."""
@@ -127,7 +137,7 @@ class GracefulStop(Callback):
         if checkpoints is None:
             return "nothing is saved, as the run has no Checkpoints"
         if checkpoints._last_global_step_saved == trainer.global_step:
-            return f"it is saved in '{checkpoints._last_checkpoint_saved}'"
+            return f"it is saved in '{_shown(checkpoints._last_checkpoint_saved)}'"
         if asked and exception.at_once:  # type: ignore[attr-defined]
             return "it is not saved"
         if trainer.world_size > 1 and not asked:
@@ -142,7 +152,7 @@ class GracefulStop(Callback):
         self._saving = at_step
         path = _save(checkpoints, trainer, keep_others=not asked)
         trainer.strategy.checkpoint_io.teardown()  # waits for what is written in the background
-        return f"saved '{path}'"
+        return f"saved '{_shown(path)}'"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """What was begun since the end of the step is not a part of it."""
@@ -155,7 +165,12 @@ class GracefulStop(Callback):
             return ""
         last = Path(checkpoints.dirpath) / f"{checkpoints.CHECKPOINT_NAME_LAST}{checkpoints.FILE_EXTENSION}"
         path = last if last.exists() else checkpoints._last_checkpoint_saved or trainer.ckpt_path
-        return f"; go on with: lit-mm fit --ckpt_path {path}" if path else ""
+        return f"; go on with: lit-mm fit --ckpt_path {_shown(path)}" if path else ""
+
+
+def _shown(path: Path | str) -> str:
+    """Relative to the working folder if it is in there."""
+    return str(path).removeprefix(f"{Path.cwd()}/")
 
 
 def _position(trainer: Trainer) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
-from lit_mm.mistake import Mistake, mistake_in
+from lit_mm.mistake import Mistake, killed_worker, mistake_in, notes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.stopping import Stopped, stopped_by_signals
@@ -216,7 +216,7 @@ def main(args: list[str] | None = None) -> None:
         sentence = _sentence_of(error)
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
-        sys.exit(f"error: {sentence}")
+        sys.exit("\n".join([f"error: {sentence}", *notes_of(error)]))
 
 
 @contextmanager
@@ -245,11 +245,16 @@ def _leave_group() -> None:
 
 
 def _sentence_of(error: Exception) -> str | None:
-    """Of a mistake; None if the error is one of the program."""
+    """Of a mistake, or of a data worker that was killed; None if the error is one of the program."""
     if isinstance(error, MisconfigurationException):  # Lightning's word for the same
         return str(error).strip()
     mistake = mistake_in(error)
-    return None if mistake is None else mistake.sentence
+    return killed_worker(error) if mistake is None else mistake.sentence
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "litlogger" not in message and not message.startswith("TPU available: False")
 
 
 def _quieten() -> None:
@@ -266,8 +271,10 @@ def _quieten() -> None:
         ".*Consider setting `persistent_workers.*",
         ".*returned a view tensor.*",  # FSDP's; nothing is changed in place
         ".*`IterableDataset` has `__len__` defined.*",  # ours is right for any number of workers
+        ".*Checkpoint directory .* exists and is not empty.*",  # of a run that goes on; `new_folder` refuses others
+        ".*is not supported by the model summary.*",  # mixed: weights take 32 bits, as it says
         ".*Previous log files in this directory will be.*",  # of CSVLogger; `new_folder` keeps them
     ):
         warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_use)
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +14,12 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import auto_cli
+from safetensors import safe_open
 
 from callbacks.latent_cache import LatentCache
 from data_modules.prompting.steering import Steering
 from lit_mm.mistake import Mistake, ends_with_a_sentence
-from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, STEERING, TOKENIZER, write
+from lit_mm.parallel.exported import CONFIG_KEY, SHARED_KEYS, STEERING, TOKENIZER, WEIGHTS, write
 from lit_mm.parallel.trained_weights import read_trained
 from lit_mm.tokenizer import Tokenizer
 
@@ -71,6 +73,15 @@ def _stored(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return value.to(dtype if value.is_floating_point() else value.dtype).contiguous()
 
 
+def main(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> None:
+    """Export, and say what was written."""
+    export(checkpoint, folder, dtype)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        parameters = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    print(f"exported '{folder}': {parameters / 1e6:,.1f} M parameters in {dtype}, {size / 1e6:,.0f} MB")
+
+
 if __name__ == "__main__":
     with ends_with_a_sentence():
-        auto_cli(export)
+        auto_cli(main)

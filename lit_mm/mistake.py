@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +40,33 @@ def mistake_in(error: BaseException | None) -> Mistake | None:
     while error is not None and not isinstance(error, Mistake):
         error = error.__cause__
     return error
+
+
+def killed_worker(error: BaseException | None) -> str | None:
+    """What the user reads where the system has killed a process that reads data; None of any other error."""
+    while error is not None:
+        if found := re.search(r"DataLoader worker .* killed by signal: ([^.]*)", str(error)):
+            number = next((int(n) for n in signal.valid_signals() if signal.strsignal(n) == found[1]), 0)
+            why: dict[int, str] = {signal.SIGKILL: ", out of memory?", signal.SIGBUS: ", out of shared memory?"}
+            return (
+                f"a data worker was killed by signal {number} ({found[1]}{why.get(number, '')}); "
+                "where memory is short, lower data.loader.workers"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Have `text` printed below the error, be it a traceback or a sentence."""
+    if sys.version_info < (3, 11):
+        error.__notes__ = [*notes_of(error), text]  # type: ignore[attr-defined]
+    else:
+        error.add_note(text)
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """What `add_note` has added."""
+    return list(getattr(error, "__notes__", ()))
 
 
 @contextmanager

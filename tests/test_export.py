@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lit_mm.cli import main
 from lit_mm.export import export
+from lit_mm.export import main as main_of_export
 from lit_mm.loading import load
 from lit_mm.parallel.checkpoint_files import read_header
 from lit_mm.parallel.exported import CONFIG, CONFIG_KEY, TOKENIZER, WEIGHTS, read_config
@@ -59,6 +60,16 @@ def test_it_stores_the_checkpoint_s_weights(trained: Path, exported: Path, tmp_p
     assert all(torch.equal(half[name], value.bfloat16()) for name, value in stored.items())
     weight = load(tmp_path / "half", "cpu").decoder.model.text_head.linear.weight
     assert torch.equal(weight, stored["text_head.linear.weight"].bfloat16().float())
+
+
+def test_the_program_says_what_it_has_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = torch.load(trained, weights_only=False)["state_dict"]
+    parameters = sum(value.numel() for name, value in saved.items() if name.startswith("model."))
+    main_of_export(trained, tmp_path / "model")
+    written = f"exported '{tmp_path}/model': {parameters / 1e6:.1f} M parameters in float32, "
+    assert capsys.readouterr().out.startswith(written)
 
 
 def test_a_folder_in_use_is_refused(trained: Path, exported: Path) -> None:

@@ -17,8 +17,8 @@ def show(record: Record, folder: Path, form: Form) -> None:
     Args:
         record: with the names of its pictures.
         folder: where these are.
-        form: `text` is the answer's text, and the paths of its pictures or of its video, behind the prompt's name if
-            it was given one; `json` is the whole record in a line, with `folder`.
+        form: `text` is the answer's text, or `(empty)`, and the paths of its pictures or of its video, behind the
+            prompt's name if it was given one; `json` is the whole record in a line, with `folder`.
     """
     if "error" in record:
         print(f"error: {record['error']}", file=sys.stderr, flush=True)
@@ -31,7 +31,7 @@ def show(record: Record, folder: Path, form: Form) -> None:
 
 def _lines(answer: Any, folder: Path) -> list[str]:
     if isinstance(answer, str):
-        return [answer]
+        return [answer if answer.strip() else "(empty)"]
     if answer and isinstance(answer[-1], str):  # one picture, or frames and behind them their video
         return [str(folder / answer[-1])]
     return [part["text"] if "text" in part else str(folder / part["picture"]) for part in answer]

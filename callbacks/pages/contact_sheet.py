@@ -5,6 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,7 +30,6 @@ class SheetRow:
 
 def contact_sheet(rows: Sequence[SheetRow]) -> Tensor:
     """Lay out rows one below another on white: (3, height, width) uint8."""
-    font = ImageFont.load_default(size=11)
     columns = max(len(row.pictures) for row in rows)
     tile = max(_TILE, *(row.pictures.shape[-1] for row in rows))
     width = columns * (tile + _GAP) + _GAP
@@ -39,12 +41,32 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Tensor:
     for row, lines, height in zip(rows, wrapped, heights, strict=True):
         for i, (picture, name) in enumerate(zip(row.pictures, row.names, strict=True)):
             left = _GAP + i * (tile + _GAP)
-            draw.text((left, top + _GAP // 2), name, fill="gray", font=font)
+            _write(draw, (left, top + _GAP // 2), name, "gray")
             sheet.paste(_enlarged(picture, tile), (left, top + _LINE + _GAP // 2))
         for i, line in enumerate(lines):
-            draw.text((_GAP, top + _LINE * (1 + i) + tile + _GAP), line, fill="black", font=font)
+            _write(draw, (_GAP, top + _LINE * (1 + i) + tile + _GAP), line, "black")
         top += height
     return torch.from_numpy(np.array(sheet)).permute(2, 0, 1)
+
+
+@cache
+def _font() -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]:
+    """A font, and what stands between two words in it.
+
+    That of matplotlib, an extra, has Latin, Greek, Cyrillic and more. Pillow's own has Latin letters alone, and spaces
+    so narrow at this size that words run together.
+    """
+    found = find_spec("matplotlib")
+    if found is not None and found.origin is not None:
+        file = Path(found.origin).with_name("mpl-data") / "fonts/ttf/DejaVuSans.ttf"
+        if file.is_file():  # some distributions leave it out
+            return ImageFont.truetype(str(file), size=10), " "
+    return ImageFont.load_default(size=11), "  "
+
+
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str) -> None:
+    font, space = _font()
+    draw.text(place, text.replace(" ", space), fill=colour, font=font)
 
 
 def _enlarged(picture: Tensor, side: int) -> Image.Image:

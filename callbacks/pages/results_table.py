@@ -89,10 +89,15 @@ def rows(
         cells = []
         for heading, values in validations.items():
             deviation = (deviations or {}).get(heading, {}).get(key)
-            cells.append(f"{values[key]:.4g}" if key in values else "")
-            cells[-1] += "" if deviation is None else f" ± {deviation:.2g}"
+            cells.append(_shown(values[key], 4) if key in values else "")
+            cells[-1] += "" if deviation is None else f" ± {_shown(deviation, 2)}"
         found.append([source, metric, *cells])
     return found
+
+
+def _shown(value: float, digits: int) -> str:
+    """With so many digits, or all of those before the point; no powers of ten for large values."""
+    return f"{value:,.0f}" if abs(value) >= 10**digits - 0.5 else f"{value:.{digits}g}"
 
 
 def table(

@@ -95,7 +95,7 @@ class Samples(Callback):
         for task, ids in zip(texts, answers, strict=True):
             shown = torch.stack([s.image for s in task.prefix if isinstance(s, Frame)])
             true = plain_text([Text(task.truth)], decoder.tokenizer)
-            sentence = f"true: {true} | written: {decoder.tokenizer.decode(ids)}"
+            sentence = f"true: {true} | written: {decoder.tokenizer.decode(ids).strip() or '(empty)'}"
             rows.append(SheetRow(shown, [""] * len(shown), sentence))
         return rows
 

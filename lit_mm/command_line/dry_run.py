@@ -117,7 +117,7 @@ class Run(NamedTuple):
 
 
 def report(module: LitMultimodal, run: Run) -> None:
-    """Print what a configured run would take: memory of a process, operations of a step, days on H100s.
+    """Print what a configured run would take: memory of a process, operations of a step, time on H100s.
 
     Rows are taken to be half text, half frames.
     """
@@ -159,5 +159,14 @@ def report(module: LitMultimodal, run: Run) -> None:
     of_step += rows * processes * flops.pair * row_length**2 / 2
     console.print(f"{positions:,} positions and {of_step:.3g} operations a step, attention to whole rows included")
     if run.steps > 0:
-        days = run.steps * of_step / (processes * 0.4 * peak("H100")) / 86400  # type: ignore[operator]
-        console.print(f"{run.steps:,} steps would take {days:.2g} days on {processes} H100 at 40 % of their peak")
+        seconds = run.steps * of_step / (processes * 0.4 * peak("H100"))  # type: ignore[operator]
+        console.print(f"{run.steps:,} steps would take {duration(seconds)} on {processes} H100 at 40 % of their peak")
+
+
+def duration(seconds: float) -> str:
+    """In the largest unit that it has two of."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            value = seconds / length
+            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -70,27 +71,55 @@ def test_the_command_it_names_goes_on_as_if_unbroken(
     with pytest.raises(SystemExit if code else RuntimeError) as ended:
         main(arguments(tmp_path, 1, STEPS, *SHORT, *trouble(kind, 5)))
     assert getattr(ended.value, "code", None) == code
+    output = capsys.readouterr().err
+    shown = output if code else "".join(traceback.format_exception(ended.value))
     by = {"SIGINT": "Ctrl-C", "error": "an error"}.get(kind, kind)
     found = re.search(
-        rf"stopped by {by} at step {step}: saved '(\S+)'; go on with: lit-mm (fit --ckpt_path \S+/last.ckpt)$",
-        capsys.readouterr().err,
-        re.MULTILINE,
+        rf"stopped by {by} at step {step}: saved '(\S+)'; go on with: lit-mm (fit --ckpt_path \S+/last.ckpt)\s*\Z",
+        shown,
     )
     assert found, "the last line says so"
     assert Path(found[1]).is_file()
+    assert code or "stopped by" not in output, "it is said once"
     main(found[2].split())
     assert len(list(tmp_path.rglob("version_*"))) == 1, "it goes on in the same run folder"
     assert read(tmp_path)[0] == unbroken
 
 
-def test_weights_that_are_not_finite_are_not_saved(
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(RuntimeError, match="something broke") as ended:
+        main(arguments(tmp_path, 1, STEPS, *SHORT, *trouble("nan", 4)))
+    shown = traceback.format_exception(ended.value)[-1]
+    assert "at step 2: it is not saved, as there is NaN or infinity in its weights" in shown
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_killed_data_worker_is_named_and_then_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose paths are relative to the working folder, also where those of the run are not."""
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    monkeypatch.chdir(tmp_path)
+    workers = [*CHECKPOINTS, "--data.loader.workers=1"]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments(tmp_path, 1, STEPS, *workers, *trouble("worker", 2)))
+    error, how = str(ended.value).splitlines()
+    assert error.startswith("error: a data worker was killed by signal 9 (Killed, out of memory?)")
+    folder = "tiny/version_0/checkpoints"
+    assert how == (
+        f"stopped by an error at step 2: saved '{folder}/epoch=0-step=2.ckpt'; "
+        f"go on with: lit-mm fit --ckpt_path {folder}/last.ckpt"
+    )
+    assert Path(f"{folder}/last.ckpt").exists()
+
+
+def test_before_the_first_step_a_mistake_is_all_that_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises(RuntimeError, match="something broke"):
-        main(arguments(tmp_path, 1, STEPS, *SHORT, *trouble("nan", 4)))
-    assert "at step 2: it is not saved, as there is NaN or infinity in its weights" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("*.ckpt"))
+    with pytest.raises(SystemExit) as ended:
+        main(arguments(tmp_path, 1, STEPS, *SHORT, *trouble("mistake", 0)))
+    assert ended.value.code == "error: data.train is wrong"
+    assert "stopped by" not in capsys.readouterr().err
 
 
 def child_of(process: int) -> int:

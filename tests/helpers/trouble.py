@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_mm.mistake import Mistake
 
 
 class Trouble(Callback):
     """At a micro-batch: a signal to this process, an error before the step, or NaN in the weights and then an error.
 
     Args:
-        kind: name of a signal, `error` or `nan`.
+        kind: name of a signal, `error`, `nan`, `mistake`, or `worker` to have a data worker killed.
         batch: number of the micro-batch.
     """
 
@@ -26,6 +30,11 @@ class Trouble(Callback):
         if self.kind.startswith("SIG"):
             os.kill(os.getpid(), signal.Signals[self.kind])
             return
+        if self.kind == "mistake":
+            raise Mistake("data.train is wrong")
+        if self.kind == "worker":
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            time.sleep(20)  # the system tells of it
         if self.kind == "nan":
             next(pl_module.parameters()).data.fill_(float("nan"))
         raise RuntimeError("something broke")

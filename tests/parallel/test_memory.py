@@ -13,7 +13,7 @@ from torch import nn
 
 from lit_mm.backbone import DenseFeedForward, ExpertFeedForward, ModalityFeedForward, Transformer
 from lit_mm.backbone.feed_forward import FeedForward
-from lit_mm.command_line.dry_run import sharded_step
+from lit_mm.command_line.dry_run import duration, sharded_step
 from lit_mm.model.multimodal import MultimodalTransformer
 from lit_mm.parallel import Parallelize
 from lit_mm.parallel.memory import BatchShape, activations, estimate, fake_loss
@@ -111,3 +111,9 @@ def test_the_paper_s_runs_take_a_step_without_their_devices(tmp_path: Path) -> N
     assert len(needed) == 2
     assert max(needed) < 75, "it fits an H100"
     assert "2,097,152 positions" in output, "the paper's batch"
+
+
+def test_a_duration_is_in_a_unit_that_people_use() -> None:
+    assert [duration(s) for s in (0.415, 59, 150, 9000, 86400 * 1.9, 86400 * 20.4, 86400 * 2000)] == [
+        "0.41 s", "59 s", "2.5 min", "2.5 h", "46 h", "20 days", "2,000 days"
+    ]  # fmt: skip

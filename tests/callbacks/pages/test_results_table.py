@@ -30,9 +30,9 @@ def test_one_run_shows_its_first_and_last_validation_and_several_their_last(
     monkeypatch.setenv("COLUMNS", "400")
     key = "val/drawings/flow_loss"
     one, other = tmp_path / "one", tmp_path / "other"
-    write(one, {"step": 0, key: 2.0}, {"step": 5, key: 1.5}, {"step": 9, key: 1.0})
+    write(one, {"step": 0, key: 10430.4}, {"step": 5, key: 1.5}, {"step": 9, key: 1.0})
     write(other, {"step": 7, key: 0.5, "val/loss": 3.0})
-    assert shown(capsys, one) == [["source", "metric", "step 0", "step 9"], ["drawings", "flow_loss", "2", "1"]]
+    assert shown(capsys, one) == [["source", "metric", "step 0", "step 9"], ["drawings", "flow_loss", "10,430", "1"]]
     assert shown(capsys, one, other) == [
         ["source", "metric", f"{one}, step 9", f"{other}, step 7"],
         ["drawings", "flow_loss", "1", "0.5"],
