@@ -53,7 +53,7 @@ def new_folder(trainer: Trainer, fit: bool, fresh: bool) -> Iterator[None]:
         Mistake: see `claim`.
     """
     try:
-        if trainer.world_size == 1 or trainer.strategy.launcher is not None:  # or other processes would wait for this
+        if trainer.world_size == 1 or not _started_with_others(trainer):
             folder = _numbered(trainer)
             if fit and folder is not None:
                 claim(folder, fresh)
@@ -66,6 +66,12 @@ def new_folder(trainer: Trainer, fit: bool, fresh: bool) -> Iterator[None]:
         raise
     finally:
         _made.clear()
+
+
+def _started_with_others(trainer: Trainer) -> bool:
+    """Whether torchrun, SLURM or this program itself has started this process beside others, which are here too."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return environment is not None and environment.creates_processes_externally
 
 
 def _numbered(trainer: Trainer) -> Path | None:

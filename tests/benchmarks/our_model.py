@@ -35,7 +35,7 @@ class GivenLatents(VisualTokenizer):
 
     def __init__(self, tokens: int, channels: int) -> None:
         super().__init__()
-        self.image_size, self.num_tokens, self.channels = 0, tokens, channels
+        self.image_size, self.num_tokens, self.channels = 1, tokens, channels
 
     def encode(self, images: Tensor) -> Tensor:
         raise NotImplementedError
