@@ -38,7 +38,7 @@ class Oracle:
                 for asked, told in zip(case.questions, other.questions, strict=True):
                     self.texts[_key(case.picture), asked[0]] = told[1]
         for number, file in enumerate(sorted((folder / "action_video/test").glob("*.mp4"))):
-            self._learn_walk(SmallWorld(1000 + number), file, later)
+            self._learn_walk(SmallWorld(2000 + number), file, later)
 
     def _learn_walk(self, world: SmallWorld, file: Path, later: int) -> None:
         frames = _frames(file)
@@ -52,11 +52,11 @@ class Oracle:
                 then = frames[number + 1] if done == told[number] else _picture(_stepped(world, done))
                 dx, dy = TOLD[key]
                 for text in (f"dx={dx:+.3f}, dy={dy:+.3f}, dyaw=+0.000, rel_t=+1.000", SENTENCES[key]):
-                    self.pictures[*seen, f"action: {text}"] = then
+                    self.pictures[(*seen, f"action: {text}")] = then
             for thing in GROUNDS:
                 ways = {key: _steps_to(thing, world, _stepped(world, key)) for key in MOVES}
                 done = (max if later else min)(ways, key=ways.__getitem__)
-                self.pictures[*seen, f"action: walk to the {thing}"] = _picture(_stepped(world, done))
+                self.pictures[(*seen, f"action: walk to the {thing}")] = _picture(_stepped(world, done))
             world.step(told[number])
 
     def generate(self, decoder: Decoder, requests: Sequence[Request]) -> list[Continuation]:

@@ -60,7 +60,7 @@ class SmallWorld:
             self.player = target if self.free(target) else self.player
         for number, (row, column) in enumerate(self.cows):
             down, right = list(MOVES.values())[self.random.integers(4)]
-            if self.random.random() < 0.3 and self.free((row + down, column + right)):
+            if self.random.random() < 0.6 and self.free((row + down, column + right)):
                 self.cows[number] = (row + down, column + right)
 
     def scene(self) -> Scene:
@@ -130,10 +130,11 @@ def _write_pictures(folder: Path, world: WorldFile, textures: np.ndarray, count:
 
 def _write_walk(folder: Path, number: int, textures: np.ndarray, steps: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    world = SmallWorld(1000 + number)
+    world = SmallWorld(2000 + number)
+    random = np.random.default_rng(number)
     frames, rows = [], []
     for frame in range(steps):
-        key = ("", "W", "A", "S", "D")[world.random.integers(5)]
+        key = ("", "W", "A", "S", "D")[random.integers(5)]
         dx, dy = TOLD[key]
         row, column = world.player
         rows.append([frame, key, column, -row, 90, dx, dy, 0, f"move {key}"])

@@ -136,8 +136,9 @@ def known_places(world: WorldFile, case: Start, steps: int) -> Places:
 
 def _looked_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Values of a table (rows, columns) bool at places (…, 2); False outside it."""
-    inside = ((places >= 0) & (places < table.shape)).all(-1)
-    return inside & table[tuple(np.where(inside[..., None], places, 0).transpose(2, 0, 1))]
+    inside = np.all((places >= 0) & (places < table.shape), axis=-1, keepdims=True)
+    rows, columns = np.where(inside, places, 0).transpose(2, 0, 1)
+    return inside[..., 0] & table[rows, columns]
 
 
 def _rows(case: Start, imagined: Tensor, horizons: Sequence[int]) -> list[SheetRow]:

@@ -45,4 +45,4 @@ def wilson(share: float, cases: float) -> tuple[float, float]:
     square = Z * Z / cases
     middle = (share + square / 2) / (1 + square)
     half = Z / (1 + square) * math.sqrt(share * (1 - share) / cases + square / (4 * cases))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))  # both are rounded
