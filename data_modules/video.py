@@ -59,7 +59,7 @@ class VideoDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        table = index_files(find_files(path, VIDEO_SUFFIXES, key), poses=False)
+        table = index_files(find_files(path, VIDEO_SUFFIXES, key))
         skipped = settle_broken(table.broken(), len(table), key, self.on_error)
         clips = ClipPlan(table, self.fps, self.frames, self.stride)
         if clips.short:

@@ -82,6 +82,9 @@ class KeyRecognition(FinalEvaluation):
         if not isinstance(dataset, ActionVideoDataset) or not isinstance(training, ActionVideoDataset):
             return {}
         settings: ActionVideoDataModule = data.modules()[source]
+        if settings.actions != "moves":
+            logger.warning("%s: keys are not recognised: it takes actions: moves, not %s", source, settings.actions)
+            return {}
         try:
             means = mean_displacements(training.table, settings)
             cases = balanced(find_cases(dataset, means, settings.unit), self.cases)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from data_modules.reading.actions import format_action
+from data_modules.reading.actions import PREFIX, format_action, sentence_text
 from lit_mm.mistake import MissingFile, Mistake
 
 AXES = ("dx", "dy", "dyaw")
@@ -103,7 +103,8 @@ def action_texts(actions: Any, steering: Steering | None) -> tuple[str, ...]:
 
     Args:
         actions: a list of full texts, one text that begins with `action:`, or a sequence such as
-            `W*4 1.0,0,0.2*3 "get out of the shadow!"*3`.
+            `W*4 1.0,0,0.2*3 "get out of the shadow!"*3`. Its sentences are written like the words of
+            `ActionVideoDataModule`: `action: get out of the shadow!`.
         steering: what keys and triples mean; without it a sequence has sentences alone.
 
     Raises:
@@ -117,7 +118,7 @@ def action_texts(actions: Any, steering: Steering | None) -> tuple[str, ...]:
         return tuple(actions)
     if not isinstance(actions, str) or not actions.strip():
         raise Mistake(f"'actions' is {actions!r}; give a list of texts, or a sequence of {_GRAMMAR}")
-    if actions.startswith("action:"):
+    if actions.startswith(PREFIX.rstrip()):
         return (actions,)
     texts: list[str] = []
     offset = 0
@@ -135,7 +136,7 @@ def _one(step: re.Match[str], steering: Steering | None) -> str:
     if sentence is not None:
         if not sentence.strip():
             raise Mistake('a sentence of the actions is empty; write one between double quotes, such as "look up"*3')
-        return sentence
+        return sentence if sentence.startswith(PREFIX.rstrip()) else sentence_text([sentence.strip()])
     if steering is None:
         raise Mistake(
             f"nobody says what the action '{move}' means; set data.steering, for instance to configs/steering/game.yaml"

@@ -1,4 +1,4 @@
-"""Movement between two poses, written as the text that the model reads.
+"""Actions, written as the text that the model reads: as numbers, or in words.
 
 Axes: x and y are the map's, the angle counts counter-clockwise from the x axis, in degrees. An action is seen by who
 moves: dx is forward, dy is to the left, dyaw turns to the left; so a step forward is `dx > 0`, a turn left `dyaw > 0`.
@@ -7,7 +7,11 @@ moves: dx is forward, dy is to the left, dyaw turns to the left; so a step forwa
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+Actions = Literal["moves", "told"]
+PREFIX = "action: "
 
 
 class Pose(NamedTuple):
@@ -47,4 +51,9 @@ def format_action(dx: float, dy: float, dyaw: float, rel_t: float) -> str:
     """The same text of an action that is known in the data's units; see `action_text`."""
     fields = {"dx": dx, "dy": dy, "dyaw": dyaw, "rel_t": rel_t}
     # Adding 0.0 turns a rounded -0.0 into +0.0, so that standing still has one spelling.
-    return "action: " + ", ".join(f"{name}={round(value, 3) + 0.0:+.3f}" for name, value in fields.items())
+    return PREFIX + ", ".join(f"{name}={round(value, 3) + 0.0:+.3f}" for name, value in fields.items())
+
+
+def sentence_text(sentences: Iterable[str]) -> str:
+    """An action in words, one sentence for each step: `action: move left, then wait` (ours: the paper does not say)."""
+    return PREFIX + ", then ".join(sentences)

@@ -1,4 +1,4 @@
-"""Tables of video files: the time stamps of every file and, for episodes, the pose at every frame.
+"""Tables of video files: the time stamps of every file and, for episodes, poses, commands and words of every frame.
 
 Files are indexed once; the tables are kept in the `datasets` cache and memory-mapped by every process.
 """
@@ -6,6 +6,7 @@ Files are indexed once; the tables are kept in the `datasets` cache and memory-m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,12 @@ from data_modules.reading.pictures import square
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYOUT = 1  # of the rows made here; a new number makes cached tables stale
+LAYOUT = 2  # of the rows made here; a new number makes cached tables stale
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 POSE = ("x", "y", "angle")
+COMMAND = ("dx", "dy", "dyaw")
+WORDS = "words"
+OF_STEPS = (*COMMAND, WORDS)  # said of the step from this frame to the next, so the last frame needs none
 FRAME_BITS = 32  # of a picture's key that count frames; those above count videos
 MAX_FRAME = 2**FRAME_BITS - 1
 
@@ -102,35 +106,34 @@ def frame_keys(rows: int | np.ndarray, frames: np.ndarray) -> np.ndarray:
     return (np.asarray(rows, np.int64) << FRAME_BITS) | frames.astype(np.int64)
 
 
-def index_files(files: Sequence[Path], poses: bool) -> VideoTable:
-    """Read the time stamps of all `files`, with `poses` also the table beside each (see `read_poses`).
+def index_files(files: Sequence[Path], columns: Sequence[str] = ()) -> VideoTable:
+    """Read the time stamps of all `files`, and these columns of the table beside each (see `read_columns`).
 
     Broken files become rows that say why.
     """
     numbers = datasets.List(datasets.Value("int64"))
     features: dict[str, Any] = {"path": datasets.Value("string"), "broken": datasets.Value("string")}
     features |= {"pts": numbers, "keyframes": numbers, "time_base": datasets.Value("float64")}
-    if poses:
-        features |= {name: datasets.List(datasets.Value("float64")) for name in POSE}
-    tables = [f for video in files if (f := table_of(video))] if poses else []
+    features |= {name: datasets.List(datasets.Value("string" if name == WORDS else "float64")) for name in columns}
+    tables = [f for video in files if (f := table_of(video))] if columns else []
     rows = datasets.Dataset.from_generator(
         _rows,
         features=datasets.Features(features),
-        gen_kwargs={"stamps": stamp(files), "tables": stamp(tables), "poses": poses, "layout": LAYOUT},
+        gen_kwargs={"stamps": stamp(files), "tables": stamp(tables), "columns": tuple(columns), "layout": LAYOUT},
     )
     return VideoTable(rows)
 
 
 def _rows(
-    stamps: Sequence[tuple[str, int, int]], tables: Sequence[tuple[str, int, int]], poses: bool, layout: int
+    stamps: Sequence[tuple[str, int, int]], tables: Sequence[tuple[str, int, int]], columns: Sequence[str], layout: int
 ) -> Iterator[dict[str, Any]]:
     for path, _, _ in stamps:
         row: dict[str, Any] = {"path": path, "broken": None, "pts": [], "keyframes": [], "time_base": 0.0}
-        row |= {name: [] for name in POSE} if poses else {}
+        row |= {name: [] for name in columns}
         try:
             index = index_video(path)
-            if poses:
-                row |= read_poses(Path(path), len(index))
+            if columns:
+                row |= read_columns(Path(path), len(index), columns)
             row |= {"pts": index.pts, "keyframes": index.keyframes, "time_base": index.time_base}
         except BrokenFile as error:
             row["broken"] = f"{error.path}\n{error.reason}"
@@ -158,7 +161,9 @@ def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame
     file = table_of(video)
     if file is None:
         raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda f: pd.read_json(f, lines=True)}
+    # An empty cell alone is missing: "null" and "n/a" are words.
+    read_csv = partial(pd.read_csv, keep_default_na=False, na_values=[""])
+    readers = {".csv": read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda f: pd.read_json(f, lines=True)}
     try:
         table = readers[file.suffix](file)
     except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
@@ -175,18 +180,29 @@ def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame
     return table
 
 
-def read_poses(video: Path, frames: int) -> dict[str, np.ndarray]:
-    """Columns x, y and angle of the table beside a video, each (frames,) float64.
+def read_columns(video: Path, frames: int, columns: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the table beside a video, `frames` values each: texts of `words`, numbers of all others.
+
+    What is said of steps (`OF_STEPS`) is 0 or empty in the last row if it is missing there.
 
     Raises:
-        BrokenFile: see `read_table`; or a value is no number.
+        BrokenFile: see `read_table`; or a value is missing, or is no finite number or no text.
     """
     import pandas as pd
 
-    table = read_table(video, POSE, frames)
-    poses = {name: pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64) for name in POSE}
-    for name, values in poses.items():
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise BrokenFile(table_of(video), f"column {name} has no number in row {row}")
-    return poses
+    table = read_table(video, columns, frames)
+    found: dict[str, list[Any]] = {}
+    for name in columns:
+        if name == WORDS:
+            values = [cell.strip() if isinstance(cell, str) else "" for cell in table[name].to_list()]
+            there = np.array(values) != ""
+        else:
+            numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+            there = np.isfinite(numbers)
+            values = np.where(there, numbers, 0.0).tolist()
+        needed = there[:-1] if name in OF_STEPS else there
+        if not needed.all():
+            kind = "text" if name == WORDS else "number"
+            raise BrokenFile(table_of(video), f"column {name} has no {kind} in row {int(np.argmin(needed))}")
+        found[name] = values
+    return found

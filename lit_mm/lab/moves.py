@@ -13,7 +13,8 @@ from lit_mm.lab.grammar import sparse, text_of
 from lit_mm.lab.phrases import NUMBERS, singular
 from lit_mm.lab.scene import FACINGS, PLAYER, UNREADABLE, Kind, Scene, Tile, WorldFile, walkable
 
-LEAST_EXPLAINED = 0.5  # share of the tiles that a move must explain
+LEAST_EXPLAINED = 0.5  # share of the tiles seen before and after that a move must explain
+LEAST_COMPARED = 1 / 8  # of a view must be seen before and after
 STAY = (0, 0)
 
 
@@ -34,8 +35,8 @@ def after(world: WorldFile, scene: Scene, key: str) -> tuple[np.ndarray, np.ndar
 
     Returns:
         The expected tiles (rows, columns) uint8, and a mask of those that are known, bool. Not known are tiles that
-        come into view, those of creatures and the four around each, unreadable ones, and at the rim of the view before
-        the step all that a creature from outside might have stepped onto.
+        come into view, those with a thing on them, the four around each creature, unreadable ones, and those at the rim
+        of the view before the step, where a creature may have come in.
     """
     row, column = world.player
     tiles, sure = scene.tiles.copy(), _sure(world, scene)
@@ -54,14 +55,14 @@ def moved(world: WorldFile, before: Scene, after: Scene) -> tuple[int, int] | No
 
     It is the one of standing still and the world's moves under which the largest share of the tiles in both views
     agree, those of the player and of creatures left out. None where two explain it equally well, as on an empty
-    meadow, or where none explains half of the tiles.
+    meadow, where none explains half of the tiles, or where hardly any can be compared.
     """
     first, second = _still(world, before), _still(world, after)
     shares: dict[tuple[int, int], float] = {}
     for offset in dict.fromkeys([STAY, *world.moves.values()]):
         seen = shifted(first, offset, UNREADABLE)
         both = (seen != UNREADABLE) & (second != UNREADABLE)
-        shares[offset] = float((seen == second)[both].mean()) if both.any() else 0.0
+        shares[offset] = float((seen == second)[both].mean()) if both.mean() >= LEAST_COMPARED else 0.0
     best = max(shares.values())
     offsets = [offset for offset, share in shares.items() if share == best]
     return offsets[0] if len(offsets) == 1 and best >= LEAST_EXPLAINED else None
@@ -93,7 +94,7 @@ def _stretch(world: WorldFile, scene: Scene, key: str, steps: int) -> tuple[str,
     count = NUMBERS[steps] if steps < MANY else str(steps)
     count = f"{count} step{'s' if steps > 1 else ''}"
     if not key:
-        return "you wait" if steps == 1 else f"you wait for {count}", f"you stay where you are for {count}"
+        return ("you wait",) if steps == 1 else (f"you wait for {count}", f"you stay where you are for {count}")
     way = next(name for name, move in FACINGS.items() if move == world.moves[key])
     if steps:
         return f"you walk {count} {way}", f"you move {count} {way}", f"you take {count} {way}"
@@ -133,10 +134,9 @@ def _still(world: WorldFile, scene: Scene) -> np.ndarray:
 def _sure(world: WorldFile, scene: Scene) -> np.ndarray:
     """(rows, columns) bool: which places certainly look the same after a step, the player left out."""
     here = np.pad(creatures(world, scene), 1)
-    near = here[1:-1, 1:-1] | here[:-2, 1:-1] | here[2:, 1:-1] | here[1:-1, :-2] | here[1:-1, 2:]
-    steps_on = {tile.ground for tile in world.tiles if tile.thing and world.kinds.get(tile.thing, Kind()).creature}
-    closed = np.zeros(256, bool)  # nobody steps onto them
-    closed[: len(world.tiles)] = [tile.thing is None and tile.ground not in steps_on for tile in world.tiles]
-    rim = np.ones_like(near)
-    rim[1:-1, 1:-1] = False
-    return ~near & (scene.tiles != UNREADABLE) & (closed[scene.tiles] | ~rim)
+    near = here[:-2, 1:-1] | here[2:, 1:-1] | here[1:-1, :-2] | here[1:-1, 2:]
+    plain = np.zeros(256, bool)  # a thing that stays in its place may still be eaten
+    plain[: len(world.tiles)] = [tile.thing is None for tile in world.tiles]
+    inside = np.zeros_like(near)
+    inside[1:-1, 1:-1] = True
+    return inside & ~near & plain[scene.tiles]

@@ -7,6 +7,7 @@ from itertools import product
 
 from lit_mm.lab.facts import MANY, SIDES, Fact
 from lit_mm.lab.scene import FACINGS, PLAYER, WorldFile
+from lit_mm.mistake import Mistake
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "many")  # of things in view
 PLACES = {"left": "to the left", "right": "to the right", "above": "above", "below": "below"}
@@ -37,7 +38,7 @@ def phrases(world: WorldFile, fact: Fact) -> tuple[str, ...]:
     if kind == "night":
         return ("it is night", "it is dark") if value else ("it is day", "it is light")
     one, some = singular(world, thing), several(world, thing)
-    plural = some != thing
+    plural = world.kinds[thing].plural is not None
     if kind == "ahead":
         return f"{one} is ahead", f"ahead is {one}", f"in front of you is {one}", f"you look at {one}"
     if kind == "on":
@@ -73,9 +74,18 @@ def pairs(world: WorldFile, facing: Fact, other: Fact) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def sentences(world: WorldFile) -> dict[str, frozenset[Fact]]:
-    """What every sentence of the grammar says, lists apart (see `lit_mm.lab.grammar`)."""
+    """What every sentence of the grammar says, lists apart (see `lit_mm.lab.grammar`).
+
+    Raises:
+        Mistake: a sentence says two things, because kinds of the world have the same words.
+    """
     known = all_facts(world)
-    said = {sentence: frozenset([fact]) for fact in known for sentence in phrases(world, fact)}
+    said: dict[str, frozenset[Fact]] = {}
+    for fact in known:
+        for sentence in phrases(world, fact):
+            if sentence in said:
+                raise Mistake(f"world '{world.name}': '{sentence}' could mean two things; give its kinds other names")
+            said[sentence] = frozenset([fact])
     facings = [fact for fact in known if fact.kind == "facing"]
     for facing, other in product(facings, (fact for fact in known if fact.kind in ("ahead", "on"))):
         said |= {sentence: frozenset([facing, other]) for sentence in pairs(world, facing, other)}

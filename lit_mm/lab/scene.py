@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,7 @@ class WorldFile:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Mistake(f"{path}: it does not describe a world of tiles ({error!r})") from error
+        _check(path, world)
         for light in LIGHTS:
             world.templates[light] = _templates(path.with_name(f"templates_{light}.png"), world)
         return world
@@ -132,6 +135,27 @@ def walkable(world: WorldFile, scene: Scene, row: int, column: int) -> bool:
         return False
     tile = world.tiles[scene.tiles[row, column]]
     return tile.thing is None and world.kinds.get(tile.ground, Kind()).walkable
+
+
+def _check(path: Path, world: WorldFile) -> None:
+    """Raise a Mistake where the parts of a world do not fit each other."""
+    row, column = world.player
+    if not (0 <= row < world.rows and 0 <= column < world.columns):
+        raise Mistake(f"{path}: player {[row, column]} is outside the view of {world.rows} x {world.columns} tiles")
+    if not 0 < len(world.tiles) <= UNREADABLE:
+        raise Mistake(f"{path}: {len(world.tiles)} tiles were found; a world has 1 to {UNREADABLE}")
+    for name in world.kinds:
+        if not re.fullmatch(r"[a-z]+( (?!and )[a-z]+)*", name):
+            raise Mistake(
+                f"{path}: kind '{name}' cannot be told in captions; use words of small letters, without 'and'"
+            )
+    for key, offset in world.moves.items():
+        if offset not in FACINGS.values():
+            raise Mistake(f"{path}: moves.{key} is {list(offset)}; a move goes to one of the four next tiles")
+    grounds = {tile.ground for tile in world.tiles if world.kinds.get(tile.ground, Kind()).walkable}
+    for ground, facing in product(sorted(grounds), FACINGS):
+        if Tile(ground, PLAYER, facing) not in world.index:
+            raise Mistake(f"{path}: '{ground}' is walkable, but no tile shows the player on it facing {facing}")
 
 
 def _pair(values: Any) -> tuple[int, int]:

@@ -101,7 +101,7 @@ def test_every_context_has_its_different_targets(tmp_path: Path, document_format
 
 
 def test_targets_are_spread_evenly(tmp_path: Path) -> None:
-    from data_modules.action_video import choose_targets
+    from data_modules.reading.action_documents import choose_targets
 
     _, ahead = choose_targets(20_000, "dir/episode.mp4", context=4, frame_step=1, horizon=8, targets=2)
     shares = np.bincount(ahead, minlength=9)[1:] / len(ahead)

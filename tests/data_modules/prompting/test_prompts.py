@@ -155,7 +155,7 @@ def test_counterfactuals_share_frames_and_seed(folder: Path) -> None:
         ("if-left-0", 5, 1), ("if-left-1", 6, 1), ("if-told-0", 5, 2), ("if-told-1", 6, 2),
     ]  # fmt: skip
     assert {p.group for p in prompts} == {"if"}
-    assert prompts[2].actions == ("look left",) * 2
+    assert prompts[2].actions == ("action: look left",) * 2
 
 
 def test_interleaved_parts_keep_their_order(folder: Path) -> None:

@@ -40,8 +40,8 @@ FORWARD, TURN = moved(dx=1.384), moved(dyaw=0.486)
         ("W+LEFT*2", [moved(dx=1.384, dyaw=0.486)] * 2),
         ("1.0,0,0.2*3", [moved(dx=1.0, dyaw=0.2)] * 3),
         ("-.5,1e-1,-0.25", [moved(-0.5, 0.1, -0.25)]),
-        ('"get out of the shadow!"*3 W', ["get out of the shadow!"] * 3 + [FORWARD]),
-        ('"W*4" "a, b"', ["W*4", "a, b"]),
+        ('"get out of the shadow!"*3 W', ["action: get out of the shadow!"] * 3 + [FORWARD]),
+        ('"W*4" "a, b" "action: dx=+1"', ["action: W*4", "action: a, b", "action: dx=+1"]),
         ("action: dx=+1", ["action: dx=+1"]),
         (["action: dx=+1", "W", "go left"], ["action: dx=+1", "W", "go left"]),
     ],
@@ -56,7 +56,7 @@ def test_another_file_gives_keys_another_meaning() -> None:
 
 
 def test_without_a_file_there_are_texts_and_sentences() -> None:
-    assert action_texts('"look up"*2', None) == ("look up",) * 2
+    assert action_texts('"look up"*2', None) == ("action: look up",) * 2
     assert action_texts(["look up", "action: dx=+1"], None) == ("look up", "action: dx=+1")
     for sequence, word in (("W*2", "'W'"), ("1,0,0", "'1,0,0'")):
         with pytest.raises(Mistake, match=f"{word} means; set data.steering"):
