@@ -18,19 +18,21 @@ from lit_mm.parallel import tensors
 class WeightAveraging(Callback):
     """Keeps an exponential moving average of the weights; validation, samples and prediction use it.
 
-    After every optimizer step, `average = decay * average + (1 - decay) * weights`. Each process averages its own
-    shards, so nothing is gathered. The average is saved in the same checkpoint as the weights; a checkpoint that has
-    none starts one at its weights, and without this callback a checkpoint's average is not read.
+    After optimizer step n, `average = d * average + (1 - d) * weights` with `d = min(decay, (1 + n) / (10 + n))`: an
+    average over about the last ninth of the steps so far, until `decay` is reached. So the first weights are forgotten
+    and a short run is averaged too. Each process averages its own shards, so nothing is gathered. The average is saved
+    in the same checkpoint as the weights; a checkpoint that has none starts one at its weights, and without this
+    callback a checkpoint's average is not read.
 
     Args:
-        decay: of the average per step, from 0 to 1; 0.9999 averages over about 10,000 steps (ours: the paper does not
+        decay: most that d becomes, from 0 to 1; 0.9999 averages over about 10,000 steps (ours: the paper does not
             say).
     """
 
     def __init__(self, decay: float = 0.9999) -> None:
         if not 0 <= decay <= 1:
             raise Mistake(f"the decay of WeightAveraging is {decay}; use a number from 0 to 1, such as 0.9999")
-        self._move = get_ema_multi_avg_fn(decay)
+        self.decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Ask for a second model, before the first is built."""
@@ -43,7 +45,9 @@ class WeightAveraging(Callback):
         """Move the average after an optimizer step."""
         if step_ended(trainer, batch_idx):
             self._drop_gathered(pl_module.averaged)  # of shards that are about to change
-            self._move(tensors(pl_module.averaged), tensors(pl_module.model), 0)
+            steps = trainer.global_step
+            move = get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))
+            move(tensors(pl_module.averaged), tensors(pl_module.model), 0)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make room for training."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,21 @@ class FinalEvaluation(Callback):
         """Evaluate, and add the values to the module's results and to the loggers."""
         if trainer.sanity_checking or not last_validation(trainer):
             return
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        found: dict[str, float] = {}
-        for source, dataset in data.datasets["val"].items():
-            values = self.evaluate(trainer, pl_module, source, dataset)
-            found |= {f"val/{source}/{name}": value for name, value in values.items()}
+        found = self.values(trainer, pl_module)
         pl_module.validation_results.update(found)
         if found and trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(found, step=trainer.global_step)
 
-    @abstractmethod
+    def values(self, trainer: Trainer, module: Any) -> dict[str, float]:
+        """All values by their full names: those of every validation source. What has no source makes its own."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        return {
+            f"val/{source}/{name}": value
+            for source, dataset in data.datasets["val"].items()
+            for name, value in self.evaluate(trainer, module, source, dataset).items()
+        }
+
     def evaluate(self, trainer: Trainer, module: Any, source: str, dataset: DocumentDataset) -> dict[str, float]:
         """Values by name; none for a source that this evaluation says nothing about."""
+        raise NotImplementedError

@@ -8,9 +8,10 @@ for the mean and the standard deviation over its runs, which differ in their see
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lit_mm.mistake import Mistake, ends_with_a_sentence
 from lit_mm.training.run_folder import run_folder
 
 FILE = "validation.jsonl"
+INTERVAL = ("_low", "_high", "_cases")  # behind a share's name: ends of its interval, and how many cases it is of
 
 
 class ResultsTable(Callback):
@@ -80,19 +82,40 @@ def _at(step: int) -> str:
 def rows(
     validations: Mapping[str, Mapping[str, float]], deviations: Mapping[str, Mapping[str, float]] | None = None
 ) -> list[list[str]]:
-    """Source, metric, and one cell per validation (its heading, and its values; and their deviations)."""
+    """Source, metric, and one cell per validation (its heading, and its values; and their deviations).
+
+    A share that has its interval and number of cases beside it (`…_low`, `…_high`, `…_cases`) is one row with them.
+    """
     found = []
     keys = {key for values in validations.values() for key in values}
-    for key in sorted(keys, key=lambda key: (key.count("/") == 1, key)):  # values of all sources last
+    keys -= {key + end for key in keys if _has_interval(key, keys) for end in INTERVAL}
+    for key in sorted(keys, key=lambda key: (key.count("/") == 1, _naturally(key))):  # values of all sources last
         parts = key.split("/")
         source, metric = ("all", parts[1]) if len(parts) == 2 else (parts[1], "/".join(parts[2:]))
-        cells = []
-        for heading, values in validations.items():
-            deviation = (deviations or {}).get(heading, {}).get(key)
-            cells.append(_shown(values[key], 4) if key in values else "")
-            cells[-1] += "" if deviation is None else f" ± {_shown(deviation, 2)}"
+        of_runs = deviations or {}
+        cells = [_cell(key, values, of_runs.get(heading, {})) for heading, values in validations.items()]
         found.append([source, metric, *cells])
     return found
+
+
+def _naturally(key: str) -> list[tuple[int, str]]:
+    """Numbers in a name count as numbers: `@2` comes before `@16`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", key)]
+
+
+def _has_interval(key: str, keys: Container[str]) -> bool:
+    return all(key + end in keys for end in INTERVAL)
+
+
+def _cell(key: str, values: Mapping[str, float], deviations: Mapping[str, float]) -> str:
+    """A number and its deviation; a share in percent with that or its interval."""
+    if key not in values:
+        return ""
+    if not _has_interval(key, values):
+        return _shown(values[key], 4) + (f" ± {_shown(deviations[key], 2)}" if key in deviations else "")
+    share, low, high, cases = (values[key + end] for end in ("", *INTERVAL))
+    spread = f"± {100 * deviations[key]:.1f}" if key in deviations else f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * share:.1f} % {spread} n={cases:,.0f}"
 
 
 def _shown(value: float, digits: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import auto_cli
 
 from data_modules.recipes.clips import clips
+from data_modules.recipes.crafter import crafter
 from data_modules.recipes.drawing_styles import drawing_styles
 from data_modules.recipes.drawings import drawings
 from data_modules.recipes.game_captions import game_captions
@@ -48,6 +49,7 @@ def main() -> None:
     recipes: list[Callable[..., object]] = [
         tiny,
         play,
+        crafter,
         speeches,
         drawings,
         drawing_styles,

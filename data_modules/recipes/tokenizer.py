@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,13 +69,27 @@ def _read_own(out: Path, note: Path) -> object:
 
 
 def train(texts: tuple[Path, ...], vocab_size: int) -> str:
-    """Train and return the content of a tokenizer.json."""
+    """Train on JSON lines and on action text, and return the content of a tokenizer.json; see `tokenizer`."""
+    return train_on(_training_text(texts), vocab_size, PIECES)
+
+
+def train_on(texts: Iterable[str], vocab_size: int, pieces: str) -> str:
+    """Train and return the content of a tokenizer.json.
+
+    Args:
+        texts: to train on.
+        vocab_size: entries in all, the five delimiters included.
+        pieces: regular expression of the pieces that text is cut into first; no entry is longer than one.
+
+    Raises:
+        Mistake: the text is too short for so many entries.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -87,7 +101,7 @@ def train(texts: tuple[Path, ...], vocab_size: int) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     with console.status("tokenizer"):
-        bpe.train_from_iterator(_training_text(texts), trainer)
+        bpe.train_from_iterator(texts, trainer)
     if bpe.get_vocab_size() != vocab_size:
         raise Mistake(f"vocab_size: {vocab_size} entries were asked for but the text yields {bpe.get_vocab_size()}")
     return bpe.to_str()

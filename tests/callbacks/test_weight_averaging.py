@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_mm.cli import main
 from tests.helpers.program import ROOT, SMALL
 
-DECAY, STEPS = 0.6, 4
+DECAY, STEPS = 0.3, 4
 AVERAGED = ["--trainer.callbacks+=callbacks.weight_averaging.WeightAveraging", f"--trainer.callbacks.decay={DECAY}"]
 RESULTS = "--trainer.callbacks+=callbacks.pages.results_table.ResultsTable"
 
@@ -52,9 +52,10 @@ def test_the_average_is_the_formulas_and_validation_uses_it(tmp_path: Path) -> N
     assert len(checkpoints) == STEPS
     averages = [weights(checkpoint, "averaged.") for checkpoint in checkpoints]
     expected = averages[0]
-    for checkpoint, average in zip(checkpoints[1:], averages[1:], strict=True):
+    decays = [3 / 12, DECAY, DECAY]  # of steps 2, 3 and 4: of the second step it is (1 + 2) / (10 + 2)
+    for decay, checkpoint, average in zip(decays, checkpoints[1:], averages[1:], strict=True):
         expected = {
-            name: DECAY * expected[name] + (1 - DECAY) * value for name, value in weights(checkpoint, "model.").items()
+            name: decay * expected[name] + (1 - decay) * value for name, value in weights(checkpoint, "model.").items()
         }
         for name, value in average.items():
             torch.testing.assert_close(value, expected[name], msg=name)
@@ -76,6 +77,6 @@ def test_it_may_be_switched_on_and_off(tmp_path: Path) -> None:
     first, second = fit(tmp_path / "on", f"--ckpt_path={before}", *AVERAGED, steps=3)
     start, then = weights(before, "model."), weights(first, "model.")
     for name, value in weights(first, "averaged.").items():
-        torch.testing.assert_close(value, DECAY * start[name] + (1 - DECAY) * then[name], msg=name)
+        torch.testing.assert_close(value, 0.25 * start[name] + 0.75 * then[name], msg=name)  # step 2
     (after,) = fit(tmp_path / "off", f"--ckpt_path={second}", "--trainer.callbacks=[]", steps=4)
     assert not weights(after, "averaged.")

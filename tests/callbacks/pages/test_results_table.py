@@ -52,6 +52,26 @@ def test_a_folder_of_runs_is_their_mean_and_standard_deviation(
     assert rows == [["all", "loss", "3 ± 2.6", "4"]]  # the deviation of 1, 2 and 6 is the root of 7
 
 
+def test_a_share_is_one_row_with_its_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def share(name: str, value: float) -> dict[str, float]:
+        key = f"val/lab/{name}"
+        return {key: value, f"{key}_low": value - 0.01, f"{key}_high": value + 0.02, f"{key}_cases": 1000.0}
+
+    for seed in (0, 1):
+        write(tmp_path / "runs" / f"version_{seed}", {"step": 5, **share("seen@2", 0.9 + 0.02 * seed)})
+    write(tmp_path / "one", {"step": 5, **share("seen@16", 0.5), **share("seen@2", 0.912), "val/lab/cases_low": 2.5})
+    _, *rows = shown(capsys, tmp_path / "runs", tmp_path / "one")
+    assert rows == [
+        ["lab", "cases_low", "", "2.5"],
+        ["lab", "seen@2", "91.0 % ± 1.4 n=1,000", "91.2 % [90.2, 93.2] n=1,000"],
+        ["lab", "seen@16", "", "50.0 % [49.0, 52.0] n=1,000"],
+    ]
+
+
 def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match="nowhere' has no validation.jsonl"):
         show([str(tmp_path / "nowhere")])

@@ -1,0 +1,90 @@
+"""Whether a model answers questions about pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from callbacks.evaluation.lab.cases import PictureCase, picture_cases
+from callbacks.evaluation.lab.judge import SHOWN, LabJudge, Verdict, written
+from callbacks.evaluation.lab.tally import Tally
+from callbacks.pages.contact_sheet import SheetRow
+from lit_mm.generation.decoding import Decoder
+from lit_mm.lab.facts import Fact
+from lit_mm.lab.questions import parse_answer
+from lit_mm.lab.scene import WorldFile
+from lit_mm.mistake import Mistake
+
+MOST_TOKENS = 16  # of an answer
+
+
+class Question(NamedTuple):
+    """One question about a picture (3, height, width) uint8, its true answer, and of which kind it is."""
+
+    picture: Tensor
+    question: str
+    answer: str
+    kind: str
+
+
+class Answers(LabJudge):
+    """Asks one question about each picture and takes the likeliest token each time.
+
+    - `right`: share of the answers that are right; kinds of question are asked equally often.
+    - `right_<kind>`: of one kind of question.
+    - `frequent`, `frequent_<kind>`: the same of the most frequent answer to questions of the kind, given always. A
+      model that does not look at the picture has no more.
+    """
+
+    name, streams = "answers", ("questions",)
+
+    def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
+        """See `LabJudge.judge`."""
+        cases = picture_cases(self.data, "questions", self.split, self.cases, decoder.vision.image_size)
+        asked = one_each(cases)
+        texts = written(decoder, [(one.picture, one.question) for one in asked], MOST_TOKENS, stop=(".",))
+        tally = Tally()
+        judge_answers(self.world, asked, texts, tally)
+        return Verdict(tally, [_row(*row) for row in zip(asked[:SHOWN], texts, strict=False)])
+
+
+def one_each(cases: Sequence[PictureCase]) -> list[Question]:
+    """One question about each picture, of the kind that was chosen least often so far."""
+    chosen: list[Question] = []
+    counts: Counter[str] = Counter()
+    for case in cases:
+        if case.questions:
+            question, answer, kind = min(case.questions, key=lambda asked: counts[asked[2]])
+            counts[kind] += 1
+            chosen.append(Question(case.picture, question, answer, kind))
+    return chosen
+
+
+def judge_answers(world: WorldFile, asked: Sequence[Question], texts: Sequence[str], tally: Tally) -> None:
+    """Count right answers, and beside them those of whoever always gives the most frequent one."""
+    frequent = {
+        kind: Counter(one.answer for one in asked if one.kind == kind).most_common(1)[0][0]
+        for kind in {one.kind for one in asked}
+    }
+    for one, text in zip(asked, texts, strict=True):
+        truth = parse_answer(world, one.question, one.answer)
+        for name, given in (("right", text), ("frequent", frequent[one.kind])):
+            right = _meant(world, one.question, given) == truth
+            tally.add(name, right)
+            tally.add(f"{name}_{one.kind}", right)
+
+
+def _meant(world: WorldFile, question: str, answer: str) -> Fact | None:
+    """What a model's answer states; None, if it is none."""
+    try:
+        return parse_answer(world, question, answer)
+    except Mistake:
+        return None
+
+
+def _row(one: Question, text: str) -> SheetRow:
+    return SheetRow(one.picture[None], [""], f"{one.question} | true: {one.answer} | answered: {text or '(nothing)'}")

@@ -1,0 +1,151 @@
+"""Whether imagined walks stay true: tile by tile, beside the walks that were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from callbacks.evaluation.lab.cases import spread
+from callbacks.evaluation.lab.judge import SHOWN, TOGETHER, LabJudge, Verdict, action_source
+from callbacks.evaluation.lab.tally import Tally
+from callbacks.evaluation.lab.walks import Start, starts, walks
+from callbacks.pages.contact_sheet import SheetRow
+from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.roll_out import RollOut, roll_out
+from lit_mm.lab.moves import creatures
+from lit_mm.lab.scene import UNREADABLE, Scene, WorldFile
+from lit_mm.lab.tiles import read_picture
+from lit_mm.mistake import Mistake
+
+
+class Imagines(LabJudge):
+    """Rolls the model out from frames of recorded walks with the actions that were told there.
+
+    After h steps, `…@<h>` is the share of tiles that are right; the tile of the player, with its facing, among them.
+
+    - `tiles`: of all tiles.
+    - `seen`: of those that follow from what was seen: they were in view in a context frame, have not left the view for
+      longer than the model's context since, and no creature stood there, could have come there by one place a frame, or
+      truly stands there.
+    - `creatures`: of those that were seen as well, but where a creature stood, could have come, or truly stands.
+    - `new`: of those that came into view. Nobody can know them, so a good guess is all there can be.
+    - `…_copied@<h>`: the same of the last frame of the context, copied.
+
+    Sources of video with actions in `data` say how long contexts are and how actions are written.
+
+    Args:
+        horizons: steps after which tiles are compared.
+        sampler: of the frames; the model's own by default.
+    """
+
+    name, streams = "imagines", ("action_video",)
+
+    def __init__(
+        self,
+        data: str = "data/crafter",
+        split: str = "test",
+        cases: int = 1000,
+        seed: int = 0,
+        horizons: tuple[int, ...] = (1, 2, 4, 8, 16),
+        sampler: FlowSampler | None = None,
+    ) -> None:
+        super().__init__(data, split, cases, seed)
+        if not horizons or min(horizons) < 1:
+            raise Mistake(f"callbacks.evaluation.lab.imagines.Imagines: horizons are {horizons}; give steps from 1 on")
+        self.horizons, self.sampler = horizons, sampler
+
+    def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
+        """See `LabJudge.judge`."""
+        settings = action_source(self, trainer)
+        if settings is None or not self.draws(decoder):
+            return None
+        recorded = walks(self.data, self.split, self.world, decoder.vision.image_size, settings)
+        cases = spread(starts(recorded, settings, max(self.horizons)), self.cases)
+        if not cases:
+            raise Mistake(
+                f"'{self.data}/action_video/{self.split}' has no walk of {settings.context} frames of context and "
+                f"{max(self.horizons)} steps; lower `horizons`"
+            )
+        verdict = Verdict()
+        for first in range(0, len(cases), TOGETHER):
+            some = cases[first : first + TOGETHER]
+            frames = self._imagine(decoder, some, self.seed + first)
+            for number, (case, of_case) in enumerate(zip(some, frames, strict=True), start=first):
+                judge_walk(self.world, case, self.horizons, read_picture(self.world, of_case), verdict.tally)
+                if number % max(1, len(cases) // SHOWN) == 0:
+                    verdict.sheet += _rows(case, of_case, self.horizons)
+        return verdict
+
+    def _imagine(self, decoder: Decoder, cases: Sequence[Start], seed: int) -> Tensor:
+        """(cases, horizons, 3, size, size) uint8."""
+        asked = [RollOut(case.context, case.actions, seed + i, self.sampler) for i, case in enumerate(cases)]
+        kept = torch.tensor(self.horizons) - 1
+        latents = torch.stack(roll_out(decoder, asked))[:, kept.to(decoder.device)]
+        return decoder.decode(latents.flatten(0, 1)).cpu().unflatten(0, latents.shape[:2])
+
+
+class Places(NamedTuple):
+    """What can be known of the tiles of a frame, each (rows, columns) bool; together they are all tiles.
+
+    Attributes:
+        seen: they follow from what was seen.
+        creatures: they were seen, but a creature may change them.
+        new: they came into view.
+    """
+
+    seen: np.ndarray
+    creatures: np.ndarray
+    new: np.ndarray
+
+
+def judge_walk(world: WorldFile, case: Start, horizons: Sequence[int], imagined: Sequence[Scene], tally: Tally) -> None:
+    """Count the tiles of one roll-out that are right after each number of steps, and those of the copied last frame."""
+    for steps, scene in zip(horizons, imagined, strict=True):
+        truth = case.walk.scenes[case.coming[steps - 1]]
+        places = known_places(world, case, steps)._asdict() | {"tiles": np.ones_like(truth.tiles, bool)}
+        for suffix, shown in (("", scene), ("_copied", case.scene)):
+            right = (shown.tiles == truth.tiles) & (truth.tiles != UNREADABLE)
+            for name, where in places.items():
+                tally.add(f"{name}{suffix}@{steps}", right[where].sum(), where.sum())
+
+
+def known_places(world: WorldFile, case: Start, steps: int) -> Places:
+    """Which tiles follow from what was seen, so many steps later; see `Imagines`."""
+    spots = np.indices((world.rows, world.columns)).transpose(1, 2, 0)  # relative to the view's corner
+    corners = case.walk.places[[*case.seen, *case.coming[:steps]]]
+    context = len(case.seen)
+    known = [np.ones((world.rows, world.columns), bool)] * context
+    for number in range(context, context + steps):
+        of_frame = np.zeros((world.rows, world.columns), bool)
+        for before in range(number - context, number):
+            of_frame |= _looked_up(known[before], spots + corners[number] - corners[before])
+        known.append(of_frame)
+    moving = creatures(world, case.walk.scenes[case.coming[steps - 1]])
+    elapsed = case.coming[steps - 1] - case.seen[-1]
+    stood = np.argwhere(creatures(world, case.scene)) + corners[context - 1] - corners[-1]
+    for spot in stood:
+        moving |= np.abs(spots - spot).sum(-1) <= elapsed
+    return Places(known[-1] & ~moving, known[-1] & moving, ~known[-1])
+
+
+def _looked_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Values of a table (rows, columns) bool at places (…, 2); False outside it."""
+    inside = np.all((places >= 0) & (places < table.shape), axis=-1, keepdims=True)
+    rows, columns = np.where(inside, places, 0).transpose(2, 0, 1)
+    return inside[..., 0] & table[rows, columns]
+
+
+def _rows(case: Start, imagined: Tensor, horizons: Sequence[int]) -> list[SheetRow]:
+    shown = case.context
+    names = ["context"] * len(shown) + [f"+{steps}" for steps in horizons]
+    truth = case.walk.frames[[case.coming[steps - 1] for steps in horizons]]
+    return [
+        SheetRow(torch.cat([shown, truth]), names, "the truth"),
+        SheetRow(torch.cat([shown, imagined]), names, "imagined"),
+    ]
