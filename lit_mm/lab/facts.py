@@ -37,6 +37,11 @@ class Fact(NamedTuple):
     thing: str
     value: Value
 
+    @property
+    def aspect(self) -> str:
+        """Its kind, but "absent" where it says that something is not there: true of most scenes without looking."""
+        return "absent" if self.kind == "there" and not self.value else self.kind
+
 
 def facts(world: WorldFile, scene: Scene) -> frozenset[Fact]:
     """All facts of a scene, those of what is absent among them.
