@@ -133,9 +133,9 @@ def _meanings(world: WorldFile) -> dict[str, tuple[QuestionKind, str]]:
 
 def _ways_to_ask(world: WorldFile, kind: QuestionKind, thing: str) -> tuple[str, ...]:
     if kind == "facing":
-        return "Which way do you face?", "Which way do you look?", "Which way does the player face?"
+        return "Which way do you face?", "Where do you look?", "Which way does the player face?"
     if kind == "ahead":
-        return "What is ahead?", "What is in front of you?", "What are you looking at?"
+        return "What is ahead?", "What is in front of you?", "What do you look at?"
     if kind == "side":
         return f"Where is the nearest {thing}?", f"On which side is the nearest {thing}?"
     counted = world.kinds[thing].plural is not None
