@@ -73,11 +73,6 @@ def facts(world: WorldFile, scene: Scene) -> frozenset[Fact]:
     return frozenset(found + _of_the_player(world, scene, table, shown))
 
 
-def holds(world: WorldFile, scene: Scene, fact: Fact) -> bool:
-    """Whether a fact is true of a scene."""
-    return fact in facts(world, scene)
-
-
 def _of_the_player(world: WorldFile, scene: Scene, table: _Table, shown: np.ndarray) -> list[Fact]:
     row, column = world.player
     if scene.tiles[row, column] == UNREADABLE or world.tiles[scene.tiles[row, column]].thing != PLAYER:
