@@ -94,6 +94,7 @@ class Crafter:
                 kinds[name][key] = value
         for name in COUNTED:
             kinds[name]["plural"] = f"{name}s"
+        kinds["path"]["article"], kinds[EDGE]["article"] = "a", "an"
         return {
             "name": "crafter",
             "rows": self.view,

@@ -37,6 +37,11 @@ class Fact(NamedTuple):
     thing: str
     value: Value
 
+    @property
+    def aspect(self) -> str:
+        """Its kind, but "absent" where it says that something is not there: true of most scenes without looking."""
+        return "absent" if self.kind == "there" and not self.value else self.kind
+
 
 def facts(world: WorldFile, scene: Scene) -> frozenset[Fact]:
     """All facts of a scene, those of what is absent among them.
@@ -66,11 +71,6 @@ def facts(world: WorldFile, scene: Scene) -> frozenset[Fact]:
     if first > second and (most := table.names[int(grounds.argmax())]) in world.kinds:
         found.append(Fact("most", most, True))
     return frozenset(found + _of_the_player(world, scene, table, shown))
-
-
-def holds(world: WorldFile, scene: Scene, fact: Fact) -> bool:
-    """Whether a fact is true of a scene."""
-    return fact in facts(world, scene)
 
 
 def _of_the_player(world: WorldFile, scene: Scene, table: _Table, shown: np.ndarray) -> list[Fact]:

@@ -15,7 +15,8 @@ from lit_mm.lab.phrases import pairs, phrases, sentences
 from lit_mm.lab.scene import Scene, WorldFile
 from lit_mm.mistake import Mistake
 
-LIST = "you see "  # begins the sentence that names several things
+LIST = "you see "  # begins the sentence that names several things in a caption
+LISTS = (LIST, "there is ", "there are ")  # people's as well
 WEIGHTS = {"facing": 2, "ahead": 2, "on": 2, "item": 4, "side": 4, "absent": 1, "most": 1, "night": 1}
 FEWEST_WORDS, MOST_WORDS = 25, 45  # of a dense caption
 MOST_LISTED = 6
@@ -79,9 +80,10 @@ def parse_leniently(world: WorldFile, text: str) -> Parsed:
 def _facts_of(world: WorldFile, sentence: str) -> frozenset[Fact]:
     """Of one sentence in small letters; none, if it is outside the grammar."""
     known = sentences(world)
-    if sentence in known or not sentence.startswith(LIST):
+    start = next((start for start in LISTS if sentence.startswith(start)), "")
+    if sentence in known or not start:
         return known.get(sentence, frozenset())
-    items = re.split(r", | and ", sentence.removeprefix(LIST))
+    items = re.split(r", | and ", sentence.removeprefix(start))
     meant = [known.get(f"{LIST}{item}", frozenset()) for item in items]
     return frozenset[Fact]().union(*meant) if all(meant) else frozenset()
 
@@ -136,13 +138,10 @@ def _pools(world: WorldFile, scene: Scene) -> dict[str, list[Fact]]:
     """Facts that a caption may state, by what they are about: `item` is what is in view, with its number if counted."""
     pools: dict[str, list[Fact]] = {name: [] for name in WEIGHTS}
     for fact in sorted(facts(world, scene)):  # a set has no order of its own
-        if fact.kind == "there":
-            if not fact.value:
-                pools["absent"].append(fact)
-            elif not world.kinds[fact.thing].plural:
-                pools["item"].append(fact)
-        else:
-            pools["item" if fact.kind == "count" else fact.kind].append(fact)
+        if fact.aspect != "there":
+            pools["item" if fact.kind == "count" else fact.aspect].append(fact)
+        elif not world.kinds[fact.thing].plural:
+            pools["item"].append(fact)
     return pools
 
 

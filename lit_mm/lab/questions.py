@@ -33,7 +33,7 @@ class Question(NamedTuple):
 def questions(
     world: WorldFile, scene: Scene, rng: np.random.Generator, count: int, asked: Asked | None = None
 ) -> list[Question]:
-    """Different questions about a scene: all kinds alike often, and of each kind all answers alike often.
+    """Different questions about a scene, sooner of kinds and with answers that came less often.
 
     Args:
         world: that the scene is of.
@@ -41,7 +41,7 @@ def questions(
         rng: chooses questions and their words.
         count: how many; fewer, where there is less to ask.
         asked: what was asked before; this call adds to it. Give the same Counter for all pictures of a data set:
-            a question that is answered without looking, such as whether there is grass, is then rarely asked.
+            what is answered without looking, such as whether there is grass, is then rarely asked.
     """
     asked = Counter() if asked is None else asked
     left = _askable(world, scene)
@@ -133,22 +133,23 @@ def _meanings(world: WorldFile) -> dict[str, tuple[QuestionKind, str]]:
 
 def _ways_to_ask(world: WorldFile, kind: QuestionKind, thing: str) -> tuple[str, ...]:
     if kind == "facing":
-        return "Which way do you face?", "Which way do you look?", "Which way does the player face?"
+        return "Which way do you face?", "Where do you look?", "Which way does the player face?"
     if kind == "ahead":
-        return "What is ahead?", "What is in front of you?", "What are you looking at?"
+        return "What is ahead?", "What is in front of you?", "What do you look at?"
     if kind == "side":
         return f"Where is the nearest {thing}?", f"On which side is the nearest {thing}?"
-    some = several(world, thing)
+    counted = world.kinds[thing].plural is not None
+    what = several(world, thing) if counted else singular(world, thing)
     if kind == "count":
-        return f"How many {some} are there?", f"How many {some} do you see?"
-    return f"{'Is' if some == thing else 'Are'} there {some}?", f"Do you see {some}?"
+        return f"How many {what} are there?", f"How many {what} do you see?"
+    return f"{'Are' if counted else 'Is'} there {what}?", f"Do you see {what}?"
 
 
 def _wanted(world: WorldFile, kind: QuestionKind, its_answers: Iterable[str], asked: Asked) -> float:
-    """Weight of a kind of question: less than 1 where all its answers here were had more often than their share."""
+    """Weight of a kind of question: less, the oftener it or all of its answers here came before."""
     thing = "" if kind in ("ahead", "facing") else next(iter(world.kinds))
     share = asked[(kind,)] / len(answers(world, kind, thing))
-    return min(1.0, (1 + share) / (1 + min(asked[kind, "", answer] for answer in its_answers)))
+    return min(1.0, (1 + share) / (1 + min(asked[kind, "", answer] for answer in its_answers))) / (1 + asked[(kind,)])
 
 
 def _unsure(asked: Asked, kind: QuestionKind, thing: str, answer: str) -> float:

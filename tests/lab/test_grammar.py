@@ -70,6 +70,7 @@ def test_captions_differ_and_repeat_for_a_seed(
     [
         ("There are three trees.", {("count", "tree", 3)}),
         ("You see a cow,  two zombies and no water", {("count", "cow", 1), ("count", "zombie", 2), ("there", "water", False)}),
+        ("There are two cows, water and a tree.", {("count", "cow", 2), ("there", "water", True), ("count", "tree", 1)}),
         ("there are trees. IT IS NIGHT", {("there", "tree", True), ("night", "", True)}),
         ("You stand on sand, facing left.", {("on", "sand", True), ("facing", "player", "left")}),
     ],
