@@ -58,6 +58,8 @@ class ActionVideoDataModule(DocumentDataModule):
         unit: map units that count as 1.0 of dx and dy, of `moves` alone. The mean distance of one step is a good
             choice; 1.0 keeps metres as metres. Prompts have to use the same unit.
         context: frames that are read before the action, four by default (paper).
+        contexts: that share a document (ours). Each is a frame longer than the one before it, whose frames it begins
+            with, so each frame is read once for all of them. To the model each target is still as if it stood alone.
         frame_step: video frames from one frame to the next; it sets the rate at which the model sees the world.
         horizon: the target lies 1 to `horizon` steps after the last context frame.
         targets: different targets drawn for each context, as in Navigation World Models (ours: the paper does not say);
@@ -74,6 +76,7 @@ class ActionVideoDataModule(DocumentDataModule):
         words: float = 0.0,
         unit: float = 1.0,
         context: int = 4,
+        contexts: int = 1,
         frame_step: int = 1,
         horizon: int = 8,
         targets: int = 4,
@@ -81,8 +84,8 @@ class ActionVideoDataModule(DocumentDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        counts = {"context": context, "frame_step": frame_step, "horizon": horizon, "targets": targets}
-        for name, count in counts.items():
+        counts = {"context": context, "contexts": contexts, "frame_step": frame_step}
+        for name, count in {**counts, "horizon": horizon, "targets": targets}.items():
             if count < 1:
                 raise Mistake(f"{name}: {count} is too few; give 1 or more")
         for name, share in {"words": words, "action_dropout": action_dropout}.items():
@@ -96,7 +99,8 @@ class ActionVideoDataModule(DocumentDataModule):
             raise Mistake(f"unit: {unit} is for actions: moves; what was told is written as it is, so leave it out")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.actions, self.words, self.unit = actions, words, unit
-        self.context, self.frame_step, self.horizon, self.targets = context, frame_step, horizon, targets
+        self.context, self.contexts, self.frame_step = context, contexts, frame_step
+        self.horizon, self.targets = horizon, targets
         self.action_dropout = action_dropout
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
@@ -121,14 +125,14 @@ class ActionVideoDataModule(DocumentDataModule):
         from data_modules.reading.action_documents import plan_documents
 
         usable = table.usable()
-        needed = (self.context - 1) * self.frame_step + self.frame_step + 1
+        needed = (self.context + self.contexts - 1) * self.frame_step + 1
         short = [int(row) for row in usable if len(table.numbers("pts", int(row))) < needed]
         if short:
             few = f"{len(short)} of {len(table)} episodes are shorter than context and target, {needed} frames"
             if len(short) == len(usable):
                 raise Mistake(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
             logger.warning("%s: %s, and are left out", key, few)
-        fields = ("actions", "context", "frame_step", "horizon", "targets", "unit")
+        fields = ("actions", "context", "contexts", "frame_step", "horizon", "targets", "unit")
         settings = {name: getattr(self, name) for name in fields} | {"words": self.words > 0}
         number = Value("int32")
         texts = {name: List(List(number)) for name in ("ids", *(["words"] if self.words else []))}
@@ -139,7 +143,7 @@ class ActionVideoDataModule(DocumentDataModule):
             batched=True,
             batch_size=16,
             remove_columns=table.rows.column_names,
-            features=Features({"row": number, "anchor": number, "ahead": List(number), **texts}),
+            features=Features({"row": number, "anchor": number, "of": List(number), "ahead": List(number), **texts}),
             desc=f"{key}: writing actions",
         )
 
@@ -170,7 +174,7 @@ class ActionVideoDataset(DocumentDataset):
         self.table = table
         self.documents = documents
         self.format = format
-        self.context, self.frame_step = module.context, module.frame_step
+        self.context, self.contexts, self.frame_step = module.context, module.contexts, module.frame_step
         self.variants: tuple[str, ...] = ("action", "action_dropped")
         self.shares = (1 - module.words - module.action_dropout, module.action_dropout)
         if module.words:
@@ -180,7 +184,7 @@ class ActionVideoDataset(DocumentDataset):
         chunks = documents.data.column("ahead").chunks
         targets = np.concatenate([chunk.value_lengths().to_numpy() for chunk in chunks])
         # The last <eoi> of the context opens every branch, and <eos> ends it.
-        bare = format.bracketed_frames(module.context) + targets * (2 + format.bracketed_frames(1))
+        bare = format.bracketed_frames(len(self._read())) + targets * (2 + format.bracketed_frames(1))
         lengths = np.stack([bare + self._text_lengths(variant, targets) for variant in self.variants])
         self.order = shuffled(len(targets))
         self.lengths = lengths[:, self.order].astype(np.int32)
@@ -193,30 +197,33 @@ class ActionVideoDataset(DocumentDataset):
         tokens = np.concatenate([chunk.flatten().value_lengths().to_numpy() for chunk in chunks])
         return np.add.reduceat(tokens, np.cumsum(targets) - targets)
 
+    def _read(self) -> np.ndarray:
+        """Frames that are read, counted from the last one of the first context."""
+        return np.arange(1 - self.context, self.contexts) * self.frame_step
+
     def document(self, draw: Draw) -> Document:
-        """One context and its targets; see `variants`."""
+        """Some contexts and their targets, in the variant that is drawn."""
         from data_modules.reading.episodes import frame_keys
 
         index = int(self.order[draw.index])
         columns = self.documents.data
-        row, anchor, ahead = (columns.column(name)[index].as_py() for name in ("row", "anchor", "ahead"))
+        row, anchor, of, ahead = (columns.column(name)[index].as_py() for name in ("row", "anchor", "of", "ahead"))
         texts = TEXTS.get(self.variants[draw.variant])
         actions = columns.column(texts)[index].as_py() if texts else [[] for _ in ahead]
-        numbers = [anchor - i * self.frame_step for i in reversed(range(self.context))]
-        numbers += [anchor + steps * self.frame_step for steps in ahead]
-        frames = self.frames(frame_keys(row, np.array(numbers)).tolist(), clean=self.context)
-        context, targets = frames[: self.context], frames[self.context :]
+        read = self._read()
+        numbers = anchor + np.concatenate([read, np.add(of, ahead) * self.frame_step])
+        frames = self.frames(frame_keys(row, numbers).tolist(), clean=len(read))
         t = self.format.tokenizer
-        segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
-        for picture in context[:-1]:
-            segments += [picture, Text(t.ids(t.eoi_id, t.boi_id), loss=False)]
-        segments.append(context[-1])
-        for branch, (action, target) in enumerate(zip(actions, targets, strict=True), start=1):
-            segments += [
-                Text(torch.tensor([t.eoi_id, *action, t.boi_id]), loss=False, branch=branch),
-                replace(target, branch=branch),
-                Text(t.ids(t.eoi_id, t.eos_id), branch=branch),
-            ]
+        segments: list[Segment] = []
+        for number, frame in enumerate(frames[: len(read)]):
+            segments += [Text(t.ids(t.eoi_id if number else t.bos_id, t.boi_id), loss=False), frame]
+            for i, target in enumerate(frames[len(read) :]):
+                if of[i] == number - (self.context - 1):
+                    segments += [
+                        Text(torch.tensor([t.eoi_id, *actions[i], t.boi_id]), loss=False, branch=i + 1),
+                        replace(target, branch=i + 1),
+                        Text(t.ids(t.eoi_id, t.eos_id), branch=i + 1),
+                    ]
         return Document(tuple(segments), self.source)
 
     def picture_keys(self) -> np.ndarray:
@@ -225,9 +232,12 @@ class ActionVideoDataset(DocumentDataset):
 
         columns = self.documents.data
         row, anchor = (columns.column(name).to_numpy() for name in ("row", "anchor"))
-        shown = [frame_keys(row, anchor - i * self.frame_step) for i in range(self.context)]
-        steps = [chunk.value_lengths().to_numpy() for chunk in columns.column("ahead").chunks]
-        ahead = np.concatenate([chunk.flatten().to_numpy() for chunk in columns.column("ahead").chunks])
-        of = np.repeat(np.arange(len(row)), np.concatenate(steps))
-        shown.append(frame_keys(row[of], anchor[of] + ahead * self.frame_step))
+        shown = [frame_keys(row, anchor + frame) for frame in self._read()]
+        count = np.concatenate([chunk.value_lengths().to_numpy() for chunk in columns.column("ahead").chunks])
+        of, ahead = (
+            np.concatenate([chunk.flatten().to_numpy() for chunk in columns.column(name).chunks])
+            for name in ("of", "ahead")
+        )
+        document = np.repeat(np.arange(len(row)), count)
+        shown.append(frame_keys(row[document], anchor[document] + (of + ahead) * self.frame_step))
         return np.unique(np.concatenate([np.unique(keys) for keys in shown]))

@@ -57,9 +57,9 @@ Segment = Text | Frame
 class Document:
     """Segments in reading order, and the name of the source they came from.
 
-    Segments of branch 0 come first and are read by all. Those of branch 1, 2, ... are so many different ways to go on
-    from there: each is placed right behind branch 0 and sees nothing of the others, as if branch 0 had been written
-    out before every one of them.
+    Segments of branch 0 are read by all that follows. Those of branch 1, 2, ... are so many different ways to go on
+    from there: each is placed right behind what came of branch 0 before it and sees nothing of the other branches, as
+    if that had been written out before every one of them. Branch 0 may go on behind them and sees none of them.
     """
 
     segments: tuple[Segment, ...]
@@ -93,7 +93,7 @@ class PackedBatch:
         document_ids: (B, L) int32, 0, 1, ... within a row, -1 for padding.
         frame_ids: (B, L) int32, 0, 1, ... within a row, -1 for text and padding.
         positions: (B, L) int64, counted from 0 in every document (for rotary embeddings); in every branch of it from
-            the end of branch 0.
+            the end of what came of branch 0 before it.
         branch_ids: (B, L) int32, the branch of the document; 0 for padding.
         source_ids: (B, L) int64, index into `sources`, -1 for padding.
         frames: (F, 3, height, width) uint8, or (F, N, C) floating-point latents that were made of such pictures

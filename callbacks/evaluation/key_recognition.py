@@ -82,8 +82,8 @@ class KeyRecognition(FinalEvaluation):
         if not isinstance(dataset, ActionVideoDataset) or not isinstance(training, ActionVideoDataset):
             return {}
         settings: ActionVideoDataModule = data.modules()[source]
-        if settings.actions != "moves":
-            logger.warning("%s: keys are not recognised: it takes actions: moves, not %s", source, settings.actions)
+        if settings.actions != "moves" or settings.contexts > 1:
+            logger.warning("%s: keys are not recognised: it takes actions: moves, and contexts: 1", source)
             return {}
         try:
             means = mean_displacements(training.table, settings)

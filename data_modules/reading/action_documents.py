@@ -22,34 +22,41 @@ def plan_documents(
     actions: Actions,
     words: bool,
     context: int,
+    contexts: int,
     frame_step: int,
     horizon: int,
     targets: int,
     unit: float,
 ) -> dict[str, list]:
-    """All documents of some episodes: row of the episode, last context frame, steps to targets, and their actions.
+    """All documents of some episodes: row of the episode, last frame of the first context, and of each target its
+    context's number, the steps from there, and its action.
 
     `ids` are the tokens of each target's action in numbers, `words` of the same in words.
     """
-    out: dict[str, list] = {"row": [], "anchor": [], "ahead": []}
+    out: dict[str, list] = {"row": [], "anchor": [], "of": [], "ahead": []}
     numbers: list[str] = []
     sentences: list[str] = []
     for number, row in enumerate(rows):
         columns = [batch[name][number] for name in COLUMNS[actions]]
         anchors, ahead = choose_targets(len(columns[0]), batch["path"][number], context, frame_step, horizon, targets)
-        firsts = np.flatnonzero(np.diff(anchors, prepend=-1))  # of each anchor
-        out["row"] += [row] * len(firsts)
-        out["anchor"] += anchors[firsts].tolist()
-        out["ahead"] += [ahead[start:stop].tolist() for start, stop in pairwise([*firsts, len(ahead)])]
+        spans = list(pairwise([*np.flatnonzero(np.diff(anchors, prepend=-1)), len(ahead)]))  # of each anchor
         written = told(columns) if actions == "told" else moved(columns, unit)
-        for start, steps in zip(anchors.tolist(), ahead.tolist(), strict=True):
-            stop = start + steps * frame_step
-            numbers.append(written(start, stop, steps / horizon))
-            if words:
-                sentences.append(sentence_text(batch[WORDS][number][start:stop]))
+        for first in range(len(spans) - (contexts - 1) * frame_step):
+            chosen = [(of, i) for of in range(contexts) for i in range(*spans[first + of * frame_step])]
+            out["row"].append(row)
+            out["anchor"].append(int(anchors[spans[first][0]]))
+            out["of"].append([of for of, _ in chosen])
+            out["ahead"].append([int(ahead[i]) for _, i in chosen])
+            for start, steps in ((int(anchors[i]), int(ahead[i])) for _, i in chosen):
+                stop = start + steps * frame_step
+                numbers.append(written(start, stop, steps / horizon))
+                if words:
+                    sentences.append(sentence_text(batch[WORDS][number][start:stop]))
     for name, texts in (("ids", numbers), *([("words", sentences)] if words else [])):
-        ids = iter(tokenizer.encode_batch(texts))
-        out[name] = [[next(ids) for _ in steps] for steps in out["ahead"]]
+        different = list(dict.fromkeys(texts))
+        ids = dict(zip(different, tokenizer.encode_batch(different), strict=True))
+        remaining = iter(texts)
+        out[name] = [[ids[next(remaining)] for _ in steps] for steps in out["ahead"]]
     return out
 
 

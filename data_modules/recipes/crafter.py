@@ -40,7 +40,7 @@ def crafter(
     night: float = 0.0,
     busy: float = 4.0,
     without: tuple[str, ...] | str = (),
-    maps: int = 80,
+    maps: int = 64,
     pictures: int = 12_000,
     videos: int = 60,
     episodes: int = 400,
@@ -64,7 +64,7 @@ def crafter(
         without: what is cut from training, as stream:concept, several in brackets or with commas, such as
             generation:diamond, reading:water:left, video:facing:left or text:trees:3. Streams are generation (the
             folder drawing), reading, questions, video (both folders) and text.
-        maps: that are seen; others, a third as many, are only told of in texts.
+        maps: that are seen; others, a fifth as many, are only told of in texts.
         pictures: for each of drawing, reading and questions.
         videos: without actions.
         episodes: with actions.

@@ -163,7 +163,8 @@ class CrafterWorld:
         """See `World`; the player moves first, then each creature in reach, by Crafter's own rules."""
         self.player.action = ACTIONS[key]
         for thing in self.engine.objects:
-            if self.player.distance(thing) < REACH:
+            (x, y), (own_x, own_y) = thing.pos, self.player.pos
+            if abs(x - own_x) + abs(y - own_y) < REACH:
                 thing.update()
         for name in ("health", "food", "drink", "energy"):
             self.player.inventory[name] = constants.items[name]["max"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-KEYFRAME_EVERY = 8  # a reader decodes at most this many frames to reach any one
+KEYFRAME_EVERY = 8
 
 
 def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
@@ -17,10 +17,17 @@ def resize(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BOX))
 
 
-def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int, format: str = "yuv420p") -> int:
+def write_video(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    rate: Fraction,
+    crf: int,
+    format: str = "yuv420p",
+    keyframe_every: int = KEYFRAME_EVERY,
+) -> int:
     """Encode frames (h, w, 3) uint8 RGB with even sides as H.264 in MP4, and count them.
 
-    A keyframe every eight frames and no B frames make random access cheap; one thread and no time stamps of the
+    Keyframes at short distances and no B frames make random access cheap; one thread and no time stamps of the
     writing make the file a function of its frames.
 
     Args:
@@ -29,6 +36,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: i
         rate: frames a second.
         crf: x264's constant rate factor; lower is sharper and larger.
         format: how colours are kept, "yuv420p" at half the pictures' resolution, "yuv444p" at all of it.
+        keyframe_every: frames; a reader decodes at most this many to reach any one.
 
     Raises:
         Mistake: there are no frames.
@@ -39,7 +47,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: i
     options = {
         "crf": str(crf),
         "preset": "medium",
-        "x264-params": f"keyint={KEYFRAME_EVERY}:min-keyint={KEYFRAME_EVERY}:scenecut=0:bframes=0:threads=1",
+        "x264-params": f"keyint={keyframe_every}:min-keyint={keyframe_every}:scenecut=0:bframes=0:threads=1",
     }
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=rate, options=options)

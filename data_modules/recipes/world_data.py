@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Sizes:
     """How much to make for training; see `SPLITS` for the rest.
 
     Args:
-        maps: that are seen in pictures and videos; a third as many more are only told of in texts.
+        maps: that are seen in pictures and videos; a fifth as many more are only told of in texts.
         pictures: with captions to draw, as many with captions to read, and as many with questions.
         videos: without actions.
         episodes: with actions.
@@ -75,15 +76,13 @@ class Plan:
     without: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if min(asdict(self.sizes).values()) < 1:
-            raise Mistake(f"sizes: {self._sizes()} were given; positive numbers are needed")
+        for name, size in asdict(self.sizes).items():
+            if size < 1:
+                raise Mistake(f"{name}: {size} was given; at least 1 is needed")
         if not 0 <= self.night <= 1:
             raise Mistake(f"night: {self.night:g} is no share; give a number from 0 to 1")
         if self.seed < 0:
             raise Mistake(f"seed: {self.seed} was given; a number from 0 on is needed")
-
-    def _sizes(self) -> str:
-        return ", ".join(f"{name} {size}" for name, size in asdict(self.sizes).items())
 
 
 def write_world(folder: Path, kind: WorldKind) -> WorldFile:
@@ -125,7 +124,7 @@ def write_data(folder: Path, plan: Plan, workers: int) -> Counts:
             counts[f"{split} {name}"] = len(rows)
         for name in VIDEOS:
             counts[f"{split} {name} frames"] = sum(of_map.get(name, 0) for of_map in of_maps)
-    _check_enough(plan, counts)
+    check_enough(plan, counts)
     return dict(counts)
 
 
@@ -160,7 +159,7 @@ def write_map(folder: Path, plan: Plan, split: str, told: bool, number: int) -> 
 
 def maps(plan: Plan, split: str, told: bool) -> int:
     """Number of maps of a split that are seen, or only told of."""
-    return round_up(plan.sizes.maps * MAPS[split] / (3 if told else 1))
+    return round_up(plan.sizes.maps * MAPS[split] / (5 if told else 1))
 
 
 def round_up(size: float) -> int:
@@ -173,7 +172,12 @@ def _share(count: int, parts: int, number: int) -> int:
     return count * (number + 1) // parts - count * number // parts
 
 
-def _check_enough(plan: Plan, counts: Counter[str]) -> None:
+def check_enough(plan: Plan, counts: Mapping[str, int]) -> None:
+    """Check that cuts have left at least half of what was asked for.
+
+    Raises:
+        Mistake: they have not.
+    """
     for name in FOLDERS:
         wanted = plan.sizes.of(name) * (plan.sizes.frames if name in VIDEOS else 1)
         found = counts[f"train {name} frames" if name in VIDEOS else f"train {name}"]

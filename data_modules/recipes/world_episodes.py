@@ -18,6 +18,7 @@ from lit_mm.lab.scene import FACINGS, Scene, WorldFile
 RATE = Fraction(4)  # frames a second
 CRF = 8  # every tile can still be told by its nearest template
 FORMAT = "yuv444p"  # colours of single pixels are kept
+KEYFRAME_EVERY = 16  # frames of these small pictures are decoded in no time, and fewer keyframes save a third
 SHORTEST = 8  # frames of an episode that a cut ends early
 TRIES = 60  # places to start from for each episode that is asked for
 # Never here, so that they can be tried on a trained model: "go …", "walk to the …", "stand still".
@@ -68,7 +69,7 @@ def write_episodes(folder: Path, of: Map, cut: Cut, count: int, frames: int, see
         if len(moments) < least:
             continue
         file = folder / f"{of.name}-{made:02d}"
-        write_video(file.with_suffix(".mp4"), (moment.picture for moment in moments), RATE, CRF, FORMAT)
+        write_video(file.with_suffix(".mp4"), (moment.picture for moment in moments), RATE, CRF, FORMAT, KEYFRAME_EVERY)
         tiles = np.stack([moment.scene.tiles for moment in moments])
         np.savez_compressed(file.with_suffix(".npz"), tiles=tiles, night=moments[0].scene.night)
         if table:

@@ -20,7 +20,7 @@ PIECES = (
     r"(?:\w+: |, )?[a-z_]+=[+-]\d+\.\d{3}|\p{N}"
     r"|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
-HORIZONS = (1, 2, 4, 8)  # steps ahead that an action may span
+LONGEST = 8  # steps ahead that an action may span
 ACTIONS = 24_000  # lines of action text
 
 
@@ -34,7 +34,7 @@ def action_lines(rules: WorldFile, count: int, seed: int) -> Iterator[str]:
     random = np.random.default_rng(seed)
     told = np.array([(-down, -right) for down, right in rules.moves.values()] + [(0, 0)])
     for _ in range(count):
-        horizon = HORIZONS[random.integers(len(HORIZONS))]
+        horizon = int(random.integers(1, LONGEST + 1))
         steps = int(random.integers(1, horizon + 1))
         dx, dy = told[random.integers(len(told), size=steps)].sum(0).tolist()
         yield format_action(dx, dy, 0.0, steps / horizon)

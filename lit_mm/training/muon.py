@@ -27,7 +27,8 @@ _RMS = 0.2  # of an AdamW update, which Liu et al. 2025 (arXiv 2502.16982) scale
 class Muon(Optimizer):
     """Steps of orthogonalized momentum (Jordan et al. 2024), with updates as large as AdamW's (arXiv 2502.16982).
 
-    Parameter groups that say `hidden: True` get Muon, see `parameter_groups`. All others get AdamW.
+    Parameter groups that say `hidden: True` get Muon, see `parameter_groups`. All others get AdamW. The kernel of a
+    convolution counts as one matrix (out, in * height * width), and has to be whole.
 
     Parameters may be sharded (FSDP2, with copies or without): matrices, or stacks of them, that are cut are gathered in
     bfloat16, each by another process, and what was made of them is shared out again. Each of many processes takes the
@@ -71,10 +72,11 @@ class Muon(Optimizer):
 
     def _step_muon(self, params: list[Tensor], lr: float, weight_decay: float) -> None:
         def move(p: Tensor, update: Tensor) -> None:
-            local(p).mul_(1 - lr * weight_decay).add_(update, alpha=-lr * _RMS * math.sqrt(max(p.shape[-2:])))
+            size = max(_matrices(p).shape[-2:])
+            local(p).mul_(1 - lr * weight_decay).add_(update, alpha=-lr * _RMS * math.sqrt(size))
 
         for p in filter(has_whole_matrices, params):
-            move(p, orthogonalize(self._direction(p)))
+            move(p, orthogonalize(_matrices(self._direction(p))).view_as(p))
         for turn in in_turns([p for p in params if not has_whole_matrices(p)]):
             updates = map_whole(orthogonalize, turn, [self._direction(p) for p in turn])
             for p, update in zip(turn, updates, strict=True):
@@ -114,6 +116,11 @@ class Muon(Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _matrices(tensor: Tensor) -> Tensor:
+    """The kernel of a convolution (out, in, height, width) is one matrix (out, in * height * width)."""
+    return tensor.flatten(1) if tensor.ndim == 4 else tensor
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+# `layers.0.` of ours, `blocks.0.` of timm, `decoder_layers.0.` of transformers, `down_blocks.0.` of diffusers.
+_IN_A_BLOCK = re.compile(r"(^|[._])(layers|blocks?)\.")
+
 
 def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     """Parameters that optimizers treat alike (ours: the paper does not say).
 
     Args:
-        model: its blocks are called `layers`, its norms something with `norm`, and its routers `router`.
+        model: its blocks are called `layers` or `blocks`, its norms something with `norm`, and its routers `router`.
 
     Returns:
         Three groups: `hidden` matrices, from hidden space to hidden space within the blocks; other matrices, routers
@@ -28,7 +32,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             vector = parameter.ndim < 2 or "norm" in name or name.endswith("bias")
-            within = ".layers." in f".{name}" and ".router." not in name
+            within = _IN_A_BLOCK.search(name) is not None and ".router." not in name
             (undecayed if vector else hidden if within else outer).append(parameter)
     return [{"params": hidden, "hidden": True}, {"params": outer}, {"params": undecayed, "weight_decay": 0.0}]
 

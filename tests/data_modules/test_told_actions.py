@@ -122,6 +122,48 @@ def test_planned_lengths_are_exact_in_every_variant(folder: Path, document_forma
     assert texts_of(dataset.document(Draw(0, DROPPED, 0)), document_format)[0] == ""
 
 
+@pytest.mark.parametrize("frame_step", [1, 2])
+def test_contexts_that_share_a_document_say_what_each_says_alone(
+    frame_step: int, folder: Path, document_format: DocumentFormat
+) -> None:
+    """Up to the end of any branch, it reads like the document of a longer context by itself."""
+    options = {"horizon": 2, "targets": 2, "frame_step": frame_step}
+    shared = load(folder, document_format, contexts=3, **options)
+    branches = {}
+    for context in (2, 3, 4):
+        alone = load(folder, document_format, context=context, **options)
+        for i, variant in ((i, v) for i in range(len(alone)) for v in (NUMBERS, DROPPED, WORDS)):
+            trunk, *targets = by_branch(alone.document(Draw(i, variant, 0)))
+            for target in targets:
+                branches[context, variant, int(alone.documents["anchor"][alone.order[i]]), target] = trunk
+    seen = set()
+    for i, variant in ((i, v) for i in range(len(shared)) for v in (NUMBERS, DROPPED, WORDS)):
+        document = shared.document(Draw(i, variant, 0))
+        assert document.length(4) == shared.lengths[variant, i]
+        anchor = int(shared.documents["anchor"][shared.order[i]])
+        for branch in range(1, 1 + max(s.branch for s in document.segments)):
+            last = max(n for n, s in enumerate(document.segments) if s.branch == branch)
+            trunk, target = by_branch(
+                Document(tuple(s for s in document.segments[: last + 1] if s.branch in (0, branch)), "walk")
+            )
+            context = sum(isinstance(part, bytes) for part in trunk)
+            key = (context, variant, anchor + (context - 2) * frame_step, target)
+            assert branches[key] == trunk
+            seen.add(key)
+    assert {context for context, *_ in seen} == {2, 3, 4}
+    assert len(shared) == FRAMES - 4 * frame_step
+    assert np.array_equal(shared.picture_keys(), load(folder, document_format, **options).picture_keys())
+
+
+def by_branch(document: Document) -> list[tuple[Any, ...]]:
+    """Ids and pictures of branch 0, and of every other one in turn."""
+    parts: dict[int, list[Any]] = {}
+    for s in document.segments:
+        content = s.image.numpy().tobytes() if isinstance(s, Frame) else tuple(s.ids.tolist())
+        parts.setdefault(s.branch, []).append(content)
+    return [tuple(part) for _, part in sorted(parts.items())]
+
+
 def test_without_words_there_are_two_variants(folder: Path, document_format: DocumentFormat) -> None:
     """Sentences are then never trained on, and need not be there."""
     table = pd.read_csv(folder / "one.csv").drop(columns="words")
@@ -184,6 +226,7 @@ def test_words_that_look_like_missing_numbers_are_words(
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"contexts": 0}, "^contexts: 0 is too few; give 1 or more$"),
         ({"words": 1.5}, "^words: 1.5 is not a share; give a number from 0 to 1$"),
         ({"words": 0.95}, "^words: 0.95 and action_dropout: 0.1 are more than 1 together; lower one$"),
         ({"actions": "told", "unit": 32}, "^unit: 32 is for actions: moves; .* leave it out$"),

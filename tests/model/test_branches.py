@@ -27,6 +27,7 @@ BRANCHES: list[list[Segment]] = [
     [text(4, branch=2, loss=False), frame(4, branch=2), text(6, 8, branch=2)],
     [text(9, 10, 11, branch=3)],
 ]
+GOING_ON: list[Segment] = [text(12, loss=False), frame(5, clean=True)]
 BRANCHED = Document((*TRUNK, *BRANCHES[0], *BRANCHES[1], *BRANCHES[2]), "game")
 
 
@@ -76,25 +77,39 @@ def test_the_mask_shows_the_context_and_the_own_branch(backend: str) -> None:
             assert bool(seen[q, k]) == expected, (q, k)
 
 
-def test_a_branch_comes_out_as_if_the_context_were_written_out_before_it() -> None:
+def hidden(batch: PackedBatch) -> torch.Tensor:
+    """What a small model makes of a batch, with a vector for every picture's value."""
     torch.manual_seed(0)
     model = Transformer(
         16, dim=64, depth=3, heads=4, kv_heads=2, feed_forward=lambda dim: ModalityFeedForward(dim, 96)
     ).eval()
-    alone = [[Document((*TRUNK, *branch), "game")] for branch in BRANCHES]
-    pictures = torch.randn(8, TOKENS, 64)  # by the value of the picture
-
-    def hidden(batch: PackedBatch) -> torch.Tensor:
+    pictures = torch.randn(8, TOKENS, 64)
+    with torch.no_grad():
         x = model.embed(batch.tokens).flatten(0, 1)
         for image, places in zip(batch.frames, batch.visual_positions, strict=True):
             x = x.index_copy(0, places, pictures[int(image[0, 0, 0])])
         return model(x.view(*batch.tokens.shape, -1), layout_of(batch)).hidden
 
-    with torch.no_grad():
-        together, apart = hidden(packed([BRANCHED]))[0], hidden(packed(*alone))
+
+def test_a_branch_comes_out_as_if_the_context_were_written_out_before_it() -> None:
+    alone = [[Document((*TRUNK, *branch), "game")] for branch in BRANCHES]
+    together, apart = hidden(packed([BRANCHED]))[0], hidden(packed(*alone))
     at = trunk = 2 + TOKENS + 1 + TOKENS
     for row, branch in enumerate(BRANCHES):
         length = Document(tuple(branch), "game").length(TOKENS)
         torch.testing.assert_close(together[:trunk], apart[row, :trunk], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(together[at : at + length], apart[row, trunk : trunk + length], rtol=1e-4, atol=1e-5)
         at += length
+
+
+def test_a_context_that_goes_on_behind_a_branch_sees_nothing_of_it() -> None:
+    first, second, _ = BRANCHES
+    parts = {"trunk": TRUNK, "first": first, "on": GOING_ON, "second": second}
+    alone = [[*TRUNK, *first], [*TRUNK, *GOING_ON, *second]]
+    together = hidden(packed([Document(tuple(s for part in parts.values() for s in part), "game")]))[0]
+    apart = hidden(packed(*([Document(tuple(segments), "game")] for segments in alone)))
+    lengths = {name: Document(tuple(part), "game").length(TOKENS) for name, part in parts.items()}
+    of = dict(zip(parts, together[: sum(lengths.values())].split(list(lengths.values())), strict=True))
+    for row, names in enumerate((("trunk", "first"), ("trunk", "on", "second"))):
+        expected = apart[row, : sum(lengths[name] for name in names)]
+        torch.testing.assert_close(torch.cat([of[name] for name in names]), expected, rtol=1e-4, atol=1e-5)

@@ -92,3 +92,14 @@ def test_it_goes_on_from_its_state() -> None:
         p.data.copy_(value)
     resumed.load_state_dict(optimizer.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(unbroken, steps(again, resumed, range(3, 6)), strict=True))
+
+
+def test_the_kernel_of_a_convolution_steps_as_a_matrix_of_all_its_inputs() -> None:
+    (kernel,), (matrix,) = parameters(((6, 4, 3, 3),)), parameters(((6, 36),))
+    optimizer = Muon([{"params": [kernel, matrix], "hidden": True}], weight_decay=0.3)
+    for step in range(3):
+        give_gradients([kernel], step)
+        assert kernel.grad is not None
+        matrix.grad = kernel.grad.flatten(1).clone()
+        optimizer.step()
+    torch.testing.assert_close(kernel.flatten(1), matrix)

@@ -31,9 +31,9 @@ class Imagines(LabJudge):
 
     - `tiles`: of all tiles.
     - `seen`: of those that follow from what was seen: they were in view in a context frame, have not left the view for
-      longer than the model's context since, and no creature stood there, could have come there by one place a frame, or
-      truly stands there.
-    - `creatures`: of those that were seen as well, but where a creature stood, could have come, or truly stands.
+      longer than the model's context since, and no creature that was seen could have come there by one place a frame,
+      and none truly stands there.
+    - `creatures`: of those that were seen as well, but where a creature could have come or truly stands.
     - `new`: of those that came into view. Nobody can know them, so a good guess is all there can be.
     - `…_copied@<h>`: the same of the last frame of the context, copied.
 
@@ -117,21 +117,44 @@ def judge_walk(world: WorldFile, case: Start, horizons: Sequence[int], imagined:
 
 def known_places(world: WorldFile, case: Start, steps: int) -> Places:
     """Which tiles follow from what was seen, so many steps later; see `Imagines`."""
-    spots = np.indices((world.rows, world.columns)).transpose(1, 2, 0)  # relative to the view's corner
-    corners = case.walk.places[[*case.seen, *case.coming[:steps]]]
-    context = len(case.seen)
-    known = [np.ones((world.rows, world.columns), bool)] * context
-    for number in range(context, context + steps):
-        of_frame = np.zeros((world.rows, world.columns), bool)
-        for before in range(number - context, number):
-            of_frame |= _looked_up(known[before], spots + corners[number] - corners[before])
-        known.append(of_frame)
-    moving = creatures(world, case.walk.scenes[case.coming[steps - 1]])
-    elapsed = case.coming[steps - 1] - case.seen[-1]
-    stood = np.argwhere(creatures(world, case.scene)) + corners[context - 1] - corners[-1]
-    for spot in stood:
-        moving |= np.abs(spots - spot).sum(-1) <= elapsed
-    return Places(known[-1] & ~moving, known[-1] & moving, ~known[-1])
+    frames = [*case.seen, *case.coming[:steps]]
+    corners = case.walk.places[frames]
+    known = _remembered(world, corners, len(case.seen))
+    moving = creatures(world, case.walk.scenes[frames[-1]]) | _reached(world, case, frames[-1])
+    return Places(known & ~moving, known & moving, ~known)
+
+
+def _remembered(world: WorldFile, corners: np.ndarray, context: int) -> np.ndarray:
+    """(rows, columns) bool of the last of some views: in view all along since the first `context` of them.
+
+    All along means in one of the last `context` views each time, which is as far as the model looks back.
+    """
+    spots = _spots(world)
+    known = [np.ones(spots.shape[:2], bool)] * context
+    for number in range(context, len(corners)):
+        window = range(number - context, number)
+        seen = [_looked_up(known[before], spots + corners[number] - corners[before]) for before in window]
+        known.append(np.logical_or.reduce(seen))
+    return known[-1]
+
+
+def _reached(world: WorldFile, case: Start, frame: int) -> np.ndarray:
+    """(rows, columns) bool of a frame: where creatures that were seen could be by now, each from where it was last."""
+    places, last = case.walk.places, case.seen[-1]
+    view = np.ones((world.rows, world.columns), bool)
+    found = np.zeros_like(view)
+    for seen in case.seen:
+        for spot in np.argwhere(creatures(world, case.walk.scenes[seen])):
+            gone = not _looked_up(view, (spot + places[seen] - places[last])[None, None]).item()
+            if seen == last or gone:
+                away = np.abs(_spots(world) - (spot + places[seen] - places[frame])).sum(-1)
+                found |= away <= frame - seen
+    return found
+
+
+def _spots(world: WorldFile) -> np.ndarray:
+    """(rows, columns, 2), row and column of every tile."""
+    return np.indices((world.rows, world.columns)).transpose(1, 2, 0)
 
 
 def _looked_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.optimization import parameter_groups
 from lit_mm.training.run_folder import run_folder
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.metrics.features import FeatureNetwork
@@ -192,7 +193,7 @@ class LitAutoencoder(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """The optimizer over what is trained, and the discriminator's; warm-up and cosine by step."""
         steps = self.trainer.max_steps
-        optimizers = [self.make_optimizer(self._trained_parameters())]
+        optimizers = [self.make_optimizer(parameter_groups(self.trained))]
         schedulers = [self.schedule(optimizers[0], steps)]
         if self.adversary is not None:
             term, heads = self.adversary.term, self.adversary.discriminator.heads

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
+from lit_mm.training.optimization import parameter_groups
 from lit_mm.training.run_folder import run_folder
 from lit_mm.training.schedule import WarmupCosine
 from lit_mm.vision.training.distillation import MaskedDistillation, PixelReconstruction
@@ -166,12 +167,10 @@ class LitSiglip(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Decay on matrices only, temperature and bias ten times as fast, warm-up and cosine by step."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim >= 2]},
-            {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
-            {"params": [p for p in trained if p.ndim == 0], "weight_decay": 0.0},
-        ]
+        groups = parameter_groups(self)
+        scalars = [p for p in groups[-1]["params"] if p.ndim == 0]
+        groups[-1]["params"] = [p for p in groups[-1]["params"] if p.ndim]
+        groups.append({"params": scalars, "weight_decay": 0.0})
         optimizer = self.make_optimizer(groups)
         optimizer.param_groups[-1]["lr"] *= SCALAR_SPEED
         scheduler = self.schedule(optimizer, self.trainer.max_steps)

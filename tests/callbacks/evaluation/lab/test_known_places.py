@@ -50,12 +50,17 @@ def by_hand(
         window = set().union(*remembered[number - context : number])
         remembered.append(views[number] & window)
     last, target = context - 1, context + steps - 1
-    stood = [on_map(places[last], r, c) for r, c in np.argwhere(np.isin(scenes[last].tiles, COW)).tolist()]
+    stood = [
+        (on_map(places[number], r, c), target - number)
+        for number in range(context)
+        for r, c in np.argwhere(np.isin(scenes[number].tiles, COW)).tolist()
+        if number == last or on_map(places[number], r, c) not in views[last]
+    ]
     seen, creatures = np.zeros((SIDE, SIDE), bool), np.zeros((SIDE, SIDE), bool)
     for r in range(SIDE):
         for c in range(SIDE):
             place = on_map(places[target], r, c)
-            reached = any(abs(place[0] - s[0]) + abs(place[1] - s[1]) <= steps for s in stood)
+            reached = any(abs(place[0] - s[0]) + abs(place[1] - s[1]) <= time for s, time in stood)
             moving = reached or scenes[target].tiles[r, c] in COW
             (creatures if moving else seen)[r, c] = place in remembered[target]
     return seen, creatures
