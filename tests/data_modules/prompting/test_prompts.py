@@ -318,9 +318,13 @@ def test_a_file_that_is_no_text_or_not_there(tmp_path: Path) -> None:
         Prompts("-", SIZE, text="\n")
 
 
-def test_the_shipped_prompts_need_no_data() -> None:
-    steering = Steering.load(str(ROOT / "configs/steering/game.yaml"))
-    prompts = Prompts(str(ROOT / "configs/prompts/play.yaml"), 64, steering)
+@pytest.mark.parametrize(
+    ("name", "keys", "wanted"),
+    [("play", "game", {"image", "text", "any", "frames"}), ("lab", "crafter", {"image", "text", "frames"})],
+)
+def test_the_shipped_prompts_need_no_data(name: str, keys: str, wanted: set[str]) -> None:
+    steering = Steering.load(str(ROOT / f"configs/steering/{keys}.yaml"))
+    prompts = Prompts(str(ROOT / f"configs/prompts/{name}.yaml"), 64, steering)
     read_ = [prompts[i] for i in range(len(prompts))]
     assert all(isinstance(prompt, Prompt) for prompt in read_), read_
-    assert {prompt.wanted for prompt in read_ if isinstance(prompt, Prompt)} == {"image", "text", "any", "frames"}
+    assert {prompt.wanted for prompt in read_ if isinstance(prompt, Prompt)} == wanted
