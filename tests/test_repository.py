@@ -121,5 +121,5 @@ def test_every_weight_file_has_a_model_card(folder: Path) -> None:
         assert (folder / link).is_file()
 
 
-def test_the_three_shipped_weights_are_found() -> None:
-    assert [folder.name for folder in WEIGHTS] == ["rae_tiny", "vae_tiny", "play"]
+def test_the_shipped_weights_are_found() -> None:
+    assert [folder.name for folder in WEIGHTS] == ["rae_lab", "rae_tiny", "vae_tiny", "play"]

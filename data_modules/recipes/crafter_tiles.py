@@ -52,15 +52,14 @@ def rendered(view: engine.LocalView, player: objects.Player, tiles: int) -> np.n
 def templates(tiles: int, daylight: float) -> np.ndarray:
     """Mean look of each tile in pictures of `tiles` tiles on a side: (tiles of the table, side, side, 3) uint8.
 
-    At night a picture is darker and noisier away from its middle; the mean is over all places and some noise.
+    At night a picture is darker and noisier away from its middle; the mean is over all places.
     """
-    side, draws = PICTURE // tiles, 1 if daylight == DAY else 4
+    side = PICTURE // tiles
     looks = []
     for tile in tile_table():
         view, player = _filled_with(tile, tiles, daylight)
-        pictures = np.stack([rendered(view, player, tiles) for _ in range(draws)])
-        cells = pictures.reshape(draws, tiles, side, tiles, side, 3)
-        looks.append(cells.mean(axis=(0, 1, 3)).round().astype(np.uint8))
+        cells = rendered(view, player, tiles).reshape(tiles, side, tiles, side, 3)
+        looks.append(cells.mean(axis=(0, 2)).round().astype(np.uint8))
     return np.stack(looks)
 
 

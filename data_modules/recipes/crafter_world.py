@@ -30,7 +30,7 @@ from lit_mm.lab.scene import Scene
 from lit_mm.mistake import Mistake
 
 AREA = (48, 48)  # tiles of a map; Crafter takes half a second to make one
-REACH = 16  # creatures farther from the player wait, as in Crafter with a view of 8 tiles
+REACH = 2  # views; creatures farther from the player wait, as in Crafter
 MOVES = {"W": (-1, 0), "A": (0, -1), "S": (1, 0), "D": (0, 1)}  # rows down, columns to the right
 ACTIONS = {"W": "move_up", "A": "move_left", "S": "move_down", "D": "move_right", "": "noop"}
 COUNTED = ("tree", "table", "furnace", "diamond", "cow", "zombie", "skeleton", "arrow", "sapling")
@@ -116,7 +116,10 @@ class Crafter:
 
 
 class CrafterWorld:
-    """One map of Crafter; see `World`. Creatures neither appear nor vanish, except those that arrows kill.
+    """One map of Crafter; see `World`.
+
+    Creatures do not come out of nowhere, nor do saplings grow. Arrows kill and break what they hit, and creatures eat
+    saplings, as in Crafter.
 
     Args:
         kind: its rules.
@@ -164,8 +167,10 @@ class CrafterWorld:
         self.player.action = ACTIONS[key]
         for thing in self.engine.objects:
             (x, y), (own_x, own_y) = thing.pos, self.player.pos
-            if abs(x - own_x) + abs(y - own_y) < REACH:
+            if abs(x - own_x) + abs(y - own_y) < REACH * self.kind.view:
                 thing.update()
+                if isinstance(thing, objects.Plant):
+                    thing.grown = 0  # or it would ripen, which is another look
         for name in ("health", "food", "drink", "energy"):
             self.player.inventory[name] = constants.items[name]["max"]
 

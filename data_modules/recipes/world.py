@@ -46,7 +46,7 @@ class World(Protocol):
 
 
 class WorldKind(Protocol):
-    """The rules that all maps of a world share; processes hand it to each other."""
+    """The rules that all maps of a world share: a frozen dataclass, which processes hand to each other."""
 
     def description(self) -> dict[str, Any]:
         """What `lit_mm.lab.scene.WorldFile` reads from world.json."""

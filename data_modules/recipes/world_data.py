@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def write_data(folder: Path, plan: Plan, workers: int) -> Counts:
             counts[f"{split} {name}"] = len(rows)
         for name in VIDEOS:
             counts[f"{split} {name} frames"] = sum(of_map.get(name, 0) for of_map in of_maps)
-    _check_enough(plan, counts)
+    check_enough(plan, counts)
     return dict(counts)
 
 
@@ -171,7 +172,12 @@ def _share(count: int, parts: int, number: int) -> int:
     return count * (number + 1) // parts - count * number // parts
 
 
-def _check_enough(plan: Plan, counts: Counter[str]) -> None:
+def check_enough(plan: Plan, counts: Mapping[str, int]) -> None:
+    """Check that cuts have left at least half of what was asked for.
+
+    Raises:
+        Mistake: they have not.
+    """
     for name in FOLDERS:
         wanted = plan.sizes.of(name) * (plan.sizes.frames if name in VIDEOS else 1)
         found = counts[f"train {name} frames" if name in VIDEOS else f"train {name}"]

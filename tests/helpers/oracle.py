@@ -14,6 +14,7 @@ from torch import Tensor
 from callbacks.evaluation.lab.cases import picture_cases
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Continuation, Request
+from lit_mm.lab.scene import WorldFile
 from lit_mm.sequence import Frame, Segment, Text
 from tests.helpers.small_world import GROUNDS, MOVES, PLAYER, SIDE, TOLD, SmallWorld, small_picture, small_textures
 
@@ -30,13 +31,13 @@ class Oracle:
         self.texts: dict[tuple[int, str], str] = {}
         self.pictures: dict[tuple[int | str, ...], Tensor] = {}
         for stream in ("drawing", "reading", "questions"):
-            cases = picture_cases(str(folder), stream, "test", 1000, 64)
+            cases = picture_cases(WorldFile.load(folder / "world.json"), str(folder), stream, "test", 1000, 64)
             for number, case in enumerate(cases):
                 other = cases[(number + later) % len(cases)]
                 self.pictures[(case.caption,)] = other.picture
                 self.texts[_key(case.picture), ""] = other.caption
                 for asked, told in zip(case.questions, other.questions, strict=True):
-                    self.texts[_key(case.picture), asked[0]] = told[1]
+                    self.texts[_key(case.picture), asked.question] = told.answer
         for number, file in enumerate(sorted((folder / "action_video/test").glob("*.mp4"))):
             self._learn_walk(SmallWorld(2000 + number), file, later)
 
@@ -47,16 +48,17 @@ class Oracle:
         keys = list(TOLD)
         for number in range(len(frames) - 1):
             seen = _key(frames[number - 1]), _key(frames[number])
+            worlds = {key: _stepped(world, key) for key in keys}
             for place, key in enumerate(keys):
                 done = keys[(place + later) % len(keys)]
-                then = frames[number + 1] if done == told[number] else _picture(_stepped(world, done))
+                then = frames[number + 1] if done == told[number] else _picture(worlds[done])
                 dx, dy = TOLD[key]
                 for text in (f"dx={dx:+.3f}, dy={dy:+.3f}, dyaw=+0.000, rel_t=+1.000", SENTENCES[key]):
                     self.pictures[(*seen, f"action: {text}")] = then
             for thing in GROUNDS:
-                ways = {key: _steps_to(thing, world, _stepped(world, key)) for key in MOVES}
+                ways = {key: _steps_to(thing, world, worlds[key]) for key in MOVES}
                 done = (max if later else min)(ways, key=ways.__getitem__)
-                self.pictures[(*seen, f"action: walk to the {thing}")] = _picture(_stepped(world, done))
+                self.pictures[(*seen, f"action: walk to the {thing}")] = _picture(worlds[done])
             world.step(told[number])
 
     def generate(self, decoder: Decoder, requests: Sequence[Request]) -> list[Continuation]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data_modules.recipes.encode import write_video
 from lit_mm.lab.grammar import caption
-from lit_mm.lab.questions import questions
+from lit_mm.lab.questions import document_of, questions
 from lit_mm.lab.scene import Scene, WorldFile
 
 SIDE, TILE, PLAYER = 8, 8, (4, 4)
@@ -76,7 +76,7 @@ class SmallWorld:
         return Scene(tiles, night=False)
 
 
-def write_small_world(folder: Path, pictures: int = 24, walks: int = 3, steps: int = 20) -> WorldFile:
+def write_small_world(folder: Path, pictures: int = 24, walks: int = 2, steps: int = 16) -> WorldFile:
     """All files that judges read, of test worlds."""
     folder.mkdir(parents=True)
     textures = small_textures()
@@ -121,9 +121,12 @@ def _write_pictures(folder: Path, world: WorldFile, textures: np.ndarray, count:
     lines = []
     for number, scene in enumerate(_scenes(seed, count)):
         Image.fromarray(small_picture(textures, scene)).save(folder / f"{number:05d}.png")
-        asked = questions(world, scene, random, 4)
-        row = {"file_name": f"{number:05d}.png", "caption": caption(world, scene, random, dense=number % 2 == 0)}
-        row |= {"world": seed + number, "tiles": scene.tiles.tolist(), "night": False, "questions": asked}
+        row = {"file_name": f"{number:05d}.png", "world": str(seed), "tiles": scene.tiles.tolist(), "night": False}
+        if folder.parent.name == "questions":
+            asked = questions(world, scene, random, 4)
+            row |= {"caption": document_of(asked), "questions": asked}
+        else:
+            row |= {"caption": caption(world, scene, random, dense=number % 2 == 0)}
         lines.append(json.dumps(row))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 

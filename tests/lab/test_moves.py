@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lit_mm.lab.moves import after, creatures, moved, step, walk_text
-from lit_mm.lab.scene import Scene, Tile, WorldFile
+from lit_mm.lab.scene import UNREADABLE, Scene, Tile, WorldFile
 
 engine = pytest.importorskip("crafter.engine")
 objects = pytest.importorskip("crafter.objects")
@@ -111,6 +111,12 @@ def test_a_move_is_not_recognised_where_nothing_tells_it(world: WorldFile, steps
     tiles[world.player] = world.index[Tile("grass", "player", "up")]
     meadow = Scene(tiles)
     assert moved(world, meadow, meadow) is None
+    cows = [Scene(tiles.copy()), Scene(tiles.copy())]  # one that walks past could look like a player who walks
+    cows[0].tiles[2, 2] = cows[1].tiles[2, 3] = world.index[Tile("grass", "cow")]
+    assert moved(world, *cows) is None
+    hardly = np.full((8, 8), UNREADABLE, np.uint8)
+    hardly[0, :3] = steps[0].before.tiles[0, :3]
+    assert moved(world, steps[0].before, Scene(hardly)) is None
     other = Scene(np.random.default_rng(0).permutation(steps[0].before.tiles.ravel()).reshape(8, 8))
     assert moved(world, steps[0].before, other) is None
 

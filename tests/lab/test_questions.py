@@ -35,6 +35,8 @@ def test_answers_are_true(world: WorldFile, scenes: list[Scene], asked: list[lis
 def test_answers_cannot_be_guessed(asked: list[list[Question]]) -> None:
     """Neither from the kind of question nor from its words."""
     every = [one for some in asked for one in some]
+    kinds = Counter(one.kind for one in every)
+    assert max(kinds.values()) < 3 * min(kinds.values()), "what can be asked once of a picture comes about as often"
     answers = {kind: Counter(one.answer for one in every if one.kind == kind) for kind in ("there", "side", "facing")}
     for of_kind in answers.values():
         assert min(of_kind.values()) > 0.85 * of_kind.total() / len(of_kind)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.evaluation.lab.cases import PictureCase, picture_cases
+from callbacks.evaluation.lab.cases import PictureCase, Question, picture_cases
 from callbacks.evaluation.lab.judge import SHOWN, LabJudge, Verdict, written
 from callbacks.evaluation.lab.tally import Tally
 from callbacks.pages.contact_sheet import SheetRow
@@ -22,13 +22,11 @@ from lit_mm.mistake import Mistake
 MOST_TOKENS = 16  # of an answer
 
 
-class Question(NamedTuple):
-    """One question about a picture (3, height, width) uint8, its true answer, and of which kind it is."""
+class Asked(NamedTuple):
+    """One question about a picture (3, height, width) uint8."""
 
     picture: Tensor
-    question: str
-    answer: str
-    kind: str
+    about: Question
 
 
 class Answers(LabJudge):
@@ -42,25 +40,27 @@ class Answers(LabJudge):
 
     name, streams = "answers", ("questions",)
 
+    def prepare(self, size: int) -> None:
+        """See `LabJudge.prepare`."""
+        self.asked = one_each(picture_cases(self.world, self.data, "questions", self.split, self.cases, size))
+
     def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
         """See `LabJudge.judge`."""
-        cases = picture_cases(self.data, "questions", self.split, self.cases, decoder.vision.image_size)
-        asked = one_each(cases)
-        texts = written(decoder, [(one.picture, one.question) for one in asked], MOST_TOKENS, stop=(".",))
+        asked = self.asked
+        texts = written(decoder, [(one.picture, one.about.question) for one in asked], MOST_TOKENS, stop=(".",))
         tally = Tally()
-        judge_answers(self.world, asked, texts, tally)
+        judge_answers(self.world, [one.about for one in asked], texts, tally)
         return Verdict(tally, [_row(*row) for row in zip(asked[:SHOWN], texts, strict=False)])
 
 
-def one_each(cases: Sequence[PictureCase]) -> list[Question]:
+def one_each(cases: Sequence[PictureCase]) -> list[Asked]:
     """One question about each picture, of the kind that was chosen least often so far."""
-    chosen: list[Question] = []
+    chosen: list[Asked] = []
     counts: Counter[str] = Counter()
     for case in cases:
         if case.questions:
-            question, answer, kind = min(case.questions, key=lambda asked: counts[asked[2]])
-            counts[kind] += 1
-            chosen.append(Question(case.picture, question, answer, kind))
+            chosen.append(Asked(case.picture, min(case.questions, key=lambda one: counts[one.kind])))
+            counts[chosen[-1].about.kind] += 1
     return chosen
 
 
@@ -71,9 +71,8 @@ def judge_answers(world: WorldFile, asked: Sequence[Question], texts: Sequence[s
         for kind in {one.kind for one in asked}
     }
     for one, text in zip(asked, texts, strict=True):
-        truth = parse_answer(world, one.question, one.answer)
         for name, given in (("right", text), ("frequent", frequent[one.kind])):
-            right = _meant(world, one.question, given) == truth
+            right = _meant(world, one.question, given) == one.truth
             tally.add(name, right)
             tally.add(f"{name}_{one.kind}", right)
 
@@ -86,5 +85,6 @@ def _meant(world: WorldFile, question: str, answer: str) -> Fact | None:
         return None
 
 
-def _row(one: Question, text: str) -> SheetRow:
-    return SheetRow(one.picture[None], [""], f"{one.question} | true: {one.answer} | answered: {text or '(nothing)'}")
+def _row(one: Asked, text: str) -> SheetRow:
+    question, answer, *_ = one.about
+    return SheetRow(one.picture[None], [""], f"{question} | true: {answer} | answered: {text or '(nothing)'}")

@@ -33,17 +33,20 @@ class Describes(LabJudge):
 
     name, streams = "describes", ("reading",)
 
+    def prepare(self, size: int) -> None:
+        """See `LabJudge.prepare`."""
+        self.asked = picture_cases(self.world, self.data, "reading", self.split, self.cases, size)
+
     def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
         """See `LabJudge.judge`."""
-        cases = picture_cases(self.data, "reading", self.split, self.cases, decoder.vision.image_size)
+        cases = self.asked
         texts = written(decoder, [(case.picture, "") for case in cases], MOST_TOKENS)
         tally = Tally()
         wrong = judge_descriptions(self.world, cases, texts, tally)
         random = np.random.default_rng(self.seed)
         for case in cases:
-            told = parse(self.world, case.caption)
             another = parse(self.world, caption(self.world, case.scene, random, dense=True))
-            tally.add("recall_another", len(told & another), len(told))
+            tally.add("recall_another", len(case.told & another), len(case.told))
         return Verdict(tally, [_row(*row) for row in zip(cases[:SHOWN], texts, wrong, strict=False)])
 
 
@@ -59,9 +62,8 @@ def judge_descriptions(
     for case, text in zip(cases, texts, strict=True):
         stated, sentences, unknown = parse_leniently(world, text)
         wrong = stated - facts(world, case.scene)
-        told = parse(world, case.caption)
         count_facts(tally, "precision", stated, wrong)
-        tally.add("recall", len(told & stated), len(told))
+        tally.add("recall", len(case.told & stated), len(case.told))
         tally.add("descriptions", bool(stated) and not wrong and not unknown)
         tally.add("outside_grammar", len(unknown), sentences)
         found.append(wrong)

@@ -15,7 +15,6 @@ from callbacks.pages.contact_sheet import SheetRow
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.lab.facts import Fact, facts
-from lit_mm.lab.grammar import parse
 from lit_mm.lab.scene import WorldFile
 from lit_mm.lab.tiles import read_tiles
 from lit_mm.sequence import Text
@@ -47,12 +46,15 @@ class Draws(LabJudge):
         super().__init__(data, split, cases, seed)
         self.sampler = sampler
 
+    def prepare(self, size: int) -> None:
+        """See `LabJudge.prepare`."""
+        self.asked = picture_cases(self.world, self.data, "drawing", self.split, self.cases, size)
+
     def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
         """See `LabJudge.judge`."""
         if not self.draws(decoder):
             return None
-        cases = picture_cases(self.data, "drawing", self.split, self.cases, decoder.vision.image_size)
-        t = decoder.tokenizer
+        cases, t = self.asked, decoder.tokenizer
         prefixes = [[Text(t.ids(t.bos_id, case.caption, t.boi_id))] for case in cases]
         pictures = drawn(decoder, prefixes, self.seed, self.sampler)
         again = reencoded(decoder, [case.picture for case in cases])
@@ -74,9 +76,8 @@ def judge_drawings(
     reading = read_tiles(world, pictures)
     found = []
     for case, scene, readable in zip(cases, reading.scenes, reading.readable, strict=True):
-        said = parse(world, case.caption)
-        wrong = said - facts(world, scene)
-        count_facts(tally, "facts", said, wrong)
+        wrong = case.told - facts(world, scene)
+        count_facts(tally, "facts", case.told, wrong)
         tally.add("pictures", not wrong)
         tally.add("unreadable_tiles", (~readable).sum(), readable.size)
         found.append(wrong)
@@ -86,8 +87,7 @@ def judge_drawings(
 def judge_tokenizer(world: WorldFile, cases: Sequence[PictureCase], again: Tensor, tally: Tally) -> None:
     """Count what is read right from true pictures as the visual tokenizer gives them back, `again`."""
     for case, scene in zip(cases, read_tiles(world, again).scenes, strict=True):
-        said = parse(world, case.caption)
-        tally.add("reencoded_facts", len(said & facts(world, scene)), len(said))
+        tally.add("reencoded_facts", len(case.told & facts(world, scene)), len(case.told))
         tally.add("reencoded_tiles", (scene.tiles == case.scene.tiles).sum(), scene.tiles.size)
 
 

@@ -141,14 +141,14 @@ def _remembered(world: WorldFile, corners: np.ndarray, context: int) -> np.ndarr
 def _reached(world: WorldFile, case: Start, frame: int) -> np.ndarray:
     """(rows, columns) bool of a frame: where creatures that were seen could be by now, each from where it was last."""
     places, last = case.walk.places, case.seen[-1]
-    view = np.ones((world.rows, world.columns), bool)
-    found = np.zeros_like(view)
+    spots = _spots(world)
+    found = np.zeros(spots.shape[:2], bool)
     for seen in case.seen:
-        for spot in np.argwhere(creatures(world, case.walk.scenes[seen])):
-            gone = not _looked_up(view, (spot + places[seen] - places[last])[None, None]).item()
-            if seen == last or gone:
-                away = np.abs(_spots(world) - (spot + places[seen] - places[frame])).sum(-1)
-                found |= away <= frame - seen
+        stood = np.argwhere(creatures(world, case.walk.scenes[seen])) + places[seen]
+        if seen != last:
+            stood = stood[~_inside(stood - places[last], found.shape)]
+        away = np.abs(spots - (stood - places[frame])[:, None, None]).sum(-1)
+        found |= (away <= frame - seen).any(0)
     return found
 
 
@@ -159,9 +159,14 @@ def _spots(world: WorldFile) -> np.ndarray:
 
 def _looked_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Values of a table (rows, columns) bool at places (…, 2); False outside it."""
-    inside = np.all((places >= 0) & (places < table.shape), axis=-1, keepdims=True)
-    rows, columns = np.where(inside, places, 0).transpose(2, 0, 1)
-    return inside[..., 0] & table[rows, columns]
+    inside = _inside(places, table.shape)
+    rows, columns = np.where(inside[..., None], places, 0).transpose(2, 0, 1)
+    return inside & table[rows, columns]
+
+
+def _inside(places: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which places (…, 2) are in a table of this shape, (…) bool."""
+    return np.asarray(((places >= 0) & (places < shape)).all(-1))
 
 
 def _rows(case: Start, imagined: Tensor, horizons: Sequence[int]) -> list[SheetRow]:

@@ -71,7 +71,7 @@ class LabJudge(FinalEvaluation):
 
         Raises:
             MissingFile: a folder is not there.
-            Mistake: the model's pictures are of another size than the world's.
+            Mistake: it cannot be used, or the model's pictures are of another size than the world's.
         """
         if stage not in ("fit", "validate"):
             return
@@ -84,6 +84,10 @@ class LabJudge(FinalEvaluation):
                 f"{name_of(self)} judges pictures of {side} pixels a side, as '{self.data}' has them, but the model's "
                 f"have {size}; use a visual tokenizer of {side}"
             )
+        self.prepare(size)
+
+    def prepare(self, size: int) -> None:
+        """Read what can be read before a fit; pictures are of so many pixels a side."""
 
     def values(self, trainer: Trainer, module: Any) -> dict[str, float]:
         """See `FinalEvaluation.values`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def trained() -> LitMultimodal:
 
 
 def judges_of(data: str) -> list[LabJudge]:
-    return [Draws(data), Describes(data), Answers(data), Imagines(data, horizons=HORIZONS), Obeys(data, cases=50)]
+    return [Draws(data), Describes(data), Answers(data), Imagines(data, horizons=HORIZONS), Obeys(data, cases=25)]
 
 
 def judged(run: Path, module: LitMultimodal, data: DocumentDataModule, judges: list[LabJudge]) -> dict[str, float]:
@@ -86,7 +87,7 @@ def test_the_truth_is_found_all_right(
         assert found[name] == 1.0, name
     assert found["draws/unreadable_tiles"] == found["describes/outside_grammar"] == 0.0
     assert found["draws/facts_cases"] == 24
-    assert found["obeys/sentences_cases"] == 50
+    assert found["obeys/sentences_cases"] == 25
     assert {f"obeys/sentences_{way}" for way in ("left", "right", "up", "down", "still")} <= found.keys()
     assert 0.1 < found["answers/frequent"] < 1
     assert found["imagines/seen_copied@1"] < 1, "a copied frame is not what follows"
@@ -148,6 +149,14 @@ def test_what_cannot_be_judged_is_said_before_a_fit(folder: Path, tmp_path: Path
     module.vision = Pixels(32, 16)
     with pytest.raises(Mistake, match="judges pictures of 64 pixels a side, .* but the model's have 32"):
         Answers(str(folder)).setup(trainer, module, "fit")
+    for stream, judge in (("reading", Describes), ("questions", Answers)):
+        spoilt = shutil.copytree(folder, tmp_path / stream)
+        lines = (spoilt / stream / "test/metadata.jsonl").read_text()
+        (spoilt / stream / "test/metadata.jsonl").write_text(
+            lines.replace("Y", "x").replace("H", "x").replace("A", "x")
+        )
+        with pytest.raises(Mistake, match=rf"{stream}/test/metadata.jsonl' is not for this version's judges \(.*'x"):
+            judge(str(spoilt)).setup(trainer, small_model(), "fit")
     with pytest.raises(Mistake, match="cases is 0"):
         Draws(str(folder), cases=0)
     with pytest.raises(Mistake, match="horizons"):
