@@ -13,5 +13,5 @@ WORKDIR /home/user/lit-mm
 FROM base
 COPY --chown=user . .
 RUN --mount=type=cache,target=/home/user/.cache/pip,uid=1000,gid=1000 make environment
-RUN make data
+RUN make lab-data
 CMD ["make", "demo"]

@@ -5,10 +5,12 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/pip --
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
-PROMPTS ?= configs/prompts/play.yaml
+# the model that comes with the package
+MODEL := $(if $(wildcard lit_mm/weights/lab/model.safetensors),lab,play)
+PROMPTS ?= configs/prompts/$(MODEL).yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help environment data demo play test test-long lint docs wheel
+.PHONY: help environment data lab-data demo play test test-long lint docs wheel
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,18 +27,20 @@ environment: .venv/ready ## a Python environment in .venv; PYTHON=python3.12 cho
 data: .venv/ready ## the tiny real data, 93 MB in data/tiny
 	$(BIN)/python -m data_modules.recipes tiny --out data/tiny
 
-demo: data ## from nothing to a trained tiny model, pictures and a table, in runs/demo
+lab-data: .venv/ready ## the laboratory's small world, 250 MB in data/crafter
+	$(BIN)/python -m data_modules.recipes crafter --out data/crafter
+
+demo: lab-data ## from nothing to a small model that draws, describes, answers and walks, judged, in runs/demo
 	@[ ! -e $(DEMO) ] || { old=$(DEMO)-$$(date +%Y%m%d-%H%M%S); mv $(DEMO) $$old; echo "the last demo is kept as $$old"; }
-	$(BIN)/lit-mm fit --config configs/tiny.yaml --config configs/demo.yaml
-	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt --data.prompts configs/prompts/tiny.yaml \
+	$(BIN)/lit-mm fit --config configs/lab.yaml --config configs/demo.yaml
+	$(BIN)/lit-mm predict --ckpt_path $(DEMO)/checkpoints/last.ckpt --data.prompts configs/prompts/lab.yaml \
 		--trainer.logger.name "" --trainer.logger.version demo
 	@echo
-	@$(BIN)/python -m callbacks.pages.results_table $(DEMO)
 	@$(BIN)/python -m callbacks.pages.demo_page $(DEMO)
 	@echo "curves:             $(BIN)/tensorboard --logdir runs"
 
 play: .venv/ready ## what the shipped model draws, writes and imagines; PROMPTS=my.yaml asks something else
-	$(BIN)/lit-mm predict --ckpt_path play --data.prompts $(PROMPTS) --trainer.logger.name played
+	$(BIN)/lit-mm predict --ckpt_path $(MODEL) --data.prompts $(PROMPTS) --trainer.logger.name played
 
 lint: .venv/ready ## style, types, and schemas of the files that GitHub reads
 	$(BIN)/ruff check .

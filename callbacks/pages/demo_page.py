@@ -1,4 +1,4 @@
-"""What `make demo` ends with: one page that says what to expect of so short a run, and shows it beside the truth.
+"""What `make demo` ends with: one page that says what its judges found, and shows drawings, answers and walks.
 
 `python -m callbacks.pages.demo_page runs/demo` writes `index.html` into a run folder that has `predictions/`.
 """
@@ -6,66 +6,101 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
-import lit_mm
+from callbacks.evaluation.lab.tally import CASES, HIGH, LOW
 from callbacks.pages.answer_page import head
 from callbacks.pages.prediction_writer import read_records
 from callbacks.pages.results_table import read
-from lit_mm.loaded_model import LoadedModel
 from lit_mm.mistake import ends_with_a_sentence
 
 Record = dict[str, Any]
-OWN, SHIPPED = (
-    "predictions",
-    "shipped",
-)  # folders of the run: its own answers, and those of the model shipped with lit-mm
+ANSWERS = "predictions"  # folder of the run
 
-_SAID = """<h1>A tiny model after {steps} steps</h1>
-<p>It started from random weights and has trained for minutes. <b>Expect falling losses and smudges of about the right
-colours, no drawings yet.</b> Drawings take hours: the column on the right is what a model of this size does that
-trained for hours on a laptop and comes with lit-mm (<code>make play</code> shows more of it). To ask it yourself:
-<code>echo "draw: red heart" | lit-mm predict --ckpt_path play --data.prompts -</code></p>
+_SAID = """<h1>A small model after {steps} steps</h1>
+<p>It started from random weights and has trained for minutes, in a small world where everything has a truth. All
+that is asked here is about maps that it never saw. <code>make play</code> shows what a model does that was trained for
+hours.</p>
 """
+_JUDGED = (  # what is judged, its value, and the value it is to be compared with
+    ("drawn: facts of the caption that are true of the drawing", "draws/facts", "draws/reencoded_facts"),
+    ("drawn: drawings of which the whole caption is true", "draws/pictures", ""),
+    ("described: stated facts that are true", "describes/precision", ""),
+    ("described: facts of the true caption that were stated", "describes/recall", "describes/recall_another"),
+    ("answered: right answers", "answers/right", "answers/frequent"),
+    ("imagined: tiles that follow from what was seen, after 1 step", "imagines/seen@1", "imagines/seen_copied@1"),
+    ("imagined: the same after 4 steps", "imagines/seen@4", "imagines/seen_copied@4"),
+    ("told: keys obeyed", "obeys/keys", ""),
+    ("told: blocked ways respected", "obeys/blocked", ""),
+    ("told: sentences obeyed that it was never trained on", "obeys/sentences", ""),
+    ("told: “walk to …” obeyed", "obeys/walk_to", "obeys/walk_to_by_chance"),
+)
+_COMPARED = (
+    "In comparison: facts found in the true pictures after the visual tokenizer; what another true caption states; the "
+    "most frequent answer; the last picture, copied; a step at random."
+)
+_SHEETS = {
+    "draws": "Drawings: the picture a caption was written about, the drawing, and what is wrong in it",
+    "imagines": "Walks: what truly came above what was imagined",
+    "obeys": "Told what to do",
+    "describes": "Descriptions",
+    "answers": "Answers",
+}
 
 
 def write(run: Path) -> Path:
-    """Write the page; the shipped model answers the same prompts for it.
+    """Write the page.
 
     Args:
-        run: folder of a run that was validated and asked.
+        run: folder of a run that was judged and asked.
     """
-    records = [record for record in read_records(run / OWN) if "error" not in record]
+    records = [record for record in read_records(run / ANSWERS) if "error" not in record]
     kinds = {kind: [r for r in records if r["wanted"] == kind] for kind in ("image", "text", "frames")}
     validations = read(run)
-    (run / SHIPPED).mkdir(exist_ok=True)
-    shipped = lit_mm.load("play")
     parts = [
         head("The demo"),
         _SAID.format(steps=int(validations[-1]["step"])),
-        "<h2>Losses on data that was not trained on</h2>\n",
+        "<h2>What is right</h2>\n",
+        _judged(validations[-1]),
+        f"<p>{_COMPARED}</p>\n<h2>Losses on data that was not trained on</h2>\n",
         _losses(validations[0], validations[-1]),
-        "<h2>Drawings</h2>\n",
-        _drawings(run, kinds["image"], shipped),
-        "<h2>Texts</h2>\n",
-        _texts(run, kinds["text"], shipped),
-        "<h2>Walks in a game, imagined frame by frame</h2>\n",
-        *(_walk(run, record, shipped) for record in kinds["frames"]),
-        f'<p>More: <a href="{OWN}/index.html">all prompts with their settings</a>, <a href="samples/">held-out '
-        "pictures drawn while training</a>, and the curves: <code>tensorboard --logdir runs</code>.</p></html>\n",
+        "<h2>Drawn from captions</h2>\n",
+        _drawings(kinds["image"]),
+        "<h2>Descriptions and answers</h2>\n",
+        _texts(kinds["text"]),
+        "<h2>Walks, imagined frame by frame</h2>\n",
+        *(_walk(record) for record in kinds["frames"]),
+        *_sheets(run),
+        f'<p>More: <a href="{ANSWERS}/index.html">all prompts with their settings</a>, and the curves: '
+        "<code>tensorboard --logdir runs</code>.</p></html>\n",
     ]
     page = run / "index.html"
     page.write_text("".join(parts), encoding="utf-8", errors="backslashreplace")
     return page
 
 
-def _losses(first: dict[str, float], last: dict[str, float]) -> str:
+def _judged(found: Mapping[str, float]) -> str:
+    rows = [["", "right", "95 % interval", "cases", "in comparison"]]
+    for what, name, other in _JUDGED:
+        key = f"val/lab/{name}"
+        if key in found:
+            low, high, cases = (found[key + end] for end in (LOW, HIGH, CASES))
+            compared = f"val/lab/{other}"
+            interval = f"{_percent(low)} to {_percent(high)}"
+            beside = _percent(found[compared]) if compared in found else ""
+            rows.append([escape(what), _percent(found[key]), interval, f"{cases:,.0f}", beside])
+    return _table(rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _losses(first: Mapping[str, float], last: Mapping[str, float]) -> str:
     rows = [["", f"step {first['step']}", f"step {last['step']}"]]
     for key in sorted(first.keys() & last.keys()):
         if key.endswith(("bits_per_byte", "text_loss", "flow_loss")):
@@ -74,53 +109,45 @@ def _losses(first: dict[str, float], last: dict[str, float]) -> str:
     return _table(rows)
 
 
-def _drawings(run: Path, records: Sequence[Record], shipped: LoadedModel) -> str:
-    captions = [record["shown"][0]["text"] for record in records]
-    drawn = shipped.draw(captions, seed=[record["seed"] for record in records])
-    limit = "the truth through the visual tokenizer: the best it could draw"
-    rows = [["", "this run", "the truth", limit, "the shipped model, after hours"]]
-    for record, caption, picture in zip(records, captions, drawn, strict=True):
-        truth = [OWN + "/" + part["picture"] for part in record.get("truth", [])]
-        best = _through_tokenizer(run, truth, shipped)
-        picture.save(run / SHIPPED / f"{record['name']}.png")
-        own = _pictures([f"{OWN}/{record['answer'][0]}"])
-        after = _pictures([f"{SHIPPED}/{record['name']}.png"])
-        rows.append([escape(caption), own, _pictures(truth), _pictures(best), after])
-    return _table(rows)
-
-
-def _texts(run: Path, records: Sequence[Record], shipped: LoadedModel) -> str:
-    rows = [["asked", "this run", "the shipped model, after hours"]]
+def _drawings(records: Sequence[Record]) -> str:
+    rows = [["caption", "drawn", "the picture it was written about"]]
     for record in records:
-        asked = record["shown"][0]
-        options = {"seed": record["seed"], "max_tokens": record["max_tokens"], **record["sampling"]}
-        if "picture" in asked:
-            after = shipped.describe(run / OWN / asked["picture"], **options)
-            shown = _pictures([f"{OWN}/{asked['picture']}"])
-        else:
-            after, shown = shipped.continue_text(asked["text"], **options), escape(asked["text"])
-        rows.append([shown, _text(record["answer"]), _text(after)])
+        truth = [_own(part["picture"]) for part in record.get("truth", [])]
+        rows.append([escape(record["shown"][0]["text"]), _pictures([_own(record["answer"][0])]), _pictures(truth)])
     return _table(rows)
 
 
-def _walk(run: Path, record: Record, shipped: LoadedModel) -> str:
-    truth = [f"{OWN}/{part['picture']}" for part in record.get("truth", [])]
-    seen = _pictures([f"{OWN}/{record['shown'][-1]['picture']}"])
+def _texts(records: Sequence[Record]) -> str:
+    rows = [["shown", "asked", "written"]]
+    for record in records:
+        pictures = [_own(part["picture"]) for part in record["shown"] if "picture" in part]
+        asked = " ".join(part["text"] for part in record["shown"] if "text" in part)
+        rows.append([_pictures(pictures), _text(asked), _text(record["answer"])])
+    return _table(rows)
+
+
+def _walk(record: Record) -> str:
+    seen = _pictures([_own(record["shown"][-1]["picture"])])
     rows = [[escape(record["name"]), "seen last", "next"]]
-    rows.append(["this run", seen, _pictures([f"{OWN}/{name}" for name in record["answer"][:-1]])])
-    rows.append(["the truth", seen, _pictures(truth)])
-    rows.append(["through the visual tokenizer", seen, _pictures(_through_tokenizer(run, truth, shipped))])
+    rows.append(["imagined", seen, _pictures([_own(name) for name in record["answer"][:-1]])])
+    if truth := [_own(part["picture"]) for part in record.get("truth", [])]:
+        rows.append(["the truth", seen, _pictures(truth)])
     return _table(rows)
 
 
-def _through_tokenizer(run: Path, pictures: Sequence[str], shipped: LoadedModel) -> list[str]:
-    """Encoded and decoded again; the demo's visual tokenizer is the shipped model's."""
-    names = []
-    for name in pictures:
-        again: Image.Image = shipped.decode(shipped.encode(run / name))  # type: ignore[assignment]
-        names.append(f"{SHIPPED}/{Path(name).name}")
-        again.save(run / names[-1])
-    return names
+def _sheets(run: Path) -> list[str]:
+    """The newest picture of each judge that wrote one."""
+    found = {judge: sorted((run / "lab" / judge).glob("step_*.png")) for judge in _SHEETS}
+    return [
+        f"<h2>{escape(_SHEETS[judge])}</h2>\n"
+        f'<img class="sheet" src="{escape(quote(str(files[-1].relative_to(run))))}" alt="">\n'
+        for judge, files in found.items()
+        if files
+    ]
+
+
+def _own(name: str) -> str:
+    return f"{ANSWERS}/{name}"
 
 
 def _text(text: str) -> str:
