@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,6 +145,27 @@ def test_learners_see_the_same_pairs_in_turns_and_one_judge(small_world, monkeyp
     assert found["mixes up", 2.5]["facts"] == judge.bounds()["pictures of other captions"]["facts"] < 0.9
 
 
+def test_the_peer_goes_on_anew_in_the_setting_that_lost_least(monkeypatch):
+    class Stub:
+        def __init__(self, rate: float, shape: dict[str, int], *sizes: int) -> None:
+            self.setting, self.taught = (rate, shape["depth"]), 0
+
+        def step(self, pairs: learners.Pairs, number: int) -> float:
+            self.taught += 1
+            return {(3e-4, 6): 0.2}.get(self.setting, 0.3)
+
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(learning.time, "process_time", lambda: float(next(ticks)))
+    monkeypatch.setattr(learning, "Peer", Stub)
+    ours = SimpleNamespace(vision=Pixels(64, 8), tokenizer=SimpleNamespace(vocab_size=100))
+    pairs = learners.Pairs([torch.zeros(1, dtype=torch.int64)] * 40, torch.zeros(40, 1, 1))
+    peer, pilot = learning.best_peer(ours, pairs, minutes=0.2)
+    assert peer.setting == (3e-4, 6)
+    assert peer.taught == 0
+    assert pilot["best"] == "rate 0.0003, {'dim': 192, 'depth': 6, 'heads': 4}"
+    assert [tried["steps"] for tried in pilot["tried"].values()] == [12] * 4
+
+
 def test_minutes_needed_lie_on_straight_lines_between_what_was_judged():
     curve = {1: 0.2, 2: 0.3, 4: 0.7, 8: 0.6}
     assert learning.minutes_needed(curve, 0.5) == pytest.approx(3)
@@ -157,8 +179,8 @@ def test_learning_beside_the_peer(small_world, tmp_path, monkeypatch):
     monkeypatch.setattr(learners, "EVALUATIONS", 2)
     monkeypatch.setattr(learning, "BATCH", 4)
     found = run(
-        learning.main, tmp_path, monkeypatch, "--minutes=0.0001", "--captions=3", f"--data={small_world}",
-        "--vision=configs/vision/pixels_lab.yaml",
+        learning.main, tmp_path, monkeypatch, "--minutes=0.0001", "--pilot=0", "--captions=3",
+        f"--data={small_world}", "--vision=configs/vision/pixels_lab.yaml",
     )["results"]  # fmt: skip
     assert found["parameters"][learning.PEER] / found["parameters"][learning.OURS] == pytest.approx(1, abs=0.1)
     assert found["bounds"]["true pictures"]["facts"] == 1

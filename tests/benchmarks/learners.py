@@ -26,8 +26,8 @@ from lit_mm.vision import VisualTokenizer
 DROPOUT = 0.1  # of captions, in both, which guidance needs
 GUIDANCE, EVALUATIONS = 3.0, 25  # of both samplers; Euler's method
 DECAY, STEPS = 0.999, 12_000  # of our average and our schedule, as in configs/lab.yaml
-RATES = (8e-4, 3e-4)  # of the peer's examples; the better one first
-SHAPES = ({"dim": 192, "depth": 6, "heads": 3}, {"dim": 256, "depth": 3, "heads": 4})  # of the peer, with heads of 64
+RATES = (8e-4, 3e-4)  # of the peer's examples
+SHAPES = ({"dim": 256, "depth": 3, "heads": 8}, {"dim": 192, "depth": 6, "heads": 4})  # as many parameters as ours
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ idle machine that is a minute by the clock. Judging does not count.
 
 Equal: pairs, latents, batch, bfloat16 products, dropped captions (10 %), parameters within 10 %, Euler's method with 25
 evaluations, guidance 3, one thread. Different, each as its project has it: ours is `configs/model/lab.yaml` with Muon,
-warm-up, feed-forwards by modality and packed rows; the peer is as deep and narrower, has Adam at the better of two rates
-of its examples, positions within the picture (`add_pos_emb`), its timestep in every layer, and its own average.
+warm-up, feed-forwards by modality and packed rows; the peer has Adam, positions within the picture (`add_pos_emb`), its
+timestep in every layer, and its own average. As wide as ours it is half as deep, or as deep and narrower. A pilot tries
+both shapes at two rates of its examples, and the one with the least loss goes on, anew.
 
 Run: `python -m tests.benchmarks.learning`, after `pip install 'lit-mm[benchmarks]'` or `make test`, and
-`python -m data_modules.recipes crafter --out data/crafter`. `--pilot` compares rates and shapes of the peer instead.
+`python -m data_modules.recipes crafter --out data/crafter`. It takes more than an hour of one core. It may be stopped and
+continued (SIGSTOP, SIGCONT): its clock is the processor's.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,7 @@ class Judge:
 
     def __init__(self, data: Path, vision: VisualTokenizer, count: int) -> None:
         self.world = WorldFile.load(str(data / "world.json"))
-        self.cases = picture_cases(str(data), "drawing", "val", count, vision.image_size)
+        self.cases = picture_cases(self.world, str(data), "drawing", "val", count, vision.image_size)
         self.captions = token_ids(self.cases, Tokenizer(data / "tokenizer.json"))
         self.vision = vision
 
@@ -149,14 +152,19 @@ def minutes_needed(curve: Mapping[float, float], share: float) -> float | None:
     return None
 
 
-def learners(arguments: Any, ours: Ours) -> dict[str, Learner]:
-    """What is compared, by name."""
+def best_peer(ours: Ours, pairs: Pairs, minutes: float) -> tuple[Peer, dict[str, Any]]:
+    """The peer, untrained, in the setting that lost least after so many minutes of each; and what each came to."""
     vision = ours.vision
     sizes = ours.tokenizer.vocab_size, math.isqrt(vision.num_tokens), vision.channels
-    if not arguments.pilot:
-        return {PEER: Peer(RATES[0], SHAPES[0], *sizes), OURS: ours}
-    tried = [(rate, SHAPES[0]) for rate in RATES] + [(RATES[0], shape) for shape in SHAPES[1:]]
-    return {f"rate {rate}, {shape}": Peer(rate, shape, *sizes) for rate, shape in tried}
+    tried = {f"rate {rate:g}, {shape}": (rate, shape) for shape, rate in product(SHAPES, RATES)}
+    found: dict[str, Any] = {}
+    if minutes:
+        taught = {name: Taught(Peer(*setting, *sizes), pairs) for name, setting in tried.items()}
+        for name, _ in in_turns(taught, [minutes]):
+            found[name] = taught[name].spent()
+            print(f"pilot, {name}: {found[name]}", flush=True)
+    best = min(found, key=lambda name: found[name]["flow_loss"], default=next(iter(tried)))
+    return Peer(*tried[best], *sizes), {"tried": found, "best": best}
 
 
 def table_of(found: Mapping[str, Mapping[float, Mapping[str, float]]]) -> Table:
@@ -191,30 +199,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/crafter"), help="default data/crafter")
     vision = ROOT / "configs/vision/rae_lab.yaml"
     parser.add_argument("--vision", type=Path, default=vision, help="visual tokenizer; configs/vision/rae_lab.yaml")
-    parser.add_argument("--pilot", action="store_true", help="compare rates and shapes of the peer")
+    parser.add_argument("--pilot", type=float, default=3, help="minutes of each setting of the peer; default 3")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
     ours = Ours(ROOT / "configs/model/lab.yaml", arguments.vision, Tokenizer(arguments.data / "tokenizer.json"))
-    cases = picture_cases(str(arguments.data), "drawing", "train", arguments.pictures, ours.vision.image_size)
-    pairs = Pairs(token_ids(cases, ours.tokenizer), encode(ours.vision, cases))
     judge = Judge(arguments.data, ours.vision, arguments.captions)
-    taught = {name: Taught(learner, pairs) for name, learner in learners(arguments, ours).items()}
+    shown = "drawing", "train", arguments.pictures, ours.vision.image_size
+    cases = picture_cases(judge.world, str(arguments.data), *shown)
+    pairs = Pairs(token_ids(cases, ours.tokenizer), encode(ours.vision, cases))
+    bounds = judge.bounds()
+    print({name: interval(row) for name, row in bounds.items()}, flush=True)
+    peer, pilot = best_peer(ours, pairs, arguments.pilot)
+    taught = {PEER: Taught(peer, pairs), OURS: Taught(ours, pairs)}
+    parameters = {name: sum(p.numel() for p in one.learner.model.parameters()) for name, one in taught.items()}
     found: dict[str, dict[float, dict[str, float]]] = {name: {} for name in taught}
-    results: dict[str, Any] = {
-        "vision": arguments.vision.name,
-        "parameters": {name: sum(p.numel() for p in one.learner.model.parameters()) for name, one in taught.items()},
-        "bounds": judge.bounds(),
-        "learned": found,
-    }
-    print(results["parameters"], {name: interval(row) for name, row in results["bounds"].items()}, flush=True)
+    results: dict[str, Any] = {"vision": arguments.vision.name, "parameters": parameters, "bounds": bounds}
     for name, minute in in_turns(taught, arguments.minutes):
         found[name][minute] = {**taught[name].spent(), **judge(taught[name].learner)}
         print(f"{minute:g} min, {name}: {interval(found[name][minute])}, {taught[name].spent()}", flush=True)
-        if not arguments.pilot and found[OURS]:
-            results["minutes_needed"] = needed(found)
+        results |= {"pilot": pilot, "learned": found, "minutes_needed": needed(found) if found[OURS] else None}
         finish(table_of(found), results, arguments.out)
-    print({name: interval(row) for name, row in results["bounds"].items()}, results.get("minutes_needed", ""))
+    print(results["minutes_needed"])
 
 
 if __name__ == "__main__":
