@@ -8,9 +8,10 @@ idle machine that is a minute by the clock. Judging does not count.
 
 Equal: pairs, latents, batch, bfloat16 products, dropped captions (10 %), parameters within 10 %, Euler's method with 25
 evaluations, guidance 3, one thread. Different, each as its project has it: ours is `configs/model/lab.yaml` with Muon,
-warm-up, feed-forwards by modality and packed rows; the peer has Adam, positions within the picture (`add_pos_emb`), its
-timestep in every layer, and its own average. As wide as ours it is half as deep, or as deep and narrower. A pilot tries
-both shapes at two rates of its examples, and the one with the least loss goes on, anew.
+warm-up, weights by modality, packed rows and a noise shift that was chosen on this world; the peer has Adam, positions
+within the picture (`add_pos_emb`), its timestep in every layer, and its own average. As wide as ours it is half as deep,
+or as deep and narrower. A pilot tries both shapes at two rates of its examples, and the one with the least loss starts
+anew.
 
 Run: `python -m tests.benchmarks.learning`, after `pip install 'lit-mm[benchmarks]'` or `make test`, and
 `python -m data_modules.recipes crafter --out data/crafter`. It takes more than an hour of one core. It may be stopped and
