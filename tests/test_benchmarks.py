@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor
 
 from lit_mm.backbone.masks import build_mask
 from lit_mm.sequence import PackedBatch
-from tests.benchmarks import generation, gpu_step, growth, masks, packing, peers
+from lit_mm.vision import Pixels
+from tests.benchmarks import generation, gpu_step, growth, learners, learning, masks, packing, peers
+from tests.helpers.small_world import write_small_world
 
 
 def run(main: Callable[[], None], out: Path, patch: pytest.MonkeyPatch, *options: str) -> dict:
@@ -88,3 +94,98 @@ def test_the_gpu_s_step_runs_small_on_a_cpu(tmp_path, monkeypatch):
     assert set(found["results"]) == {f"toy, {name}, cached" for name in ("dense", "modality", "experts")}
     assert all(row["tokens_per_second"] > 0 for row in found["results"].values())
     assert found["machine"]["cores"] >= 1
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("learning") / "world"
+    write_small_world(folder, walks=0)
+    for split in ("train", "val"):
+        shutil.copytree(folder / "drawing/test", folder / "drawing" / split)
+    shutil.copy("data/tiny/tokenizer.json", folder)
+    return folder
+
+
+class Knowing:
+    """Draws the true pictures, and notes in which order it was taught."""
+
+    def __init__(self, answers: Tensor, log: list[tuple[str, list[int]]], name: str) -> None:
+        self.answers, self.log, self.name = answers, log, name
+
+    def step(self, pairs: learners.Pairs, number: int) -> float:
+        self.log.append((self.name, [len(ids) for ids in pairs.ids]))
+        return 1.0
+
+    def draw(self, captions: Sequence[Tensor]) -> Tensor:
+        return self.answers[: len(captions)]
+
+
+def test_learners_see_the_same_pairs_in_turns_and_one_judge(small_world, monkeypatch):
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(learning.time, "process_time", lambda: float(next(ticks)))  # a step takes a second
+    judge = learning.Judge(small_world, Pixels(64, 8), 12)
+    truth = learning.encode(judge.vision, judge.cases)
+    pairs = learners.Pairs([torch.zeros(n, dtype=torch.int64) for n in range(100)], torch.zeros(100, 1, 1))
+    log: list[tuple[str, list[int]]] = []
+    taught = {
+        "knows": learning.Taught(Knowing(truth, log, "knows"), pairs),
+        "mixes up": learning.Taught(Knowing(truth.roll(1, 0), log, "mixes up"), pairs),
+    }
+    found = {}
+    for name, minute in learning.in_turns(taught, (0.5, 2.5)):
+        found[name, minute] = {**taught[name].spent(), **judge(taught[name].learner)}
+    turns = [name for i, (name, _) in enumerate(log) if i == 0 or log[i - 1][0] != name]
+    assert turns == ["knows", "mixes up"] * 4  # to 0.5, 1, 2 and 2.5 minutes
+    for name in taught:
+        assert (found[name, 0.5]["steps"], found[name, 2.5]["steps"]) == (30, 150)
+    mine, other = ([batch for name, batch in log if name == who] for who in taught)
+    assert mine == other
+    assert sorted(pair for batch in mine[:5] for pair in batch) == list(range(100))  # an epoch
+    assert found["knows", 2.5]["facts"] == found["knows", 2.5]["pictures"] == 1
+    assert found["mixes up", 2.5]["facts"] == judge.bounds()["pictures of other captions"]["facts"] < 0.9
+
+
+def test_the_peer_goes_on_anew_in_the_setting_that_lost_least(monkeypatch):
+    class Stub:
+        def __init__(self, rate: float, shape: dict[str, int], *sizes: int) -> None:
+            self.setting, self.taught = (rate, shape["depth"]), 0
+
+        def step(self, pairs: learners.Pairs, number: int) -> float:
+            self.taught += 1
+            return {(3e-4, 6): 0.2}.get(self.setting, 0.3)
+
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(learning.time, "process_time", lambda: float(next(ticks)))
+    monkeypatch.setattr(learning, "Peer", Stub)
+    ours = SimpleNamespace(vision=Pixels(64, 8), tokenizer=SimpleNamespace(vocab_size=100))
+    pairs = learners.Pairs([torch.zeros(1, dtype=torch.int64)] * 40, torch.zeros(40, 1, 1))
+    peer, pilot = learning.best_peer(ours, pairs, minutes=0.2)
+    assert peer.setting == (3e-4, 6)
+    assert peer.taught == 0
+    assert pilot["best"] == "rate 0.0003, {'dim': 192, 'depth': 6, 'heads': 4}"
+    assert [tried["steps"] for tried in pilot["tried"].values()] == [12] * 4
+
+
+def test_minutes_needed_lie_on_straight_lines_between_what_was_judged():
+    curve = {1: 0.2, 2: 0.3, 4: 0.7, 8: 0.6}
+    assert learning.minutes_needed(curve, 0.5) == pytest.approx(3)
+    assert learning.minutes_needed(curve, 0.1) == 1
+    assert learning.minutes_needed(curve, 0.7) == 4
+    assert learning.minutes_needed(curve, 0.8) is None
+
+
+def test_learning_beside_the_peer(small_world, tmp_path, monkeypatch):
+    pytest.importorskip("transfusion_pytorch")
+    monkeypatch.setattr(learners, "EVALUATIONS", 2)
+    monkeypatch.setattr(learning, "BATCH", 4)
+    found = run(
+        learning.main, tmp_path, monkeypatch, "--minutes=0.0001", "--pilot=0", "--captions=3",
+        f"--data={small_world}", "--vision=configs/vision/pixels_lab.yaml",
+    )["results"]  # fmt: skip
+    assert found["parameters"][learning.PEER] / found["parameters"][learning.OURS] == pytest.approx(1, abs=0.1)
+    assert found["bounds"]["true pictures"]["facts"] == 1
+    for rows in found["learned"].values():
+        (row,) = rows.values()
+        assert row["steps"] == 1
+        assert 0 <= row["facts_low"] <= row["facts"] <= row["facts_high"] <= 1
+        assert row["facts_cases"] == 3
