@@ -1,6 +1,7 @@
 """Puts what the laboratory's model answered into one picture, and marks what is wrong in it.
 
-lit-mm predict --ckpt_path play --data.prompts configs/prompts/lab.yaml --trainer.logger.name played
+lit-mm predict --ckpt_path runs/demo/checkpoints/last.ckpt --data.prompts configs/prompts/lab.yaml \\
+    --trainer.logger.name played
 python docs/lab_picture.py runs/played/version_0/predictions docs/lab.png
 """
 
@@ -100,13 +101,14 @@ def _walk(figure: plt.Figure, grid: Any, folder: Path, walk: Record) -> None:
     seen = walk["shown"][-1]["picture"]
     truth = [seen, *(part["picture"] for part in walk["truth"])]
     imagined = [seen, *walk["answer"][:-1]]
-    for row, (name, files) in enumerate((("the truth", truth), ("imagined", imagined)), start=2):
-        for column, file in enumerate(files[:COLUMNS]):
+    parts = [part.partition("*") for part in walk["settings"]["actions"].split()]
+    keys = ["seen", *(key for key, _, times in parts for _ in range(int(times or 1)))]
+    for row, (name, files) in enumerate((("truth", truth), ("imagined", imagined)), start=2):
+        for column, (file, key) in enumerate(zip(files, keys, strict=True)):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(_open(folder / file), interpolation="nearest")
             axes.set_axis_off()
-            step = walk["actions"][column - 1].removeprefix("action: ") if column else f"{name}: seen"
-            axes.set_title(step.split(", rel_t")[0] if row == 2 or not column else "", fontsize=6.5, loc="left", pad=2)
+            axes.set_title(f"{name}, {key}", fontsize=7, loc="left", pad=2)
 
 
 def _open(file: Path) -> Image.Image:

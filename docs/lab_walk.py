@@ -1,6 +1,7 @@
 """Makes a GIF of a walk that the laboratory's model imagined, beside what truly came.
 
-lit-mm predict --ckpt_path play --data.prompts configs/prompts/lab.yaml --trainer.logger.name played
+lit-mm predict --ckpt_path runs/demo/checkpoints/last.ckpt --data.prompts configs/prompts/lab.yaml \\
+    --trainer.logger.name played
 python docs/lab_walk.py runs/played/version_0/predictions docs/lab.gif
 """
 
@@ -25,7 +26,7 @@ def main(folder: str, out: str) -> None:
     seen = walk["shown"][-1]["picture"]
     truth = [seen, *(part["picture"] for part in walk["truth"])]
     imagined = [seen, *walk["answer"][:-1]]
-    told = ["seen", *walk["actions"]]
+    told = ["seen", *_keys(walk["settings"]["actions"])]
     frames = []
     for step, (true, own) in enumerate(zip(truth, imagined, strict=True)):
         pair = torch.stack([read_image(f"{folder}/{name}")[:3] for name in (true, own)])
@@ -33,6 +34,12 @@ def main(folder: str, out: str) -> None:
         row = SheetRow(larger, ["the truth", "imagined"], f"step {step}: {told[step]}")
         frames.append(Image.fromarray(contact_sheet([row]).permute(1, 2, 0).numpy()))
     frames[0].save(out, save_all=True, append_images=frames[1:], duration=PAUSE, loop=0)
+
+
+def _keys(actions: str) -> list[str]:
+    """One for each step of `W S*3`."""
+    parts = [part.partition("*") for part in actions.split()]
+    return [key for key, _, times in parts for _ in range(int(times or 1))]
 
 
 if __name__ == "__main__":
