@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.axes import Axes
 from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.io import ImageReadMode, read_image
 
 from callbacks.evaluation.lab.draws import shown_facts
 from callbacks.pages.prediction_writer import read_records
@@ -26,8 +25,8 @@ from lit_mm.lab.grammar import parse, parse_leniently
 from lit_mm.lab.scene import Scene, WorldFile
 from lit_mm.lab.tiles import read_picture
 
-COLUMNS = 9
-DRAWN, DESCRIBED, WALK = 6, 1, "walk"
+COLUMNS = 18
+DRAWN, WALK = 6, "walk"  # drawings; the name of the prompt that is a walk
 Record = dict[str, Any]
 
 
@@ -35,55 +34,43 @@ def main(folder: str, out: str, world: str = "data/crafter/world.json") -> None:
     """Drawings; a description and answers; a walk beside the truth."""
     rules, place = WorldFile.load(world), Path(folder)
     records = read_records(place)
-    drawn = [r for r in records if r["wanted"] == "image"][:DRAWN]
-    texts = [r for r in records if r["wanted"] == "text" and "picture" in r["shown"][0]]
-    described = [r for r in texts if len(r["shown"]) == 1][:DESCRIBED]
-    asked = [r for r in texts if len(r["shown"]) > 1]
-    figure = plt.figure(figsize=(13.5, 8.6), dpi=110)
-    grid = figure.add_gridspec(
-        4,
-        COLUMNS,
-        height_ratios=[2.1, 1.35, 1, 1],
-        hspace=0.14,
-        wspace=0.06,
-        left=0.01,
-        right=0.99,
-        top=0.97,
-        bottom=0.01,
-    )
+    drawn = [record for record in records if record["wanted"] == "image"][:DRAWN]
+    texts = [record for record in records if record["wanted"] == "text" and "picture" in record["shown"][0]]
+    described = next(record for record in texts if len(record["shown"]) == 1)
+    asked = [record for record in texts if len(record["shown"]) > 1]
+    same = [record for record in asked if record["settings"]["describe"] == asked[0]["settings"]["describe"]]
+    figure = plt.figure(figsize=(13.5, 11), dpi=110)
+    margins = {"left": 0.01, "right": 0.99, "top": 0.98, "bottom": 0.01, "hspace": 0.12, "wspace": 0.12}
+    grid = figure.add_gridspec(5, COLUMNS, height_ratios=[2.2, 1.5, 1.4, 1.4, 1.4], **margins)
     for i, record in enumerate(drawn):
-        axes = figure.add_subplot(grid[0, i * COLUMNS // DRAWN : (i + 1) * COLUMNS // DRAWN])
-        _drawing(axes, place, record, rules)
-    _words(figure.add_subplot(grid[1, 0]), place, described[0], None)
-    _write(figure.add_subplot(grid[1, 1:5]), _description(place, described[0], rules))
-    _words(figure.add_subplot(grid[1, 5]), place, asked[0], None)
-    same = [r for r in asked if r["shown"][0] == asked[0]["shown"][0]] or asked[:1]
-    _write(figure.add_subplot(grid[1, 6:]), [f"{r['shown'][1]['text'].strip()}  {r['answer'].strip()}." for r in same])
-    (walk,) = [r for r in records if r["name"] == WALK]
+        columns = slice(i * COLUMNS // DRAWN, (i + 1) * COLUMNS // DRAWN)
+        _drawing(figure.add_subplot(grid[0, columns]), figure.add_subplot(grid[1, columns]), place, record, rules)
+    _show(figure.add_subplot(grid[2, :2]), place / described["shown"][0]["picture"])
+    _write(figure.add_subplot(grid[2, 2:9]), _description(place, described, rules))
+    _show(figure.add_subplot(grid[2, 9:11]), place / asked[0]["shown"][0]["picture"])
+    _write(figure.add_subplot(grid[2, 11:]), [f"{r['shown'][1]['text'].strip()}  {r['answer'].strip()}." for r in same])
+    (walk,) = [record for record in records if record["name"] == WALK]
     _walk(figure, grid, place, walk)
     figure.savefig(out)
 
 
-def _drawing(axes: Axes, folder: Path, record: Record, rules: WorldFile) -> None:
-    picture, caption = _open(folder / record["answer"][0]), record["shown"][0]["text"]
+def _drawing(above: Axes, below: Axes, folder: Path, record: Record, rules: WorldFile) -> None:
+    picture, caption = folder / record["answer"][0], record["shown"][0]["text"]
     said = parse(rules, caption)
     wrong = said - facts(rules, _scene(rules, picture))
-    axes.imshow(picture, interpolation="nearest")
-    axes.set_axis_off()
-    verdict = f"{len(said) - len(wrong)} of {len(said)} facts true" + (f"; not: {shown_facts(wrong)}" if wrong else "")
-    lines = textwrap.fill(caption, 38), textwrap.fill(verdict, 38)
-    axes.text(0, 67, lines[0], fontsize=6.6, va="top")
-    axes.set_title(lines[1], fontsize=7, color="tab:red" if wrong else "tab:green", loc="left")
+    _show(above, picture, f"{len(said) - len(wrong)} of {len(said)} facts true", "tab:red" if wrong else "tab:green")
+    lines = textwrap.wrap(caption, 42)
+    _write(below, lines + (["", *textwrap.wrap(f"not true: {shown_facts(wrong)}", 42)] if wrong else []), size=6.5)
 
 
-def _words(axes: Axes, folder: Path, record: Record, title: str | None) -> None:
-    axes.imshow(_open(folder / record["shown"][0]["picture"]), interpolation="nearest")
+def _show(axes: Axes, picture: Path, title: str = "", colour: str = "black") -> None:
+    axes.imshow(Image.open(picture).convert("RGB"), interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(title or "", fontsize=8, loc="left")
+    axes.set_title(title, fontsize=7, color=colour, loc="left", pad=2)
 
 
 def _description(folder: Path, record: Record, rules: WorldFile) -> list[str]:
-    truth = facts(rules, _scene(rules, _open(folder / record["shown"][0]["picture"])))
+    truth = facts(rules, _scene(rules, folder / record["shown"][0]["picture"]))
     stated: frozenset[Fact] = parse_leniently(rules, record["answer"])[0]
     wrong = stated - truth
     verdict = f"{len(stated) - len(wrong)} of {len(stated)} facts true" + (
@@ -92,9 +79,9 @@ def _description(folder: Path, record: Record, rules: WorldFile) -> list[str]:
     return [*textwrap.wrap(record["answer"].strip(), 76), "", verdict]
 
 
-def _write(axes: Axes, lines: Sequence[str]) -> None:
+def _write(axes: Axes, lines: Sequence[str], size: float = 8) -> None:
     axes.set_axis_off()
-    axes.text(0.02, 0.98, "\n".join(lines), fontsize=8, va="top", linespacing=1.5, transform=axes.transAxes)
+    axes.text(0.02, 0.98, "\n".join(lines), fontsize=size, va="top", linespacing=1.3, transform=axes.transAxes)
 
 
 def _walk(figure: plt.Figure, grid: Any, folder: Path, walk: Record) -> None:
@@ -103,20 +90,14 @@ def _walk(figure: plt.Figure, grid: Any, folder: Path, walk: Record) -> None:
     imagined = [seen, *walk["answer"][:-1]]
     parts = [part.partition("*") for part in walk["settings"]["actions"].split()]
     keys = ["seen", *(key for key, _, times in parts for _ in range(int(times or 1)))]
-    for row, (name, files) in enumerate((("truth", truth), ("imagined", imagined)), start=2):
+    for row, (name, files) in enumerate((("truth", truth), ("imagined", imagined)), start=3):
         for column, (file, key) in enumerate(zip(files, keys, strict=True)):
-            axes = figure.add_subplot(grid[row, column])
-            axes.imshow(_open(folder / file), interpolation="nearest")
-            axes.set_axis_off()
-            axes.set_title(f"{name}, {key}", fontsize=7, loc="left", pad=2)
+            columns = slice(column * COLUMNS // len(files), (column + 1) * COLUMNS // len(files))
+            _show(figure.add_subplot(grid[row, columns]), folder / file, f"{name}, {key}")
 
 
-def _open(file: Path) -> Image.Image:
-    return Image.open(file).convert("RGB")
-
-
-def _scene(rules: WorldFile, picture: Image.Image) -> Scene:
-    return read_picture(rules, torch.stack([pil_to_tensor(picture)]))[0]
+def _scene(rules: WorldFile, picture: Path) -> Scene:
+    return read_picture(rules, read_image(str(picture), ImageReadMode.RGB)[None])[0]
 
 
 if __name__ == "__main__":
