@@ -39,9 +39,9 @@ def main(folder: str, out: str, world: str = "data/crafter/world.json") -> None:
     described = next(record for record in texts if len(record["shown"]) == 1)
     asked = [record for record in texts if len(record["shown"]) > 1]
     same = [record for record in asked if record["settings"]["describe"] == asked[0]["settings"]["describe"]]
-    figure = plt.figure(figsize=(13.5, 11), dpi=110)
-    margins = {"left": 0.01, "right": 0.99, "top": 0.98, "bottom": 0.01, "hspace": 0.12, "wspace": 0.12}
-    grid = figure.add_gridspec(5, COLUMNS, height_ratios=[2.2, 1.5, 1.4, 1.4, 1.4], **margins)
+    figure = plt.figure(figsize=(13.5, 10), dpi=110)
+    margins = {"left": 0.01, "right": 0.99, "top": 0.98, "bottom": 0.01, "hspace": 0.08, "wspace": 0.12}
+    grid = figure.add_gridspec(5, COLUMNS, height_ratios=[2.2, 1.2, 1.4, 1.4, 1.4], **margins)
     for i, record in enumerate(drawn):
         columns = slice(i * COLUMNS // DRAWN, (i + 1) * COLUMNS // DRAWN)
         _drawing(figure.add_subplot(grid[0, columns]), figure.add_subplot(grid[1, columns]), place, record, rules)
