@@ -76,7 +76,8 @@ class Muon(Optimizer):
             local(p).mul_(1 - lr * weight_decay).add_(update, alpha=-lr * _RMS * math.sqrt(size))
 
         for p in filter(has_whole_matrices, params):
-            move(p, orthogonalize(_matrices(self._direction(p))).view_as(p))
+            direction = self._direction(p)
+            move(p, orthogonalize(_matrices(direction)).view_as(direction))
         for turn in in_turns([p for p in params if not has_whole_matrices(p)]):
             updates = map_whole(orthogonalize, turn, [self._direction(p) for p in turn])
             for p, update in zip(turn, updates, strict=True):

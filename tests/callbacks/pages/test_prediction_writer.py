@@ -195,7 +195,7 @@ def test_every_prompt_is_in_the_records_and_on_the_page(answered: tuple[Path, st
 def test_records_say_what_was_used(answered: tuple[Path, str]) -> None:
     records = {record["name"]: record for record in read_records(answered[0])}
     assert records["if-on"]["actions"] == ["action: dx=+1.384, dy=+0.000, dyaw=+0.000, rel_t=+0.250"]
-    assert records["if-told"]["actions"] == ["go"]
+    assert records["if-told"]["actions"] == ["action: go"]
     assert records["if-on"]["seed"] == records["if-told"]["seed"] == 0
     assert [records[f"fox-{i}"]["seed"] for i in (0, 1)] == [0, 1]
     assert records["fox-0"]["steps"] == 2
