@@ -44,7 +44,7 @@ def crafter(
     seed: int = 0,
     workers: int = 2,
 ) -> Counts:
-    """Prepare a small world in which everything is known: Crafter's maps, seen from above, in a minute or two.
+    """Prepare a small world in which everything is known: Crafter's maps, seen from above, in some minutes.
 
     Train, val and test have maps of their own: val 4 % and test 10 % of the sizes below, which are those of training.
 

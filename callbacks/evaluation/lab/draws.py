@@ -9,10 +9,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.evaluation.lab.cases import PictureCase, picture_cases
-from callbacks.evaluation.lab.judge import SHOWN, LabJudge, Verdict, drawn, reencoded
+from callbacks.evaluation.lab.judge import SHOWN, DrawingJudge, Verdict, drawn, reencoded
 from callbacks.evaluation.lab.tally import Tally
 from callbacks.pages.contact_sheet import SheetRow
-from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.lab.facts import Fact, facts
 from lit_mm.lab.scene import WorldFile
@@ -20,7 +19,7 @@ from lit_mm.lab.tiles import read_tiles
 from lit_mm.sequence import Text
 
 
-class Draws(LabJudge):
+class Draws(DrawingJudge):
     """Has pictures drawn from captions, reads their tiles, and looks which of the caption's facts are true of them.
 
     - `facts`: share of the facts that are true of the drawn picture, also by kind, `facts_count` and so on.
@@ -28,23 +27,9 @@ class Draws(LabJudge):
     - `unreadable_tiles`: share of tiles of drawn pictures that look like none of the world's.
     - `reencoded_tiles`, `reencoded_facts`: the judge's own error. Share of tiles that are read right, and of facts that
       are found true, in the true pictures of these captions as the model's visual tokenizer gives them back.
-
-    Args:
-        sampler: of the pictures; the model's own by default.
     """
 
     name, streams = "draws", ("drawing",)
-
-    def __init__(
-        self,
-        data: str = "data/crafter",
-        split: str = "test",
-        cases: int = 1000,
-        seed: int = 0,
-        sampler: FlowSampler | None = None,
-    ) -> None:
-        super().__init__(data, split, cases, seed)
-        self.sampler = sampler
 
     def prepare(self, size: int) -> None:
         """See `LabJudge.prepare`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,10 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.evaluation.lab.cases import spread
-from callbacks.evaluation.lab.judge import SHOWN, TOGETHER, LabJudge, Verdict, action_source
+from callbacks.evaluation.lab.judge import SHOWN, TOGETHER, DrawingJudge, Verdict, action_source
 from callbacks.evaluation.lab.tally import Tally
 from callbacks.evaluation.lab.walks import Start, starts, walks
 from callbacks.pages.contact_sheet import SheetRow
-from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.lab.moves import creatures
@@ -24,7 +23,7 @@ from lit_mm.lab.tiles import read_picture
 from lit_mm.mistake import Mistake
 
 
-class Imagines(LabJudge):
+class Imagines(DrawingJudge):
     """Rolls the model out from frames of recorded walks with the actions that were told there.
 
     After h steps, `…@<h>` is the share of tiles that are right; the tile of the player, with its facing, among them.
@@ -40,25 +39,18 @@ class Imagines(LabJudge):
     Sources of video with actions in `data` say how long contexts are and how actions are written.
 
     Args:
+        data: see `LabJudge`.
         horizons: steps after which tiles are compared.
-        sampler: of the frames; the model's own by default.
+        **kwargs: see `DrawingJudge`.
     """
 
     name, streams = "imagines", ("action_video",)
 
-    def __init__(
-        self,
-        data: str = "data/crafter",
-        split: str = "test",
-        cases: int = 1000,
-        seed: int = 0,
-        horizons: tuple[int, ...] = (1, 2, 4, 8, 16),
-        sampler: FlowSampler | None = None,
-    ) -> None:
-        super().__init__(data, split, cases, seed)
+    def __init__(self, data: str = "data/crafter", horizons: tuple[int, ...] = (1, 2, 4, 8, 16), **kwargs: Any) -> None:
+        super().__init__(data, **kwargs)
         if not horizons or min(horizons) < 1:
             raise Mistake(f"callbacks.evaluation.lab.imagines.Imagines: horizons are {horizons}; give steps from 1 on")
-        self.horizons, self.sampler = horizons, sampler
+        self.horizons = horizons
 
     def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
         """See `LabJudge.judge`."""

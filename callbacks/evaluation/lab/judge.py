@@ -112,6 +112,29 @@ class LabJudge(FinalEvaluation):
             folder.mkdir(parents=True, exist_ok=True)
             write_png(sheet, str(unused(folder / f"step_{trainer.global_step:07d}.png")))
 
+
+class DrawingJudge(LabJudge):
+    """A judge of pictures that the model draws.
+
+    Args:
+        data: see `LabJudge`, as the three that follow.
+        split: of the data.
+        cases: most of them.
+        seed: of noise and choices.
+        sampler: of the pictures; the model's own by default.
+    """
+
+    def __init__(
+        self,
+        data: str = "data/crafter",
+        split: str = "test",
+        cases: int = 1000,
+        seed: int = 0,
+        sampler: FlowSampler | None = None,
+    ) -> None:
+        super().__init__(data, split, cases, seed)
+        self.sampler = sampler
+
     def draws(self, decoder: Decoder) -> bool:
         """Whether the model was ever trained to draw: the velocity head starts at zero. Says so where it was not."""
         weight = decoder.model.velocity_head.linear.weight

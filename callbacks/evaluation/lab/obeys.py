@@ -12,12 +12,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.evaluation.lab.judge import SHOWN, TOGETHER, LabJudge, Verdict, action_source
+from callbacks.evaluation.lab.judge import SHOWN, TOGETHER, DrawingJudge, Verdict, action_source
 from callbacks.evaluation.lab.tally import Tally
 from callbacks.evaluation.lab.walks import Start, starts, walks
 from callbacks.pages.contact_sheet import SheetRow
 from data_modules.prompting.steering import Steering, action_texts
-from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.roll_out import RollOut, roll_out
 from lit_mm.lab.moves import STAY, after, moved, step
@@ -50,7 +49,7 @@ class Order(NamedTuple):
     free: int
 
 
-class Obeys(LabJudge):
+class Obeys(DrawingJudge):
     """Tells the model what to do next, from frames of recorded walks, and looks how the view has moved.
 
     - `keys`, and each alone, `keys_W` to `keys_nothing`: where the way is free.
@@ -63,23 +62,10 @@ class Obeys(LabJudge):
     Only those steps are asked for after which the truth itself would be recognised: on an empty meadow all steps look
     the same. The keys' meaning is that of `data.steering`.
 
-    Args:
-        cases: most steps of each of the five groups.
-        sampler: of the frames; the model's own by default.
+    `cases` are the most steps of each of the five groups.
     """
 
     name, streams = "obeys", ("action_video",)
-
-    def __init__(
-        self,
-        data: str = "data/crafter",
-        split: str = "test",
-        cases: int = 1000,
-        seed: int = 0,
-        sampler: FlowSampler | None = None,
-    ) -> None:
-        super().__init__(data, split, cases, seed)
-        self.sampler = sampler
 
     def judge(self, trainer: Trainer, decoder: Decoder) -> Verdict | None:
         """See `LabJudge.judge`."""
