@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from data_modules.dataset import DocumentDataset
+from data_modules.mixing.stages import ever_drawn
 from data_modules.reading.latent_making import make_shards
 from data_modules.reading.latent_store import LatentStore, StoredType, StoreIndex, hash_of_pictures
 from data_modules.reading.picture_source import PictureSource
@@ -83,7 +84,8 @@ class LatentCache(Callback):
             self._open(trainer, vision, split, name, dataset)
             for split in (("train", "val") if stage == "fit" else ("val",))
             for name, dataset in data.datasets[split].items()
-            if dataset.pictures is not None and (split == "val" or data.source_weights()[name] > 0)
+            if dataset.pictures is not None
+            and (split == "val" or ever_drawn(name, data.source_weights(), data.source_stages()))
         ]
         self._make(trainer, vision, cached)
         for one in cached:

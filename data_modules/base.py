@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import gc
 import signal
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.mixing.left_out import LeftOut
+from data_modules.mixing.loaders import StepLoader, TimedLoader
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
-from data_modules.mixing.steps import with_step_counts
+from data_modules.mixing.stages import Stage
 from data_modules.prompting.loader import prompt_loader
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
@@ -60,44 +60,6 @@ class LoaderConfig:
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
-
-
-class TimedLoader(DataLoader):
-    """A DataLoader that adds up how long it was waited for.
-
-    Attributes:
-        waited: seconds.
-    """
-
-    waited = 0.0
-
-    def __iter__(self) -> Any:
-        batches = super().__iter__()
-        while True:
-            start = time.perf_counter()
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            self.waited += time.perf_counter() - start
-            yield batch
-
-
-class StepLoader(TimedLoader):
-    """A loader of training batches that reads all micro-batches of an optimizer step before it gives the first.
-
-    Attributes:
-        trainer: whose steps they are; without one each batch is a step.
-    """
-
-    trainer: Trainer | None = None
-
-    def __iter__(self) -> Any:
-        trainer = self.trainer
-        if trainer is None:
-            return super().__iter__()
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        return with_step_counts(super().__iter__(), lambda: trainer.accumulate_grad_batches, done)
 
 
 class DocumentDataModule(LightningDataModule, ABC):
@@ -168,6 +130,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         """Share of tokens of each source."""
         return {self.source_name: 1.0}
 
+    def source_stages(self) -> Sequence[Stage]:
+        """Other shares that come before those."""
+        return ()
+
     def prepare_data(self) -> None:
         """Read and tokenize on one process first, so that the others find the caches made."""
         if self.trainer is None or not self.trainer.predicting:
@@ -219,7 +185,8 @@ class DocumentDataModule(LightningDataModule, ABC):
 
     def training_rows(self) -> TrainingRows:
         """The endless training batches of this rank, from where the last run stopped."""
-        rows = TrainingRows(self.reader("train"), self.source_weights(), self.loader.seed, self._share(), {})
+        weights, stages = self.source_weights(), self.source_stages()
+        rows = TrainingRows(self.reader("train"), weights, self.loader.seed, self._share(), {}, stages)
         if self.plan_state:
             for sentence in rows.planner().load_state(self.plan_state):
                 rank_zero_info(f"resumed data: {sentence}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat
+from data_modules.mixing.stages import Stage, check_stages, check_weights
 from lit_mm.mistake import Mistake
 
 
@@ -17,24 +18,29 @@ class MixtureDataModule(DocumentDataModule):
         sources: data modules by name; metrics are logged under these names.
         weights: share of the tokens that each source gets, by name; they need not sum to 1. A source of weight 0 is
             validated on but never trained on.
+        stages: other mixtures that come before that of `weights`, one after the other.
+
+    Raises:
+        Mistake: a weight is negative, names no source, is missing in `weights`, or all of a mixture are 0; or a stage
+            ends before it begins.
     """
 
-    def __init__(self, sources: dict[str, DocumentDataModule], weights: dict[str, float], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        sources: dict[str, DocumentDataModule],
+        weights: dict[str, float],
+        stages: list[Stage] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.sources, self.weights = sources, weights
+        self.sources, self.weights, self.stages = sources, weights, stages or []
         for name, module in sources.items():
             module.key = f"data.sources.{name}"
-        names = ", ".join(sources)
-        for name, weight in weights.items():
-            if name not in sources:
-                raise Mistake(f"data.weights names an unknown source '{name}'; data.sources has: {names}")
-            if not 0 <= weight < float("inf"):
-                raise Mistake(f"data.weights.{name} is {weight}; a weight is 0 or a positive number")
+        check_weights(weights, list(sources), "data.weights")
+        check_stages(self.stages, list(sources))
         for name in sources:
             if name not in weights:
                 raise Mistake(f"data.weights has no weight for source '{name}'; add one (0 to leave it out)")
-        if not any(weights.values()):
-            raise Mistake("data.weights are all 0; at least one source needs a positive weight")
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
         """Documents of one of the sources."""
@@ -47,3 +53,7 @@ class MixtureDataModule(DocumentDataModule):
     def source_weights(self) -> Mapping[str, float]:
         """Share of tokens of each source, as given."""
         return self.weights
+
+    def source_stages(self) -> Sequence[Stage]:
+        """Other shares that come before those."""
+        return self.stages

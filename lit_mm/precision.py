@@ -9,7 +9,7 @@ rotary angles, the router, statistics within norms, the softmax and the sums of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -34,6 +34,16 @@ def compute_dtype(precision: str | int) -> torch.dtype:
             f"{', '.join(COMPUTE_DTYPES)}"
         )
     return COMPUTE_DTYPES[precision]
+
+
+@cache
+def product_dtype(device: str) -> torch.dtype:
+    """Bfloat16 where a type of device multiplies matrices of it, float32 elsewhere.
+
+    A processor that cannot (no AVX-512 on x86, no BF16 on Arm) takes some fifty times as long as in float32.
+    """
+    able = device != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if able else torch.float32
 
 
 def without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat
 from data_modules.mixing.promises import check_document
 from data_modules.mixing.sampler import DrawStream, RowPlan, RowPlanner
+from data_modules.mixing.stages import Stage, ever_drawn
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedBatch, PackedRow
 
@@ -88,21 +89,29 @@ class TrainingRows(IterableDataset):
         seed: of the order of documents and of the rows' noise.
         share: this rank's part.
         state: plan state to go on from, as carried by a batch; empty starts at row 0.
+        stages: other weights for the rows before.
     """
 
     def __init__(
-        self, reader: RowReader, weights: Mapping[str, float], seed: int, share: Share, state: Mapping[str, Any]
+        self,
+        reader: RowReader,
+        weights: Mapping[str, float],
+        seed: int,
+        share: Share,
+        state: Mapping[str, Any],
+        stages: Sequence[Stage] = (),
     ) -> None:
         self.reader, self.weights, self.seed, self.share, self.state = reader, weights, seed, share, state
+        self.stages = stages
 
     def planner(self) -> RowPlanner:
         """The plan, standing at `state`."""
         streams = {
             name: DrawStream(name, dataset, self.seed)
             for name, dataset in self.reader.datasets.items()
-            if self.weights[name] > 0
+            if ever_drawn(name, self.weights, self.stages)
         }
-        planner = RowPlanner(streams, self.weights, self.reader.row_length, self.seed)
+        planner = RowPlanner(streams, self.weights, self.reader.row_length, self.seed, self.stages)
         if self.state:
             planner.load_state(self.state)
         return planner

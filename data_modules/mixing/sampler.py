@@ -7,17 +7,19 @@ the same on every rank.
 Weights are shares of tokens. Each row is filled from the source that is furthest behind its share; documents
 that do not fit wait in a small window, and a source that may be split (text) fills what is left over. No source
 runs ahead of its share by more than a few rows, which bounds the error of the achieved shares over any stretch of rows.
+Weights may change with the tokens planned so far (`Stage`): shares count from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from data_modules.dataset import DocumentDataset, Draw
 from data_modules.mixing.permutation import key_of, mix, permute
+from data_modules.mixing.stages import Stage, weights_at
 from lit_mm.mistake import Mistake
 
 _CHUNK = 1024  # draws looked up at once
@@ -165,27 +167,39 @@ class RowPlanner:
 
     Args:
         streams: by source name.
-        weights: share of tokens of each source, positive; they are normalised to sum to 1.
+        weights: share of tokens of each source; they are normalised to sum to 1.
         row_length: positions in a row.
         seed: of the rows' noise.
+        stages: other weights for the rows before.
     """
 
     def __init__(
-        self, streams: Mapping[str, DrawStream], weights: Mapping[str, float], row_length: int, seed: int
+        self,
+        streams: Mapping[str, DrawStream],
+        weights: Mapping[str, float],
+        row_length: int,
+        seed: int,
+        stages: Sequence[Stage] = (),
     ) -> None:
-        total = sum(weights[name] for name in streams)
         self.streams = list(streams.values())
-        self.weights = [weights[s.name] / total for s in self.streams]
         self.row_length = row_length
         self.seed = seed
         self.rows = 0
+        self._mixture, self._stages = weights, stages
+        self.weights = self._weights()
+
+    def _weights(self) -> list[float]:
+        """Those of the next row, for each stream."""
+        mixture = weights_at(self.rows * self.row_length, self._mixture, self._stages)
+        weights = [mixture.get(stream.name, 0) for stream in self.streams]
+        return [weight / sum(weights) for weight in weights]
 
     def next_row(self) -> RowPlan:
         """Plan one row. Of a single stream that ends, a row without pieces is the end."""
         space = self.row_length
         ahead_limit = _MAX_AHEAD * self.row_length
         pieces: list[Piece] = []
-        streams = list(zip(self.streams, self.weights, strict=True))
+        streams = [pair for pair in zip(self.streams, self.weights, strict=True) if pair[1] > 0]
         total = sum(s.tokens for s in self.streams)
         while space and streams:
             stream, weight = min(streams, key=lambda pair: pair[0].tokens - pair[1] * total)
@@ -200,6 +214,9 @@ class RowPlanner:
             pieces.append(piece)
         plan = RowPlan(self.rows, key_of(self.seed, "row", self.rows), tuple(pieces))
         self.rows += 1
+        before, self.weights = self.weights, self._weights()
+        if self.weights != before:
+            self._count_from_here()
         return plan
 
     def state(self) -> dict[str, Any]:
@@ -228,6 +245,7 @@ class RowPlanner:
             )
         said: list[str] = []
         self.rows = state["rows"]
+        self.weights = self._weights()
         known = state["sources"]
         for stream in self.streams:
             before = known.get(stream.name)
@@ -249,10 +267,13 @@ class RowPlanner:
             said.append(f"shares changed from row {self.rows} on: {text}")
         if state["row_length"] != self.row_length:
             said.append(f"rows are {self.row_length} positions long from row {self.rows} on, not {state['row_length']}")
-        if said:  # shares count from here
-            for stream in self.streams:
-                stream.tokens = 0
+        if said:
+            self._count_from_here()
         return said
+
+    def _count_from_here(self) -> None:
+        for stream in self.streams:
+            stream.tokens = 0
 
     def _names(self) -> set[str]:
         return {s.name for s in self.streams}

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
+from lit_mm.precision import product_dtype
 from lit_mm.training.whole_matrices import has_whole_matrices, in_turns, local, map_whole
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024 (kellerjordan.github.io/posts/muon)
@@ -90,7 +91,7 @@ class Muon(Optimizer):
             self.state[p] = {"momentum_buffer": torch.zeros_like(p)}
         gradient = local(p.grad)
         momentum = local(self.state[p]["momentum_buffer"]).lerp_(gradient, 1 - _MOMENTUM)
-        return gradient.lerp(momentum, _MOMENTUM).bfloat16()
+        return gradient.lerp(momentum, _MOMENTUM).to(product_dtype(p.device.type))
 
     def _step_adamw(self, params: list[Tensor], group: dict[str, Any]) -> None:
         for p in params:
@@ -127,7 +128,7 @@ def _matrices(tensor: Tensor) -> Tensor:
 def orthogonalize(matrices: Tensor) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: singular values become numbers around 1.
 
-    Five Newton-Schulz steps in bfloat16.
+    Five Newton-Schulz steps, in bfloat16 where the device multiplies it.
 
     Args:
         matrices: (..., M, N).
@@ -137,7 +138,7 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     """
     a, b, c = _NEWTON_SCHULZ
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = (matrices if wide else matrices.mT).bfloat16()[None]
+    x = (matrices if wide else matrices.mT).to(product_dtype(matrices.device.type))[None]
     x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(_EPS)).flatten(0, -3)
     for _ in range(_STEPS):
         gram = x @ x.mT

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from data_modules.base import TimedLoader
+from data_modules.mixing.loaders import TimedLoader
 from lit_mm.cli import main
 from tests.helpers.program import ROOT, SMALL
 

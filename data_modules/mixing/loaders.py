@@ -1,0 +1,49 @@
+"""Loaders of batches: how long they were waited for, and whole optimizer steps at once."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from data_modules.mixing.steps import with_step_counts
+
+
+class TimedLoader(DataLoader):
+    """A DataLoader that adds up how long it was waited for.
+
+    Attributes:
+        waited: seconds.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        while True:
+            start = time.perf_counter()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.perf_counter() - start
+            yield batch
+
+
+class StepLoader(TimedLoader):
+    """A loader of training batches that reads all micro-batches of an optimizer step before it gives the first.
+
+    Attributes:
+        trainer: whose steps they are; without one each batch is a step.
+    """
+
+    trainer: Trainer | None = None
+
+    def __iter__(self) -> Any:
+        trainer = self.trainer
+        if trainer is None:
+            return super().__iter__()
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+        return with_step_counts(super().__iter__(), lambda: trainer.accumulate_grad_batches, done)
