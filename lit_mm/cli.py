@@ -35,7 +35,7 @@ from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
-from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer
+from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer, usable_precision
 from lit_mm.mistake import Mistake, killed_worker, mistake_in, notes_of
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
@@ -143,6 +143,7 @@ class LitCLI(LightningCLI):
             folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
             kwargs |= completed_callbacks(given) | {"plugins": plugins, "default_root_dir": folder}
             kwargs["callbacks"] = [MonitorCheck(), *kwargs["callbacks"]]
+            kwargs |= usable_precision(given)
             if not any(isinstance(callback, GracefulStop) for callback in given.get("callbacks") or ()):
                 kwargs["callbacks"].append(GracefulStop())  # last: the others are through with a step by then
             return super().instantiate_trainer(**kwargs)

@@ -19,7 +19,7 @@ from lit_mm.module import LitMultimodal
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 from lit_mm.parallel.exported import CONFIG_KEY
 from lit_mm.parallel.trained_weights import find_checkpoint, read_trained
-from lit_mm.precision import compute_dtype
+from lit_mm.precision import compute_dtype, usable
 from lit_mm.tokenizer import Tokenizer
 
 
@@ -30,7 +30,8 @@ def load(source: str | Path, device: str | torch.device | None = None, precision
         source: a checkpoint that `fit` has written (a .ckpt file, or a folder of shards), a folder of
             `python -m lit_mm.export`, or the name of a model that comes with the package, `play`.
         device: where to put it; the GPU if there is one, else the CPU.
-        precision: `32-true`, `bf16-mixed` or `16-mixed`; that of the run by default.
+        precision: `32-true`, `bf16-mixed` or `16-mixed`; by default that of the run, or `32-true` where it was
+            `bf16-mixed` and the processor does not multiply bfloat16.
 
     Raises:
         MissingFile: there is no such checkpoint, or a file that it names is missing.
@@ -42,7 +43,8 @@ def load(source: str | Path, device: str | torch.device | None = None, precision
     data = config["data"]["init_args"]
     tokenizer = Tokenizer(data["tokenizer"])
     module = _module(config["model"])
-    module.compute_dtype = compute_dtype(precision or config["trainer"].get("precision") or "32-true")
+    as_trained = usable(config["trainer"].get("precision") or "32-true", place.type)
+    module.compute_dtype = compute_dtype(precision or as_trained)
     check_tokenizers(header, module.vision.fingerprint(), tokenizer.fingerprint())
     BuildsModel.configure_model(module)  # without its warning, which is for training
     check_shapes(shapes_of(weights), shapes_of(module.model.state_dict()))

@@ -46,6 +46,12 @@ def product_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if able else torch.float32
 
 
+def usable(precision: str | int, device: str) -> str | int:
+    """The trainer's precision for a type of device: float32 in place of a bfloat16 that it cannot multiply."""
+    slow = str(precision) in ("bf16", "bf16-mixed") and product_dtype(device) == torch.float32
+    return "32-true" if slow else precision
+
+
 def without_autocast(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method that computes in the dtypes it names, whatever autocast says; its first argument is a tensor."""
 

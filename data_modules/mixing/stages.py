@@ -46,7 +46,9 @@ def check_stages(stages: Sequence[Stage], sources: Sequence[str]) -> None:
     for number, stage in enumerate(stages):
         check_weights(stage.weights, sources, f"data.stages[{number}].weights")
         if not begin < stage.until < float("inf"):
-            raise Mistake(f"data.stages[{number}].until is {stage.until:g}; it has to be above {begin:g}, where it begins")
+            raise Mistake(
+                f"data.stages[{number}].until is {stage.until:g}; it has to be above {begin:g}, where it begins"
+            )
         begin = stage.until
 
 

@@ -10,10 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mm.command_line.causes import nearest
 from lit_mm.mistake import Mistake
+from lit_mm.precision import usable
 
 _AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")
 _ALWAYS_THERE = {"epoch", "step"}  # ModelCheckpoint adds them
@@ -53,6 +55,17 @@ def check_values(given: Mapping[str, Any]) -> None:
     clip = given.get("gradient_clip_val")
     if isinstance(clip, int | float) and clip < 0:
         raise Mistake(f"trainer.gradient_clip_val is {clip}; use a positive norm, or null for none")
+
+
+def usable_precision(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The Trainer's `precision` where it is another than was given, because this processor cannot compute in that."""
+    on_cpu = given.get("accelerator") == "cpu" or not torch.accelerator.is_available()
+    asked = given.get("precision") or "32-true"
+    precision = usable(asked, "cpu") if on_cpu else asked
+    if precision == asked:
+        return {}
+    rank_zero_info(f"trainer.precision is {precision}, not {asked}: this processor does not multiply bfloat16")
+    return {"precision": precision}
 
 
 class MonitorCheck(Callback):

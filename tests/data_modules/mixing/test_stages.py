@@ -64,7 +64,10 @@ def test_a_resumed_plan_is_the_unbroken_one_across_stages(stop: int) -> None:
         ([Stage(1e6, {"books": -1.0})], r"data\.stages\[0\]\.weights\.books is -1\.0; a weight is 0 or a positive"),
         ([Stage(1e6, {"books": 0.0})], r"data\.stages\[0\]\.weights are all 0"),
         ([Stage(0, {"books": 1.0})], r"data\.stages\[0\]\.until is 0; it has to be above 0"),
-        ([Stage(2e6, {"books": 1.0}), Stage(1e6, {"news": 1.0})], r"data\.stages\[1\]\.until is 1e\+06; .* above 2e\+06"),
+        (
+            [Stage(2e6, {"books": 1.0}), Stage(1e6, {"news": 1.0})],
+            r"data\.stages\[1\]\.until is 1e\+06; .* above 2e\+06",
+        ),
     ],
 )
 def test_stages_that_make_no_sense_are_refused(stages: list[Stage], said: str) -> None:
