@@ -6,10 +6,10 @@ minutes each draws the captions of worlds that neither has seen, and one judge l
 of the pictures. A minute is one of the processor, so that other programs on the machine take nothing from either; on an
 idle machine that is a minute by the clock. Judging does not count.
 
-Equal: pairs, latents, batch, bfloat16 products, dropped captions (10 %), parameters within 10 %, Euler's method with 25
+Equal: pairs, latents, batch, products in bfloat16 where the processor has them, dropped captions (10 %), parameters within 10 %, Euler's method with 25
 evaluations, guidance 3, one thread. Different, each as its project has it: ours is `configs/model/lab.yaml` with Muon,
 warm-up, weights by modality, packed rows and a noise shift that was chosen on this world; the peer has Adam, positions
-within the picture (`add_pos_emb`), its timestep in every layer, and its own average. As wide as ours it is half as deep,
+within the picture (`add_pos_emb`), its timestep in every layer, and its own average. Nearly as wide as ours it is half as deep,
 or as deep and narrower. A pilot tries both shapes at two rates of its examples, and the one with the least loss starts
 anew.
 
