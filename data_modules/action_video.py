@@ -115,7 +115,7 @@ class ActionVideoDataModule(DocumentDataModule):
         key = f"{self.key}.{split}"
         columns = (*COLUMNS[self.actions], *([WORDS] if self.words else []))
         table = index_files(find_files(path, VIDEO_SUFFIXES, key), columns)
-        skipped = settle_broken(table.broken(), len(table), key, self.on_error)
+        skipped = settle_broken(table.broken(), len(table), key, self.tolerance)
         documents = self._documents(table, format.tokenizer, key)
         return ActionVideoDataset(source, self, table, documents, format, skipped)
 

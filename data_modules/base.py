@@ -23,6 +23,7 @@ from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.stages import Stage
 from data_modules.prompting.loader import prompt_loader
+from data_modules.reading.files import OnError, Tolerance
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
@@ -41,7 +42,10 @@ class LoaderConfig:
         workers: processes that read and decode, per device.
         seed: of the order of documents, of what is random about each, and of all noise of the flow.
         on_error: a file that breaks while being read ends the run (`raise`), or its document is left out and counted
-            (`skip`; still an error once more than 1 % of a source's documents are lost).
+            (`skip`).
+        max_lost: with `skip`, the share of a source's documents that may be left out, in [0, 1]. What cannot be read
+            when the source is set up is known exactly; what breaks while training is counted over all ranks, and the
+            run ends once chance does not explain it.
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
 
     Raises:
@@ -52,7 +56,8 @@ class LoaderConfig:
     rows: int = 8
     workers: int = 2
     seed: int = 0
-    on_error: Literal["raise", "skip"] = "raise"
+    on_error: OnError = "raise"
+    max_lost: float = 0.01
     val_documents: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +65,13 @@ class LoaderConfig:
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
+        if not 0 <= self.max_lost <= 1:
+            raise Mistake(f"data.loader.max_lost is {self.max_lost}; it is a share, from 0 to 1")
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What may be left out."""
+        return Tolerance(self.on_error, self.max_lost)
 
 
 class DocumentDataModule(LightningDataModule, ABC):
@@ -100,12 +112,12 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.loader = loader or LoaderConfig()
         self.image_size = image_size
         self.tokens_per_frame = tokens_per_frame
-        self.on_error: Literal["raise", "skip"] = self.loader.on_error
+        self.tolerance = self.loader.tolerance
         self.format: DocumentFormat | None = None
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
         self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
         self.plan_state: dict[str, Any] = {}
-        self.left_out = LeftOut()
+        self.left_out = LeftOut(self.loader.max_lost)
 
     @abstractmethod
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
@@ -154,7 +166,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         datasets: dict[Split, dict[str, DocumentDataset]] = {"train": {}, "val": {}}
         splits: tuple[Split, ...] = () if stage == "predict" else ("train", "val")
         for name, module in self.modules().items():
-            module.on_error = self.loader.on_error
+            module.tolerance = self.loader.tolerance
             for split in splits:
                 dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
@@ -236,9 +248,12 @@ class DocumentDataModule(LightningDataModule, ABC):
         if isinstance(batch, PackedBatch):
             self.left_out.say_first(batch.skipped)
         if self.trainer is not None and self.trainer.training:
-            self.plan_state = batch.plan_state
-            drawn = {name: s["next"] // self._share().ranks for name, s in batch.plan_state["sources"].items()}
-            self.left_out.count(batch.skipped, drawn)
+            before, self.plan_state = self.plan_state.get("sources", {}), batch.plan_state
+            if self.loader.on_error == "skip":
+                self.left_out.count(batch.skipped, _newly_drawn(before, batch.plan_state["sources"]))
+                # Adding up over ranks waits for the device, so it is done on steps that log.
+                if self.trainer.world_size == 1 or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+                    self.left_out.judge(batch.tokens.device)
         return batch
 
     def teardown(self, stage: str) -> None:
@@ -246,13 +261,19 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.left_out.say_all()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the plan stands, the same on every rank, and what the first rank skipped."""
+        """Where the plan stands and what was left out, the same on every rank."""
         return {"plan": self.plan_state, "skipped": dict(self.left_out.counts)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint; differences in the mixture are said in the log, never silent."""
         self.plan_state = state_dict["plan"]
         self.left_out.counts = Counter(state_dict["skipped"])
+
+
+def _newly_drawn(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, int]:
+    """Documents of each source drawn from one plan state to a later one; a source may have started again."""
+    starts = {name: before.get(name, {"next": 0})["next"] for name in now}
+    return {name: s["next"] - (starts[name] if starts[name] <= s["next"] else 0) for name, s in now.items()}
 
 
 def _start_worker(number: int) -> None:

@@ -79,7 +79,7 @@ class ImageTextDataModule(DocumentDataModule):
             raise Mistake(f"{key}: '{path}' holds no pairs")
         empty = [BrokenFile(part.where, f"row {i} has no caption") for part in tokenized for i in part.empty]
         total = sum(len(part.rows) for part in tokenized)
-        skipped += settle_broken(empty, total, key, self.on_error)
+        skipped += settle_broken(empty, total, key, self.tolerance)
         cut = sum(part.cut for part in tokenized)
         if cut:
             logger.info("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, total, self.max_caption)
@@ -98,7 +98,7 @@ class ImageTextDataModule(DocumentDataModule):
         for _, group in groupby(_tables(path, key), lambda f: f.parent):
             files = list(group)
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
-            rows, left_out = load_records(files, (image, self.caption_column), key, self.on_error)
+            rows, left_out = load_records(files, (image, self.caption_column), key, self.tolerance)
             parts.append(PairTable(rows, image, self.caption_column, files))
             skipped += left_out
         return parts, skipped

@@ -13,7 +13,7 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import OnError, find_files, settle_broken
+from data_modules.reading.files import Tolerance, find_files, settle_broken
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
@@ -91,13 +91,13 @@ def load_text(
     """Read and tokenize one split; both results are cached by `datasets`.
 
     Raises:
-        BrokenFile: a document cannot be read, unless `module.on_error` is `skip`.
+        BrokenFile: a document cannot be read, unless `module.tolerance` is `skip`.
         MissingFile, Mistake: a path, column or text is missing.
     """
     from data_modules.reading.records import HUB, find_broken
 
     files = [] if path.startswith(HUB) else find_files(path, SUFFIXES, key)
-    rows, skipped = _read(path, files, split, key, module.column, module.on_error)
+    rows, skipped = _read(path, files, split, key, module.column, module.tolerance)
     try:
         windows = _tokenize(rows, key, module.column, module.window, tokenizer)
     except UnicodeDecodeError as error:  # Arrow's JSON reader lets bytes through that are not UTF-8
@@ -108,18 +108,18 @@ def load_text(
 
 
 def _read(
-    path: str, files: Sequence[Path], split: Split, key: str, column: str, on_error: OnError
+    path: str, files: Sequence[Path], split: Split, key: str, column: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
     from data_modules.reading.records import check_column, check_strings, load_hub, load_records, without_nulls
 
     if files:
-        rows, skipped = load_records(files, (column,), key, on_error)
+        rows, skipped = load_records(files, (column,), key, tolerance)
     else:
         rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
         check_column(rows, column, f"'{path}'", key)
     check_strings(rows, column, key)
     kept, empty = without_nulls(rows, column, path)
-    return kept, skipped + settle_broken(empty, len(rows), key, on_error)
+    return kept, skipped + settle_broken(empty, len(rows), key, tolerance)
 
 
 def _tokenize(rows: datasets.Dataset, key: str, column: str, window: int, tokenizer: Tokenizer) -> datasets.Dataset:

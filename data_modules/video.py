@@ -60,7 +60,7 @@ class VideoDataModule(DocumentDataModule):
             return None
         key = f"{self.key}.{split}"
         table = index_files(find_files(path, VIDEO_SUFFIXES, key))
-        skipped = settle_broken(table.broken(), len(table), key, self.on_error)
+        skipped = settle_broken(table.broken(), len(table), key, self.tolerance)
         clips = ClipPlan(table, self.fps, self.frames, self.stride)
         if clips.short:
             few = f"{len(clips.short)} of {len(table)} videos are shorter than a clip of {self.frames} frames"

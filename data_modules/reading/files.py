@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,19 @@ from lit_mm.mistake import MissingFile, Mistake
 logger = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip"]
-MOST_LOST = 0.01  # share of a source that may be lost under `on_error: skip`
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What happens to documents that cannot be read.
+
+    Args:
+        on_error: the first ends the run (`raise`), or they are left out (`skip`).
+        max_lost: with `skip`, the share of a source that may be left out.
+    """
+
+    on_error: OnError = "raise"
+    max_lost: float = 0.01
 
 
 def find_files(pattern: str, suffixes: Sequence[str], key: str) -> list[Path]:
@@ -59,29 +72,30 @@ def stamp(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in files)
 
 
-def settle_broken(broken: Sequence[BrokenFile], total: int, key: str, on_error: OnError) -> int:
-    """Apply `on_error` to what was found broken while a source was set up.
+def settle_broken(broken: Sequence[BrokenFile], total: int, key: str, tolerance: Tolerance) -> int:
+    """Decide about what was found broken while a source was set up.
 
     Args:
         broken: what cannot be read.
         total: documents (or files) in all, the broken ones included.
         key: the YAML key, for the message.
-        on_error: end the run, or go on without.
+        tolerance: end the run, or go on without so many.
 
     Returns:
         How many were left out.
 
     Raises:
-        BrokenFile: `on_error` is `raise` and there is a broken one; the first is named.
-        Mistake: more than 1 % is broken.
+        BrokenFile: nothing is left out, and there is a broken one; the first is named.
+        Mistake: more are broken than may be left out.
     """
     if not broken:
         return 0
-    if on_error == "raise":
+    if tolerance.on_error == "raise":
         raise broken[0]
-    if len(broken) > MOST_LOST * total:
+    if len(broken) > tolerance.max_lost * total:
         raise Mistake(
-            f"{key}: {len(broken)} of {total} cannot be read, more than 1 %; the first is {broken[0]}"
+            f"{key}: {len(broken)} of {total} cannot be read, more than {100 * tolerance.max_lost:g} % "
+            f"(data.loader.max_lost); the first is {broken[0]}"
         ) from broken[0]
     logger.warning("%s: left out %d of %d that cannot be read; the first is %s", key, len(broken), total, broken[0])
     return len(broken)

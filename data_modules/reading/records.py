@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.files import OnError, listed, settle_broken, stamp
+from data_modules.reading.files import Tolerance, listed, settle_broken, stamp
 from lit_mm.mistake import Mistake
 
 HUB = "hf://"
@@ -61,7 +61,7 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
 
 
 def load_records(
-    files: Sequence[Path], columns: Sequence[str], key: str, on_error: OnError
+    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
     """Rows of files of one format, and how many were left out because they cannot be read.
 
@@ -69,23 +69,23 @@ def load_records(
         files: all of one kind (see `BUILDERS`).
         columns: the columns wanted.
         key: the YAML key, for error messages.
-        on_error: with `skip`, unreadable lines (of JSON), or files (of the other formats) are left out.
+        tolerance: where it skips, unreadable lines (of JSON), or files (of the other formats) are left out.
 
     Raises:
-        BrokenFile: the first unreadable file (and its line), unless `on_error` is `skip`.
-        Mistake: a column is missing, the files are of several formats, or more than 1 % is unreadable.
+        BrokenFile: the first unreadable file (and its line), if nothing is to be left out.
+        Mistake: a column is missing, the files are of several formats, or more is unreadable than may be left out.
     """
     kinds = sorted({builder_of(f) for f in files})
     if len(kinds) > 1:
         raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
     builder = kinds[0]
     if builder == "json":
-        return _load_json(files, columns, key, on_error)
+        return _load_json(files, columns, key, tolerance)
     try:
         return _checked_columns(_load(builder, files, columns), columns, files, key), 0
     except UNREADABLE as error:
         broken = [BrokenFile(f, reason) for f in files if (reason := why_broken(f, columns))]
-        skipped = settle_broken(broken, len(files), key, on_error)
+        skipped = settle_broken(broken, len(files), key, tolerance)
         whole = [f for f in files if str(f) not in {b.path for b in broken}]
         if not broken or not whole:
             raise Mistake(f"{key}: '{files[0]}' cannot be read: {error.__cause__ or error}") from error
@@ -93,10 +93,10 @@ def load_records(
 
 
 def _load_json(
-    files: Sequence[Path], columns: Sequence[str], key: str, on_error: OnError
+    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
     """`datasets`' own reader where every line has its strings; else line by line, to tell which one has not."""
-    if on_error == "raise":
+    if tolerance.on_error == "raise":
         try:
             rows = _checked_columns(_load("json", files, columns), columns, files, key)
             if all(is_string(rows, column) and not rows.data.column(column).null_count for column in columns):
@@ -104,7 +104,7 @@ def _load_json(
         except UNREADABLE:
             pass
     rows, broken = _load_lines(files, columns)
-    return rows, settle_broken(broken, len(rows) + len(broken), key, on_error)
+    return rows, settle_broken(broken, len(rows) + len(broken), key, tolerance)
 
 
 def builder_of(file: Path) -> str:

@@ -15,6 +15,7 @@ import pytest
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.reading.actions import Pose, action_text
+from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Frame, PackedRow, Text
@@ -44,7 +45,7 @@ def write_episode(folder: Path, name: str, count: int = 20, table: str = "csv") 
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ActionVideoDataset:
     module = ActionVideoDataModule(str(path), **options)
-    module.on_error = on_error
+    module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "game", format)
     assert dataset is not None
     return dataset

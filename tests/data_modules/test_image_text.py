@@ -18,6 +18,7 @@ from PIL import Image
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataModule, ImageTextDataset
+from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedRow, Text
@@ -102,7 +103,7 @@ WRITERS = {
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ImageTextDataset:
     module = ImageTextDataModule(str(path), **options)
-    module.on_error = on_error
+    module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "drawings", format)
     assert dataset is not None
     return dataset

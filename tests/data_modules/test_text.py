@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
+from data_modules.reading.files import Tolerance
 from data_modules.text import TextDataModule, TextDataset
 from lit_mm.mistake import MissingFile, Mistake
 
@@ -41,7 +42,7 @@ def load(
     path: object, format: DocumentFormat, on_error: str = "raise", window: int = 512, column: str = "text"
 ) -> TextDataset:
     module = TextDataModule(str(path), window=window, column=column)
-    module.on_error = on_error
+    module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "speeches", format)
     assert dataset is not None
     return dataset

@@ -16,6 +16,7 @@ from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.mixing.rows import RowReader, Share, TrainingRows
 from data_modules.prompting.steering import Steering, action_texts
+from data_modules.reading.files import Tolerance
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Frame, Text
 from tests.data_modules.video_files import decode_all, moving_picture, write_video
@@ -54,7 +55,7 @@ def folder(tmp_path: Path, table: pd.DataFrame, video: bytes) -> Path:
 
 def load(folder: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ActionVideoDataset:
     module = ActionVideoDataModule(str(folder), **{"actions": "told", "context": 2, "words": 0.25} | options)
-    module.on_error = on_error
+    module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "walk", format)
     assert dataset is not None
     return dataset

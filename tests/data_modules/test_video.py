@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
+from data_modules.reading.files import Tolerance
 from data_modules.video import VideoDataModule, VideoDataset
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
@@ -22,7 +23,7 @@ from tests.data_modules.video_files import decode_all, moving_picture, write_vid
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> VideoDataset:
     module = VideoDataModule(str(path), **options)
-    module.on_error = on_error
+    module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "clips", format)
     assert dataset is not None
     return dataset

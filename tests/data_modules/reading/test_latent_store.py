@@ -23,6 +23,7 @@ from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataModule
 from data_modules.mixing.rows import RowReader, Share, TrainingRows
+from data_modules.reading.files import Tolerance
 from data_modules.reading.latent_making import Encoder, make_shards
 from data_modules.reading.latent_store import LatentStore, StaleLatents, StoreIndex, hash_of_pictures
 from data_modules.video import VideoDataModule
@@ -55,7 +56,7 @@ def write_episodes(folder: Path) -> Path:
 
 def pairs(tmp_path: Path) -> DocumentDataModule:
     module = ImageTextDataModule(str(write_pictures(tmp_path / "pairs", 205)))
-    module.on_error = "skip"  # one has no caption
+    module.tolerance = Tolerance("skip")  # one has no caption
     return module
 
 
