@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
+from data_modules.index.keys import cache_folder
+from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
 from data_modules.mixing.loaders import StepLoader, TimedLoader
 from data_modules.mixing.promises import check_lengths
@@ -47,6 +48,8 @@ class LoaderConfig:
             when the source is set up is known exactly; what breaks while training is counted over all ranks, and the
             run ends once chance does not explain it.
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
+        cache: folder of the indexes that are made of data files once; `~/.cache/lit-mm` (or `lit-mm` in the folder that
+            XDG_CACHE_HOME names) by default.
 
     Raises:
         Mistake: a number is out of its range.
@@ -59,6 +62,7 @@ class LoaderConfig:
     on_error: OnError = "raise"
     max_lost: float = 0.01
     val_documents: int | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         least = {"row_length": 1, "rows": 1, "workers": 0, "val_documents": 1}
@@ -112,7 +116,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.loader = loader or LoaderConfig()
         self.image_size = image_size
         self.tokens_per_frame = tokens_per_frame
-        self.tolerance = self.loader.tolerance
+        self.tolerance, self.cache = self.loader.tolerance, cache_folder(self.loader.cache)
         self.format: DocumentFormat | None = None
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
         self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
@@ -128,6 +132,15 @@ class DocumentDataModule(LightningDataModule, ABC):
             source: the name that documents carry and metrics are logged under.
             format: tokenizer, picture size and tokens of a frame of this run.
         """
+
+    def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
+        """Indexes that a split needs, and what makes them; None of files that are read without an index.
+
+        Args:
+            split: which one.
+            tokenizer: of its texts.
+        """
+        return None
 
     @property
     def source_name(self) -> str:
@@ -166,7 +179,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         datasets: dict[Split, dict[str, DocumentDataset]] = {"train": {}, "val": {}}
         splits: tuple[Split, ...] = () if stage == "predict" else ("train", "val")
         for name, module in self.modules().items():
-            module.tolerance = self.loader.tolerance
+            module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
             for split in splits:
                 dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
@@ -176,7 +189,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.datasets = datasets
 
     def _check_longest(self, name: str, dataset: DocumentDataset) -> None:
-        longest = int(np.max(dataset.lengths, initial=0))
+        longest = dataset.longest
         if not dataset.splittable and longest > self.loader.row_length:
             raise Mistake(
                 f"data.loader.row_length is {self.loader.row_length}, but source '{name}' has a document of "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from data_modules.reading.lengths import MappedLengths
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Frame
 from lit_mm.tokenizer import Tokenizer
@@ -69,7 +70,8 @@ class DocumentDataset(ABC):
 
     Attributes:
         source: name of the source, copied into every document.
-        lengths: (variants, documents) int32, positions each document takes in each variant.
+        lengths: (variants, documents) int32, positions each document takes in each variant; an array, or what is
+            indexed like one and lies in a file.
         shares: (variants,) share of draws that show each variant, summing to 1.
         splittable: whether a document may be cut at any position (text only).
         pictures: where the frames of documents come from; None without frames.
@@ -77,7 +79,7 @@ class DocumentDataset(ABC):
     """
 
     source: str
-    lengths: np.ndarray
+    lengths: np.ndarray | MappedLengths
     shares: tuple[float, ...] = (1.0,)
     splittable: bool = False
     pictures: PictureSource | None = None
@@ -85,6 +87,11 @@ class DocumentDataset(ABC):
 
     def __len__(self) -> int:
         return int(self.lengths.shape[1])
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest document in its longest variant."""
+        return int(np.max(self.lengths, initial=0)) if isinstance(self.lengths, np.ndarray) else self.lengths.longest
 
     @abstractmethod
     def document(self, draw: Draw) -> Document:

@@ -3,69 +3,85 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.index.indexed_pairs import IndexedPairs, open_pairs, pair_sidecars
+from data_modules.index.input_files import find_input_files
+from data_modules.index.pair_index import PairFields, fields_of_tar
+from data_modules.index.sidecars import Indexing
+from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
-from data_modules.reading.files import find_files, settle_broken
-from data_modules.reading.pair_table import PairPictures, PairTable
+from data_modules.reading.files import find_files, settle_broken, settle_lost
+from data_modules.reading.pair_table import PairTable
+from data_modules.reading.pairs import PairCounts, Pairs
+from data_modules.reading.table_pairs import TablePairs
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.sequence import Document, Text
+from lit_mm.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".tar")
+TAR = ".tar"
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", TAR)
 FILE_NAME = "file_name"  # the column that names the picture in a Hugging Face image folder
+LONGEST = 65535  # tokens of a caption, as many as an index can say
 
 
 class ImageTextDataModule(DocumentDataModule):
     """Pictures and captions; most are shown caption first (to learn to draw), the rest picture first (to describe).
 
     Files: a Hugging Face image folder (pictures and a metadata.jsonl or .csv with `file_name` and a caption), JSON
-    Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars
-    (there `image_column` and `caption_column` are endings, such as `jpg` and `txt`).
+    Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars,
+    which are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows.
 
     Args:
         train: file, folder, pattern such as `data/*.tar`, or Hub name such as `hf://owner/name`
             (`hf://owner/name/config:split` where a configuration or another split is meant).
         val: the same for validation; none by default. A Hub name without a split means its `validation`.
-        image_column: column with the picture; image folders have it in `file_name`.
-        caption_column: column with the caption.
+        image_column: column with the picture, `image` by default; image folders have it in `file_name`. In tars its
+            ending such as `jpg`, or several such as `jpg;png`; any picture by default.
+        caption_column: column with the caption, `caption` by default. In tars its ending, `txt` by default, or the key
+            of a JSON member such as `json.caption`.
         caption_first: share of draws with the caption before the picture, in [0, 1]; Transfusion's by default (arXiv
             2408.11039; ours: the paper has a source for each direction and states no shares).
         condition_dropout: share of the caption-first draws that lose their caption, which guidance needs (paper).
         max_caption: longer captions are cut to so many tokens.
+        without_caption: what happens to pictures of tars that have no caption: they are left out, or shown like those
+            that lose theirs.
     """
 
     def __init__(
         self,
         train: str,
         val: str | None = None,
-        image_column: str = "image",
-        caption_column: str = "caption",
+        image_column: str | None = None,
+        caption_column: str | None = None,
         caption_first: float = 0.8,
         condition_dropout: float = 0.1,
         max_caption: int = 128,
+        without_caption: Literal["leave_out", "unconditional"] = "leave_out",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         for name, share in {"caption_first": caption_first, "condition_dropout": condition_dropout}.items():
             if not 0 <= share <= 1:
                 raise Mistake(f"{name}: {share} is not a share; give a number from 0 to 1")
-        if max_caption < 1:
-            raise Mistake(f"max_caption: {max_caption} tokens hold no caption; give 1 or more")
+        if not 1 <= max_caption <= LONGEST:
+            raise Mistake(f"max_caption: {max_caption} tokens; give 1 to {LONGEST}")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
-        self.image_column = image_column
-        self.caption_column = caption_column
+        self.tar_fields: PairFields = fields_of_tar(image_column, caption_column, max_caption)
+        self.image_column = image_column or "image"
+        self.caption_column = caption_column or "caption"
         self.shares = (caption_first * (1 - condition_dropout), caption_first * condition_dropout, 1 - caption_first)
         self.max_caption = max_caption
+        self.without_caption = without_caption
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ImageTextDataset | None:
         """Pairs of one split; captions are tokenized once, pictures are read when drawn."""
@@ -73,6 +89,40 @@ class ImageTextDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
+        indexing = self.indexing(split, format.tokenizer)
+        if indexing is not None:
+            pairs: Pairs = self._indexed(path, indexing, key, format)
+        else:
+            pairs = self._tables(path, split, key, format)
+        if cut := pairs.counts.cut:
+            logger.info("%s: %d captions are cut to %d tokens (max_caption)", key, cut, self.max_caption)
+        return ImageTextDataset(source, pairs, self.shares, format)
+
+    def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
+        """The indexes of one split where it is in tars, and what makes them."""
+        path, key = self.paths[split], f"{self.key}.{split}"
+        if path is None or not (is_remote(path) or _are_tars(path, key)):
+            return None
+        return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
+
+    def _indexed(self, path: str, indexing: Indexing, key: str, format: DocumentFormat) -> Pairs:
+        unconditional = self.without_caption == "unconditional"
+        view = open_pairs(indexing, unconditional, self.cache, key)
+        totals = view.totals
+        if totals.report is not None:
+            everything = totals.captioned + totals.bare + totals.lost
+            settle_lost(totals.lost, everything, BrokenFile(*totals.report), key, self.tolerance)
+        if totals.bare:
+            done = "shown without one" if unconditional else "left out"
+            pairs = totals.captioned + totals.bare
+            logger.warning("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
+        if totals.guessed:
+            logger.warning("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
+        if not len(view):
+            raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
+        return IndexedPairs(view, format.image_size)
+
+    def _tables(self, path: str, split: Split, key: str, format: DocumentFormat) -> Pairs:
         parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
         if not any(len(part.rows) for part in tokenized):
@@ -80,10 +130,8 @@ class ImageTextDataModule(DocumentDataModule):
         empty = [BrokenFile(part.where, f"row {i} has no caption") for part in tokenized for i in part.empty]
         total = sum(len(part.rows) for part in tokenized)
         skipped += settle_broken(empty, total, key, self.tolerance)
-        cut = sum(part.cut for part in tokenized)
-        if cut:
-            logger.info("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, total, self.max_caption)
-        return ImageTextDataset(source, tokenized, self.shares, format, skipped)
+        counts = PairCounts(skipped, len(empty), sum(part.cut for part in tokenized))
+        return TablePairs(tokenized, format.image_size, counts)
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
         from data_modules.reading.records import HUB, check_column, load_hub, load_records
@@ -95,7 +143,7 @@ class ImageTextDataModule(DocumentDataModule):
             return [PairTable(rows, self.image_column, self.caption_column, [Path(path)])], 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(_tables(path, key), lambda f: f.parent):
+        for _, group in groupby(_found(path, key), lambda f: f.parent):
             files = list(group)
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             rows, left_out = load_records(files, (image, self.caption_column), key, self.tolerance)
@@ -104,7 +152,24 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, skipped
 
 
-def _tables(path: str, key: str) -> list[Path]:
+def _are_tars(path: str, key: str) -> bool:
+    """Whether a path names tars alone.
+
+    Raises:
+        MissingFile: it names nothing that can be read.
+        Mistake: it names tars and tables.
+    """
+    from data_modules.reading.records import HUB
+
+    if path.startswith(HUB):
+        return False
+    kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
+    if len(kinds) > 1:
+        raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
+    return kinds == {True}
+
+
+def _found(path: str, key: str) -> list[Path]:
     try:
         return find_files(path, SUFFIXES, key)
     except MissingFile as error:
@@ -128,32 +193,22 @@ class ImageTextDataset(DocumentDataset):
 
     variants = ("caption_first", "unconditional", "image_first")
 
-    def __init__(
-        self,
-        source: str,
-        parts: Sequence[PairTable],
-        shares: tuple[float, ...],
-        format: DocumentFormat,
-        skipped: int,
-    ) -> None:
-        self.source = source
-        self.pictures: PairPictures = PairPictures(parts, format.image_size)
+    def __init__(self, source: str, pairs: Pairs, shares: tuple[float, ...], format: DocumentFormat) -> None:
+        self.source, self.pairs = source, pairs
+        self.pictures = pairs.pictures
         self.shares = shares
         self.format = format
-        self.skipped_at_setup = skipped
-        captions = np.concatenate([part.lengths for part in parts])
-        self.kept = None if (captions > 0).all() else np.flatnonzero(captions > 0)
-        captions = captions if self.kept is None else captions[self.kept]
+        self.skipped_at_setup = pairs.counts.lost
         bare = 2 + format.bracketed_frames(1)
-        self.lengths = np.stack([captions + bare, np.full_like(captions, bare), captions + bare]).astype(np.int32)
+        self.lengths = pairs.lengths((True, False, True), (bare, bare, bare))
 
     def document(self, draw: Draw) -> Document:
-        """One pair; see `variants`."""
-        index = draw.index if self.kept is None else int(self.kept[draw.index])
-        part, row = self.pictures.locate(index)
-        variant, t = self.variants[draw.variant], self.format.tokenizer
-        frames = self.frames([index], clean=variant == "image_first")
-        caption = [] if variant == "unconditional" else part.caption_ids(row)
+        """One pair; see `variants`. One without a caption is unconditional in each."""
+        t, caption = self.format.tokenizer, self.pairs.caption_ids(draw.index)
+        variant = self.variants[draw.variant] if caption else "unconditional"
+        frames = self.frames([self.pairs.picture_key(draw.index)], clean=variant == "image_first")
+        if variant == "unconditional":
+            caption = []
         if variant == "caption_first":
             opening = Text(torch.tensor([t.bos_id, *caption, t.boi_id]))
             return Document((opening, *frames, Text(t.ids(t.eoi_id, t.eos_id))), self.source)
@@ -163,5 +218,5 @@ class ImageTextDataset(DocumentDataset):
         return Document((opening, *frames, closing), self.source)
 
     def picture_keys(self) -> np.ndarray:
-        """Rows that have a caption."""
-        return np.arange(self.pictures.starts[-1]) if self.kept is None else self.kept
+        """Those of all pairs."""
+        return self.pairs.picture_keys()

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import DocumentDataset, Draw
+from data_modules.reading.lengths import MappedLengths
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Frame, Text
 
@@ -21,7 +22,7 @@ def check_lengths(source: str, dataset: DocumentDataset) -> None:
         Mistake: `lengths` is no array of integers (variants, documents), or `shares` are of other variants.
     """
     lengths = getattr(dataset, "lengths", None)
-    if not isinstance(lengths, np.ndarray) or lengths.ndim != 2 or lengths.dtype.kind not in "iu":
+    if not isinstance(lengths, np.ndarray | MappedLengths) or lengths.ndim != 2 or lengths.dtype.kind not in "iu":
         what = f"{lengths.dtype} of shape {lengths.shape}" if isinstance(lengths, np.ndarray) else _type(lengths)
         raise Mistake(
             f"source '{source}': lengths is {what}; an int32 array of shape (variants, documents) is expected"

@@ -90,12 +90,25 @@ def settle_broken(broken: Sequence[BrokenFile], total: int, key: str, tolerance:
     """
     if not broken:
         return 0
+    return settle_lost(len(broken), total, broken[0], key, tolerance)
+
+
+def settle_lost(lost: int, total: int, first: BrokenFile, key: str, tolerance: Tolerance) -> int:
+    """Decide about documents that were counted, and not reported one by one; see `settle_broken`.
+
+    Args:
+        lost: how many cannot be read; at least one.
+        total: documents in all, these included.
+        first: of what is broken.
+        key: the YAML key, for the message.
+        tolerance: end the run, or go on without so many.
+    """
     if tolerance.on_error == "raise":
-        raise broken[0]
-    if len(broken) > tolerance.max_lost * total:
+        raise first
+    if lost > tolerance.max_lost * total:
         raise Mistake(
-            f"{key}: {len(broken)} of {total} cannot be read, more than {100 * tolerance.max_lost:g} % "
-            f"(data.loader.max_lost); the first is {broken[0]}"
-        ) from broken[0]
-    logger.warning("%s: left out %d of %d that cannot be read; the first is %s", key, len(broken), total, broken[0])
-    return len(broken)
+            f"{key}: {lost} of {total} cannot be read, more than {100 * tolerance.max_lost:g} % "
+            f"(data.loader.max_lost); the first is {first}"
+        ) from first
+    logger.warning("%s: left out %d of %d that cannot be read; the first is %s", key, lost, total, first)
+    return lost

@@ -1,0 +1,91 @@
+"""Files of arrays that appear whole or not at all, and are memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_mm.mistake import Mistake
+
+_TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
+
+
+def appear(file: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under another name and rename it, so that whoever looks sees all of it or nothing.
+
+    Args:
+        file: its name in the end; missing folders are made.
+        write: writes all of it to the path it is given.
+
+    Raises:
+        Mistake: the disk is full, or may not be written to.
+    """
+    beside = file.with_name(f".{os.uname().nodename}-{os.getpid()}-{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        with beside.open("rb+") as written:
+            os.fsync(written.fileno())
+        beside.replace(file)
+    except OSError as error:
+        raise Mistake(
+            f"data.loader.cache: '{file}' cannot be written ({error.strerror or error}); name a folder with room"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write unsigned integers as a safetensors file.
+
+    Args:
+        file: its path.
+        arrays: by name, of 8 to 64 bits.
+        metadata: what JSON can hold.
+
+    Raises:
+        Mistake: see `appear`.
+    """
+    from safetensors.numpy import save
+
+    content = save(dict(arrays), {name: json.dumps(value) for name, value in metadata.items()})
+    appear(file, lambda beside: beside.write_bytes(content))
+
+
+class ArrayFile:
+    """Arrays of a file that `write_arrays` made, memory-mapped.
+
+    Args:
+        file: its path.
+
+    Attributes:
+        metadata: what was stored beside them.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is not whole, or is no safetensors file.
+    """
+
+    def __init__(self, file: Path) -> None:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
+            size = os.fstat(stream.fileno()).st_size
+            if 8 + length > size:
+                raise ValueError(f"'{file}' is cut")
+            header: dict[str, Any] = json.loads(stream.read(length))
+        self.metadata = {name: json.loads(value) for name, value in header.pop("__metadata__", {}).items()}
+        if max((entry["data_offsets"][1] for entry in header.values()), default=0) != size - 8 - length:
+            raise ValueError(f"'{file}' is cut")
+        self._bytes = np.memmap(file, np.uint8, "r")[8 + length :]
+        self._entries = header
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self._entries[name]
+        start, stop = entry["data_offsets"]
+        return self._bytes[start:stop].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])

@@ -1,0 +1,123 @@
+"""Pairs of tars that stay where they are: captions from their indexes, pictures by their places in the tars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from data_modules.index.keys import key_of_texts
+from data_modules.index.making import make_missing
+from data_modules.index.pair_index import READER, PairFields, index_pairs
+from data_modules.index.sidecars import Indexing, Sidecar
+from data_modules.index.source_view import SourceView
+from data_modules.index.storage import InputFile, RangeReader
+from data_modules.reading.lengths import MappedLengths
+from data_modules.reading.pairs import PairCounts, Pairs
+from data_modules.reading.picture_source import READING, PictureSource
+from data_modules.reading.pictures import read_picture
+from lit_mm.tokenizer import Tokenizer
+
+
+def pair_sidecars(files: Sequence[InputFile], fields: PairFields, tokenizer: Tokenizer, cache: Path) -> Indexing:
+    """The indexes of tars of pairs, and what makes them.
+
+    Args:
+        files: the tars.
+        fields: what is looked for in them.
+        tokenizer: of the captions.
+        cache: folder of all indexes.
+    """
+    depends_on = f"pairs {READER} {fields} {tokenizer.fingerprint()}"
+    sidecars = [Sidecar.of(file, depends_on, cache) for file in files]
+    return Indexing(sidecars, partial(index_pairs, fields=fields, tokenizer=tokenizer))
+
+
+class IndexedPairs(Pairs):
+    """Pairs of indexed tars.
+
+    Args:
+        view: of their indexes.
+        size: side of a picture in pixels.
+    """
+
+    def __init__(self, view: SourceView, size: int) -> None:
+        self.view = view
+        self.pictures: PictureSource = TarPictures(view, size)
+        totals = view.totals
+        self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def lengths(self, uses: tuple[bool, ...], constants: tuple[int, ...]) -> MappedLengths:
+        """See `Pairs.lengths`."""
+        return MappedLengths(self.view.lengths_file, uses, constants, self.view.longest)
+
+    def caption_ids(self, pair: int) -> list[int]:
+        """Tokens of a caption."""
+        number, row = self.view.locate(pair)
+        index = self.view.index(number)
+        start = int(index["starts"][row])
+        return index["ids"][start : start + int(index["tokens"][row])].tolist()
+
+    def picture_key(self, pair: int) -> int:
+        """The pair itself: its pictures are counted as it is."""
+        return pair
+
+    def picture_keys(self) -> np.ndarray:
+        """All of them."""
+        return np.arange(len(self))
+
+
+class TarPictures(PictureSource):
+    """Pictures inside tars, each read by its place there.
+
+    Args:
+        view: of the tars' indexes.
+        size: side of a picture in pixels.
+    """
+
+    def __init__(self, view: SourceView, size: int) -> None:
+        self.view, self.size, self.ranges = view, size, RangeReader()
+
+    def _place(self, key: int) -> tuple[InputFile, int, int]:
+        number, row = self.view.locate(key)
+        index = self.view.index(number)
+        return self.view.sidecars[number].file, int(index["offset"][row]), int(index["size"][row])
+
+    def read(self, keys: Sequence[int]) -> list[Tensor]:
+        """(3, size, size) uint8 each."""
+        return [self._picture(key) for key in keys]
+
+    def _picture(self, key: int) -> Tensor:
+        file, offset, size = self._place(key)
+        return read_picture(self.ranges.read(file, offset, size), self.size, name=self.origin(key))
+
+    def origin(self, key: int) -> str:
+        """The tar, and where in it the picture begins."""
+        file, offset, _ = self._place(key)
+        return f"{file.path} at byte {offset}"
+
+    def identity(self) -> str:
+        """Of the tars as they were when they were indexed."""
+        return key_of_texts([str(READING), str(self.size), *(sidecar.name for sidecar in self.view.sidecars)])[:16]
+
+
+def open_pairs(indexing: Indexing, with_bare: bool, cache: Path, key: str) -> SourceView:
+    """Index what is not indexed yet, and open all of it.
+
+    Args:
+        indexing: of the tars.
+        with_bare: whether pairs without a caption are wanted.
+        cache: folder of all indexes.
+        key: the YAML key, for messages.
+
+    Raises:
+        BrokenFile: a tar cannot be read at all.
+    """
+    make_missing(indexing, f"{key}: indexing", cache / "locks" / key_of_texts(s.name for s in indexing.sidecars))
+    return SourceView(indexing.sidecars, with_bare, cache)

@@ -1,0 +1,86 @@
+"""The files that a path names, on local disks and on any storage that fsspec knows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from glob import has_magic
+from pathlib import Path
+from typing import Any
+
+from data_modules.index.storage import InputFile, filesystem, is_remote, patiently
+from data_modules.reading.files import find_files, has_suffix, listed
+from lit_mm.mistake import MissingFile, Mistake
+
+# What storages call the identity of a file's contents, or the time of its last change.
+_CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
+    """Files behind a path as a user writes it, sorted by name.
+
+    Args:
+        pattern: a file, a folder (searched with its subfolders), a glob, or a range such as `{00000..01023}.tar`, which
+            storages that can't be listed need. A URL such as `s3://bucket/folder` is read through fsspec.
+        suffixes: endings that a source of this kind can read, with their dots.
+        key: the YAML key, for the error message.
+
+    Raises:
+        MissingFile: nothing is there, or nothing that can be read.
+        Mistake: the storage can't be reached, or its library is not installed.
+    """
+    found = [file for one in spread_range(pattern) for file in _find(one, suffixes, key)]
+    return sorted(found, key=lambda file: file.path)
+
+
+def spread_range(pattern: str) -> Iterator[str]:
+    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last = found.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from spread_range(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
+
+
+def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
+    if not is_remote(pattern):
+        return [local_file(path) for path in find_files(pattern, suffixes, key)]
+    try:
+        fs, path = filesystem(pattern)
+        found = patiently(lambda: _infos(fs, path, suffixes), f"{key}: '{pattern}'")
+    except ImportError as error:
+        raise Mistake(f"{key}: '{pattern}' cannot be read here: {error}") from error
+    except FileNotFoundError as error:
+        raise MissingFile(f"{key}: there is no file or folder '{pattern}'") from error
+    if not found:
+        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file")
+    return [_remote_file(fs, info) for info in found]
+
+
+def local_file(path: Path) -> InputFile:
+    """A file of this machine as it is now."""
+    stat = path.stat()
+    return InputFile(str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
+
+
+def _infos(fs: Any, path: str, suffixes: Sequence[str]) -> list[dict[str, Any]]:
+    if has_magic(path):
+        infos = list(fs.glob(path, detail=True).values())
+    elif has_suffix(Path(path), suffixes):
+        infos = [fs.info(path)]
+    else:
+        infos = list(fs.find(path, detail=True).values())
+    return [info for info in infos if info["type"] == "file" and has_suffix(Path(info["name"]), suffixes)]
+
+
+def _remote_file(fs: Any, info: dict[str, Any]) -> InputFile:
+    url = fs.unstrip_protocol(info["name"])
+    if info.get("size") is None:  # listings of HTTP servers are names alone
+        info = patiently(lambda: fs.info(info["name"]), url)
+    if info.get("size") is None:
+        raise Mistake(f"'{url}' has no known size; the server has to answer with Content-Length and byte ranges")
+    changed = next((str(info[name]) for name in _CHANGED if info.get(name)), "")
+    return InputFile(url, int(info["size"]), changed)

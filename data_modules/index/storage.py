@@ -1,0 +1,179 @@
+"""Bytes of files, wherever they lie: local disks by pread, remote storages through fsspec, with patience."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, TypeVar
+
+from data_modules.dataset import BrokenFile
+
+MAX_OPEN = 64  # local files kept open by a process
+ATTEMPTS = 6  # of a remote read
+FIRST_WAIT = 0.5  # seconds before the second attempt; each later one waits twice as long as the one before
+AHEAD = 4 << 20  # bytes of a remote file that are asked for at once where it is read from its start to its end
+SILENCE = 30.0  # seconds without a byte, after which an attempt over HTTP has failed
+# Trying again does not change these.
+_FINAL = (FileNotFoundError, PermissionError, NotImplementedError, ImportError, ValueError, TypeError, KeyError)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file that documents are read from, as it was when it was found.
+
+    Args:
+        path: an absolute local path, or the URL of a remote file.
+        size: in bytes.
+        changed: time of the last change in nanoseconds; of a remote file whatever its storage tells instead.
+    """
+
+    path: str
+    size: int
+    changed: str
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL of fsspec's, such as `s3://bucket/0.tar`."""
+    return re.match(r"[a-z][a-z0-9+.-]*://", path) is not None
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """Fsspec's file system of a URL, and the path in it. They are cheap to ask for, and belong to one process.
+
+    Raises:
+        ImportError: the library of this kind of storage is not installed.
+    """
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if url.startswith(("http://", "https://")):
+        import aiohttp
+
+        options["client_kwargs"] = {
+            "timeout": aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
+        }
+    return fsspec.core.url_to_fs(url, **options)
+
+
+def patiently(attempt: Callable[[], Result], what: str) -> Result:
+    """The result of `attempt`, which is tried again where a storage fails for the moment.
+
+    Args:
+        attempt: asks a remote storage.
+        what: is asked for, for the error message.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BrokenFile: the last attempt failed too.
+    """
+    for number in range(ATTEMPTS):
+        try:
+            return attempt()
+        except _FINAL:
+            raise
+        except Exception as error:  # storages have exceptions of their own
+            if number == ATTEMPTS - 1:
+                reason = f"{type(error).__name__} {error}".strip()
+                raise BrokenFile(what, f"{ATTEMPTS} attempts failed, the last with {reason}") from error
+            time.sleep(FIRST_WAIT * 2**number * random.uniform(0.5, 1))  # spread, as many ranks ask at once
+    raise AssertionError
+
+
+class RangeReader:
+    """Reads parts of files. Local files stay open; a process that gets a copy opens its own."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        for handle in self._open.values():
+            os.close(handle)
+
+    def read(self, file: InputFile, offset: int, size: int) -> bytes:
+        """`size` bytes of a file from `offset` on.
+
+        Raises:
+            BrokenFile: the file is not there, has changed since it was indexed, or cannot be read.
+        """
+        try:
+            content = _fetch(file.path, offset, size) if is_remote(file.path) else self._pread(file, offset, size)
+        except OSError as error:
+            reason = "it is no longer there" if isinstance(error, FileNotFoundError) else str(error)
+            raise BrokenFile(file.path, reason) from error
+        if len(content) != size:
+            raise BrokenFile(file.path, f"it ends within the {size} bytes from {offset} on")
+        return content
+
+    def _pread(self, file: InputFile, offset: int, size: int) -> bytes:
+        if file.path not in self._open:
+            while len(self._open) >= MAX_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[file.path] = _opened(file)
+        self._open.move_to_end(file.path)
+        return os.pread(self._open[file.path], size, offset)
+
+
+def _opened(file: InputFile) -> int:
+    handle = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
+    stat = os.fstat(handle)
+    if (stat.st_size, str(stat.st_mtime_ns)) != (file.size, file.changed):
+        os.close(handle)
+        raise BrokenFile(file.path, "it has changed since it was indexed; start again to index it anew")
+    return handle
+
+
+def _fetch(url: str, offset: int, size: int) -> bytes:
+    def attempt() -> bytes:
+        fs, path = filesystem(url)
+        content = fs.cat_file(path, start=offset, end=offset + size)
+        if len(content) != size:
+            raise OSError(f"{len(content)} of {size} bytes came")
+        return content
+
+    return patiently(attempt, url)
+
+
+class _RemoteStream(io.RawIOBase):
+    """A remote file, every part of which is asked for with patience."""
+
+    def __init__(self, file: InputFile) -> None:
+        self._file, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = max(0, min(len(buffer), self._file.size - self._at))
+        if count:
+            buffer[:count] = _fetch(self._file.path, self._at, count)
+        self._at += count
+        return count
+
+
+def opened(file: InputFile) -> IO[bytes]:
+    """A file to be read from its start to its end.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    if is_remote(file.path):
+        return io.BufferedReader(_RemoteStream(file), AHEAD)
+    return open(file.path, "rb")

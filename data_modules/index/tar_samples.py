@@ -1,0 +1,116 @@
+"""Samples of a tar as WebDataset means them: members whose names differ in their endings alone."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+BLOCK = 512  # bytes of a header; members begin at multiples of it
+MOST_PADDING = 1 << 16  # zeros that may follow the last member; GNU tar fills up 10 KiB, some others more
+
+
+@dataclass
+class Member:
+    """A file in a tar: where its bytes begin, and how many they are."""
+
+    offset: int
+    size: int
+
+
+@dataclass
+class Sample:
+    """Members of one name.
+
+    Args:
+        key: the name, with its folders, up to the first dot of its last part.
+        members: by ending, without the first dot.
+    """
+
+    key: str
+    members: dict[str, Member] = field(default_factory=dict)
+
+
+class DamagedTar(Exception):
+    """A tar that is cut or overwritten; what stands before the damage was read.
+
+    Args:
+        reason: what is wrong, and where.
+        unread: bytes of the tar that may hold more samples.
+    """
+
+    def __init__(self, reason: str, unread: int) -> None:
+        super().__init__(reason)
+        self.reason, self.unread = reason, unread
+
+
+def tar_members(stream: IO[bytes], size: int) -> Iterator[tuple[str, Member]]:
+    """Names of regular files in a tar and where they lie, in their order; GNU's and PAX's long names are read.
+
+    Args:
+        stream: the tar; what reads it in between may leave it anywhere.
+        size: of the tar in bytes.
+
+    Raises:
+        DamagedTar: after the members before the damage.
+    """
+    end = 0
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                cast(Any, tar).members.clear()  # it would keep them all
+                if tar.offset > size:
+                    raise DamagedTar(f"it ends inside '{member.name}'", size - end)
+                end = tar.offset
+                if member.isreg() and not member.issparse():
+                    yield member.name, Member(member.offset_data, member.size)
+    except tarfile.TarError as error:
+        raise DamagedTar(str(error), size - end) from error
+    _check_end(stream, end, size)
+
+
+def _check_end(stream: IO[bytes], end: int, size: int) -> None:
+    """Tarfile takes anything that is no header for the end of a tar; only zeros to the end of the file are."""
+    stream.seek(end)
+    at = end
+    while block := stream.read(1 << 20):
+        if block.count(0) < len(block):
+            break
+        at += len(block)
+    if at < size:
+        raise DamagedTar(f"there is no member's header at byte {end} of {size}", size - end)
+    if size - end < BLOCK:
+        raise DamagedTar(f"it is cut at byte {size}, after a whole member", 0)
+    if size - end > MOST_PADDING:
+        raise DamagedTar(f"it holds nothing but zeros from byte {end} of {size} on", size - end)
+
+
+class SampleGrouper:
+    """Puts members together that belong to one sample, also where they are not neighbours.
+
+    An ending that comes again under the same name begins another sample.
+
+    Attributes:
+        samples: all that were begun, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.samples: list[Sample] = []
+        self._latest: dict[str, Sample] = {}
+
+    def add(self, name: str, member: Member) -> tuple[Sample, str] | None:
+        """The sample that a member belongs to and the ending it has there; None for files that are none of a sample."""
+        path = PurePosixPath(name)
+        stem, dot, ending = path.name.partition(".")
+        if not stem or not dot:
+            return None
+        key = str(path.with_name(stem))
+        ending = ending.lower()
+        sample = self._latest.get(key)
+        if sample is None or ending in sample.members:
+            sample = self._latest[key] = Sample(key)
+            self.samples.append(sample)
+        sample.members[ending] = member
+        return sample, ending
