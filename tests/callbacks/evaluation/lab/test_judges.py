@@ -19,7 +19,8 @@ from callbacks.evaluation.lab.judge import LabJudge
 from callbacks.evaluation.lab.obeys import Obeys
 from callbacks.pages.results_table import ResultsTable
 from data_modules.action_video import ActionVideoDataModule
-from data_modules.base import DocumentDataModule, LoaderConfig
+from data_modules.base import DocumentDataModule
+from data_modules.mixing.loaders import LoaderConfig
 from data_modules.text import TextDataModule
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import MissingFile, Mistake
