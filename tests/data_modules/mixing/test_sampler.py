@@ -288,4 +288,4 @@ def test_another_shuffle_window_goes_on_and_is_said() -> None:
     assert said == [
         "source 'video' is shuffled among all documents, not 2048: some come twice in this pass, and others not at all"
     ]
-    assert planner(8192).load_state(planner(None).state()) == [], "a window of the whole source and more is all of it"
+    assert planner(32_768).load_state(planner(None).state()) == [], "a window of the whole source and more is all of it"
