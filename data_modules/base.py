@@ -210,7 +210,8 @@ class DocumentDataModule(LightningDataModule, ABC):
             if self.loader.on_error == "skip":
                 self.left_out.count(batch.skipped, _newly_drawn(before, batch.plan_state["sources"]))
                 # Adding up over ranks waits for the device, so it is done on steps that log.
-                if self.trainer.world_size == 1 or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+                interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+                if self.trainer.world_size == 1 or self.trainer.global_step % interval == 0:
                     self.left_out.judge(batch.tokens.device)
         return batch
 
