@@ -7,7 +7,6 @@ import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -19,63 +18,17 @@ from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.index.keys import cache_folder
 from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
-from data_modules.mixing.loaders import StepLoader, TimedLoader
+from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.stages import Stage
 from data_modules.prompting.loader import prompt_loader
-from data_modules.reading.files import OnError, Tolerance
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
 Split = Literal["train", "val"]
-
-
-@dataclass
-class LoaderConfig:
-    """How documents become batches.
-
-    Args:
-        row_length: positions in a row.
-        rows: rows in a batch, per device.
-        workers: processes that read and decode, per device.
-        seed: of the order of documents, of what is random about each, and of all noise of the flow.
-        on_error: a file that breaks while being read ends the run (`raise`), or its document is left out and counted
-            (`skip`).
-        max_lost: with `skip`, the share of a source's documents that may be left out, in [0, 1]. What cannot be read
-            when the source is set up is known exactly; what breaks while training is counted over all ranks, and the
-            run ends once chance does not explain it.
-        val_documents: validate on so many documents of each source, evenly spread; all of them by default.
-        cache: folder of the indexes that are made of data files once; `~/.cache/lit-mm` (or `lit-mm` in the folder that
-            XDG_CACHE_HOME names) by default.
-
-    Raises:
-        Mistake: a number is out of its range.
-    """
-
-    row_length: int = 512
-    rows: int = 8
-    workers: int = 2
-    seed: int = 0
-    on_error: OnError = "raise"
-    max_lost: float = 0.01
-    val_documents: int | None = None
-    cache: str | None = None
-
-    def __post_init__(self) -> None:
-        least = {"row_length": 1, "rows": 1, "workers": 0, "val_documents": 1}
-        for name, low in least.items():
-            if (value := getattr(self, name)) is not None and value < low:
-                raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
-        if not 0 <= self.max_lost <= 1:
-            raise Mistake(f"data.loader.max_lost is {self.max_lost}; it is a share, from 0 to 1")
-
-    @property
-    def tolerance(self) -> Tolerance:
-        """What may be left out."""
-        return Tolerance(self.on_error, self.max_lost)
 
 
 class DocumentDataModule(LightningDataModule, ABC):
@@ -211,7 +164,9 @@ class DocumentDataModule(LightningDataModule, ABC):
     def training_rows(self) -> TrainingRows:
         """The endless training batches of this rank, from where the last run stopped."""
         weights, stages = self.source_weights(), self.source_stages()
-        rows = TrainingRows(self.reader("train"), weights, self.loader.seed, self._share(), {}, stages)
+        rows = TrainingRows(
+            self.reader("train"), weights, self.loader.seed, self._share(), {}, stages, self.loader.window
+        )
         if self.plan_state:
             for sentence in rows.planner().load_state(self.plan_state):
                 rank_zero_info(f"resumed data: {sentence}")
@@ -265,7 +220,8 @@ class DocumentDataModule(LightningDataModule, ABC):
             if self.loader.on_error == "skip":
                 self.left_out.count(batch.skipped, _newly_drawn(before, batch.plan_state["sources"]))
                 # Adding up over ranks waits for the device, so it is done on steps that log.
-                if self.trainer.world_size == 1 or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+                interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+                if self.trainer.world_size == 1 or self.trainer.global_step % interval == 0:
                     self.left_out.judge(batch.tokens.device)
         return batch
 

@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
-from data_modules.base import LoaderConfig
+from data_modules.mixing.loaders import LoaderConfig
 from lit_mm import loaded_inputs
 from lit_mm.building import BuildsModel
 from lit_mm.generation.decoding import Decoder

@@ -1,8 +1,9 @@
 """Validation results per source: a table on the screen, a line of JSON in the run folder.
 
-`python -m callbacks.pages.results_table runs/demo` shows the first and last validation of a run again, and with several
-run folders the last one of each side by side. A folder of runs (`runs/dense` with `version_0`, `version_1` …) stands
-for the mean and the standard deviation over its runs, which differ in their seeds, say.
+A run ends with the main values. `python -m callbacks.pages.results_table runs/demo` shows the first and last validation
+of a run again with all values, also the parts of a share (`facts/count` of `facts`), and with several run folders the
+last one of each side by side. A folder of runs (`runs/dense` with `version_0`, `version_1` …) stands for the mean and
+the standard deviation over its runs, which differ in their seeds, say.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class ResultsTable(Callback):
             with (folder / FILE).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **results}) + "\n")
         if trainer.state.fn == "validate":
-            Console().print(table({_at(step): results}))
+            Console().print(table({_at(step): main_values(results)}))
             if folder is not None:
                 of = f" of '{trainer.ckpt_path}'" if trainer.ckpt_path else ""
                 Console().print(f"results{of}: {folder / FILE}", highlight=False, soft_wrap=True)
@@ -70,13 +71,23 @@ class ResultsTable(Callback):
         if trainer.is_global_zero and folder is not None:
             if (folder / FILE).exists():
                 validations = first_and_last(folder)
-                Console().print(table(validations))
+                Console().print(table({heading: main_values(values) for heading, values in validations.items()}))
                 log_table(trainer, "validation", ["source", "metric", *validations], rows(validations))
             Console().print(f"run folder: {folder}", highlight=False, soft_wrap=True)
 
 
 def _at(step: int) -> str:
     return f"step {step}"
+
+
+def main_values(results: Mapping[str, float]) -> dict[str, float]:
+    """Without parts, such as `facts/count` where there is `facts`, or `tiles/new@4` where there is `tiles@4`."""
+    return {key: value for key, value in results.items() if (whole := _whole(key)) == key or whole not in results}
+
+
+def _whole(key: str) -> str:
+    """The name of what a value may be a part of; the horizon behind it stays."""
+    return re.sub(r"/[^/@]+(@.*)?$", r"\1", key)
 
 
 def rows(

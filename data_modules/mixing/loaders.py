@@ -1,14 +1,76 @@
-"""Loaders of batches: how long they were waited for, and whole optimizer steps at once."""
+"""Loaders of batches: their settings, how long they were waited for, and whole optimizer steps at once."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from data_modules.mixing.permutation import BLOCK
 from data_modules.mixing.steps import with_step_counts
+from data_modules.reading.files import OnError, Tolerance
+from lit_mm.mistake import Mistake
+
+
+@dataclass
+class LoaderConfig:
+    """How documents become batches.
+
+    Args:
+        row_length: positions in a row.
+        rows: rows in a batch, per device.
+        workers: processes that read and decode, per device.
+        seed: of the order of documents, of what is random about each, and of all noise of the flow.
+        on_error: a file that breaks while being read ends the run (`raise`), or its document is left out and counted
+            (`skip`).
+        max_lost: with `skip`, the share of a source's documents that may be left out, in [0, 1]. What cannot be read
+            when the source is set up is known exactly; what breaks while training is counted over all ranks, and the
+            run ends once chance does not explain it.
+        shuffle_window: documents of a source that are shuffled among each other, a multiple of 1,024: 64 blocks of
+            neighbours, from all over the source. `all` spreads every step over the whole source: of 10^8 pictures in
+            shards of 1,000, a step that reads 7,680 touches 7,400 shards in place of some 130.
+        val_documents: validate on so many documents of each source, evenly spread; all of them by default.
+        cache: folder of the indexes that are made of data files once; `~/.cache/lit-mm` (or `lit-mm` in the folder that
+            XDG_CACHE_HOME names) by default.
+
+    Raises:
+        Mistake: a number is out of its range.
+    """
+
+    row_length: int = 512
+    rows: int = 8
+    workers: int = 2
+    seed: int = 0
+    on_error: OnError = "raise"
+    max_lost: float = 0.01
+    shuffle_window: int | Literal["all"] = 64 * BLOCK
+    val_documents: int | None = None
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        least = {"row_length": 1, "rows": 1, "workers": 0, "val_documents": 1}
+        for name, low in least.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
+        if not 0 <= self.max_lost <= 1:
+            raise Mistake(f"data.loader.max_lost is {self.max_lost}; it is a share, from 0 to 1")
+
+        window = self.shuffle_window
+        if window != "all" and (window < BLOCK or window % BLOCK):
+            raise Mistake(f"data.loader.shuffle_window is {window}; use a multiple of {BLOCK}, or all")
+
+    @property
+    def window(self) -> int | None:
+        """Documents that are shuffled among each other; None for all."""
+        return None if self.shuffle_window == "all" else self.shuffle_window
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What may be left out."""
+        return Tolerance(self.on_error, self.max_lost)
 
 
 class TimedLoader(DataLoader):

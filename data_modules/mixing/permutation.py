@@ -6,6 +6,7 @@ import hashlib
 
 import numpy as np
 
+BLOCK = 1024  # neighbours that stay together where a source is shuffled in windows
 _ROUNDS = 8  # four leave sources of a dozen documents visibly unevenly shuffled
 
 
@@ -49,3 +50,34 @@ def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
         out[outside] = (left << np.uint64(half)) | right
         outside = out >= np.uint64(size)
     return out.astype(np.int64)
+
+
+def permute_in_windows(positions: np.ndarray, size: int, key: int, window: int | None) -> np.ndarray:
+    """A shuffle that touches only part of a source at a time, so that storage is not read all over.
+
+    Blocks of `BLOCK` neighbours are shuffled, and items are shuffled within windows of as many blocks as `window`
+    holds; what is left over at the end belongs to the last one. Where blocks begin depends on the key.
+
+    Args:
+        positions: (n,) integers in [0, size).
+        size: how many items are shuffled.
+        key: which shuffle.
+        window: items, a multiple of `BLOCK`; None, or a size up to it, shuffles all of them at once.
+
+    Returns:
+        (n,) int64 in [0, size).
+    """
+    if window is None or size <= window:
+        return permute(positions, size, key)
+    positions = positions.astype(np.int64)
+    windows = size // window
+    number = np.minimum(positions // window, windows - 1)
+    mixed = np.empty_like(positions)
+    for one in np.unique(number).tolist():
+        here = number == one
+        length = window if one < windows - 1 else size - one * window
+        mixed[here] = one * window + permute(positions[here] - one * window, length, key_of(key, "window", one))
+    blocks = size // BLOCK  # whole ones; the rest is not moved
+    block, whole = mixed // BLOCK, mixed < blocks * BLOCK
+    block[whole] = permute(block[whole], blocks, key_of(key, "blocks"))
+    return (block * BLOCK + mixed % BLOCK + key % size) % size

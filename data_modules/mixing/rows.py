@@ -90,6 +90,7 @@ class TrainingRows(IterableDataset):
         share: this rank's part.
         state: plan state to go on from, as carried by a batch; empty starts at row 0.
         stages: other weights for the rows before.
+        window: documents of a source that are shuffled among each other, see `DrawStream`.
     """
 
     def __init__(
@@ -100,14 +101,15 @@ class TrainingRows(IterableDataset):
         share: Share,
         state: Mapping[str, Any],
         stages: Sequence[Stage] = (),
+        window: int | None = None,
     ) -> None:
         self.reader, self.weights, self.seed, self.share, self.state = reader, weights, seed, share, state
-        self.stages = stages
+        self.stages, self.window = stages, window
 
     def planner(self) -> RowPlanner:
         """The plan, standing at `state`."""
         streams = {
-            name: DrawStream(name, dataset, self.seed)
+            name: DrawStream(name, dataset, self.seed, window=self.window)
             for name, dataset in self.reader.datasets.items()
             if ever_drawn(name, self.weights, self.stages)
         }

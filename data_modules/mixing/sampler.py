@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_modules.dataset import DocumentDataset, Draw
-from data_modules.mixing.permutation import key_of, mix, permute
+from data_modules.mixing.permutation import key_of, mix, permute_in_windows
 from data_modules.mixing.stages import Stage, weights_at
 from lit_mm.mistake import Mistake
 
@@ -60,14 +60,22 @@ class DrawStream:
         seed: of the run.
         shuffle: false keeps the documents in order (validation).
         documents: stop after so many draws, spread evenly over the source if unshuffled; endless by default.
+        window: documents that are shuffled among each other, see `permute_in_windows`; None shuffles all.
     """
 
     def __init__(
-        self, name: str, dataset: DocumentDataset, seed: int, shuffle: bool = True, documents: int | None = None
+        self,
+        name: str,
+        dataset: DocumentDataset,
+        seed: int,
+        shuffle: bool = True,
+        documents: int | None = None,
+        window: int | None = None,
     ) -> None:
         self.name, self.dataset, self.seed = name, dataset, seed
         self.shuffle, self.documents = shuffle, documents
         self.size = len(dataset)
+        self.window = window if window is not None and window < self.size else None
         self.splittable = dataset.splittable
         sample = dataset.lengths[:, :: max(1, self.size // 4096)]
         self.fingerprint = key_of(sample.tobytes().hex())
@@ -92,7 +100,8 @@ class DrawStream:
         elif self.shuffle:
             for p in np.unique(passes):
                 here = passes == p
-                index[here] = permute(positions[here], self.size, key_of(self.seed, self.name, "order", p))
+                key = key_of(self.seed, self.name, "order", p)
+                index[here] = permute_in_windows(positions[here], self.size, key, self.window)
         seeds = (mix(numbers, key_of(self.seed, self.name, "draw")) >> np.uint64(1)).astype(np.int64)
         uniform = mix(numbers, key_of(self.seed, self.name, "variant")) / 2.0**64
         variants = np.searchsorted(self._cumulative, uniform, side="right")
@@ -150,6 +159,7 @@ class DrawStream:
         return {
             "documents": self.size,
             "fingerprint": self.fingerprint,
+            "window": self.window,
             "next": self.next,
             "waiting": waiting,
             "offset": self.offset,
@@ -259,6 +269,11 @@ class RowPlanner:
                 )
             else:
                 stream.load_state(before)
+                if before["window"] != stream.window:
+                    said.append(
+                        f"source '{stream.name}' is shuffled among {stream.window or 'all'} documents, not "
+                        f"{before['window'] or 'all'}: some come twice in this pass, and others not at all"
+                    )
         said += [f"source '{name}' is no longer in the mixture" for name in known if name not in self._names()]
         weights = {s.name: w for s, w in zip(self.streams, self.weights, strict=True)}
         changed = [n for n, w in weights.items() if n in known and abs(w - state["weights"][n]) > 1e-12]

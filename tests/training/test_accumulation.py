@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from callbacks.steps import step_ended
-from data_modules.base import DocumentDataModule, LoaderConfig
+from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
+from data_modules.mixing.loaders import LoaderConfig
 from data_modules.mixing.steps import with_step_counts
 from lit_mm.backbone import Transformer
 from lit_mm.backbone.feed_forward import DenseFeedForward

@@ -33,9 +33,10 @@ class Answers(LabJudge):
     """Asks one question about each picture and takes the likeliest token each time.
 
     - `right`: share of the answers that are right; kinds of question are asked equally often.
-    - `right_<kind>`: of one kind of question.
-    - `frequent`, `frequent_<kind>`: the same of the most frequent answer to questions of the kind, given always. A
-      model that does not look at the picture has no more.
+    - `right/<kind>`: of one kind of question: is there, how many, on which side, what is ahead, which way.
+    - `frequent`, `frequent/<kind>`: what is right of the answers of someone who never looks. Of each kind of question,
+      the true answer that comes most often among the cases asked (such as "grass" to what is ahead) is given every
+      time. A model that does not look at the picture has no more.
     """
 
     name, streams = "answers", ("questions",)
@@ -74,7 +75,7 @@ def judge_answers(world: WorldFile, asked: Sequence[Question], texts: Sequence[s
         for name, given in (("right", text), ("frequent", frequent[one.kind])):
             right = _meant(world, one.question, given) == one.truth
             tally.add(name, right)
-            tally.add(f"{name}_{one.kind}", right)
+            tally.add(f"{name}/{one.kind}", right)
 
 
 def _meant(world: WorldFile, question: str, answer: str) -> Fact | None:

@@ -23,7 +23,7 @@ MOST_TOKENS = 128  # of a description
 class Describes(LabJudge):
     """Has pictures described, the likeliest token each time, and compares what is said with what is true.
 
-    - `precision`: share of the stated facts that are true of the picture, also by kind, `precision_count` and so on.
+    - `precision`: share of the stated facts that are true of the picture, also by kind, `precision/count` and so on.
     - `recall`: share of the facts of the picture's own caption that were stated.
     - `recall_another`: the same of another true and dense caption of the picture, which says things of its own choice
       as well. A model that describes as the data do has no more.

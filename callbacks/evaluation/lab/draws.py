@@ -22,7 +22,7 @@ from lit_mm.sequence import Text
 class Draws(DrawingJudge):
     """Has pictures drawn from captions, reads their tiles, and looks which of the caption's facts are true of them.
 
-    - `facts`: share of the facts that are true of the drawn picture, also by kind, `facts_count` and so on.
+    - `facts`: share of the facts that are true of the drawn picture, also by kind, `facts/count` and so on.
     - `pictures`: share of the pictures of which every fact of the caption is true.
     - `unreadable_tiles`: share of tiles of drawn pictures that look like none of the world's.
     - `reencoded_tiles`, `reencoded_facts`: the judge's own error. Share of tiles that are read right, and of facts that
@@ -82,7 +82,7 @@ def count_facts(tally: Tally, name: str, said: Iterable[Fact], wrong: frozenset[
     tally.add(name, sum(right for _, right in kinds), len(kinds))
     for kind in {kind for kind, _ in kinds}:
         of_kind = [right for other, right in kinds if other == kind]
-        tally.add(f"{name}_{kind}", sum(of_kind), len(of_kind))
+        tally.add(f"{name}/{kind}", sum(of_kind), len(of_kind))
 
 
 def shown_facts(facts: Iterable[Fact]) -> str:

@@ -32,8 +32,8 @@ class Imagines(DrawingJudge):
     - `seen`: of those that follow from what was seen: they were in view in a context frame, have not left the view for
       longer than the model's context since, and no creature that was seen could have come there by one place a frame,
       and none truly stands there.
-    - `creatures`: of those that were seen as well, but where a creature could have come or truly stands.
-    - `new`: of those that came into view. Nobody can know them, so a good guess is all there can be.
+    - `tiles/creatures`: of those that were seen as well, but where a creature could have come or truly stands.
+    - `tiles/new`: of those that came into view. Nobody can know them, so a good guess is all there can be.
     - `…_copied@<h>`: the same of the last frame of the context, copied.
 
     Sources of video with actions in `data` say how long contexts are and how actions are written.
@@ -100,7 +100,9 @@ def judge_walk(world: WorldFile, case: Start, horizons: Sequence[int], imagined:
     """Count the tiles of one roll-out that are right after each number of steps, and those of the copied last frame."""
     for steps, scene in zip(horizons, imagined, strict=True):
         truth = case.walk.scenes[case.coming[steps - 1]]
-        places = known_places(world, case, steps)._asdict() | {"tiles": np.ones_like(truth.tiles, bool)}
+        known = known_places(world, case, steps)
+        every = np.ones_like(truth.tiles, bool)
+        places = {"tiles": every, "seen": known.seen, "tiles/creatures": known.creatures, "tiles/new": known.new}
         for suffix, shown in (("", scene), ("_copied", case.scene)):
             right = (shown.tiles == truth.tiles) & (truth.tiles != UNREADABLE)
             for name, where in places.items():

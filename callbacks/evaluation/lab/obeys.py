@@ -52,10 +52,11 @@ class Order(NamedTuple):
 class Obeys(DrawingJudge):
     """Tells the model what to do next, from frames of recorded walks, and looks how the view has moved.
 
-    - `keys`, and each alone, `keys_W` to `keys_nothing`: where the way is free.
+    - `keys`, and each alone, `keys/W` to `keys/nothing`: where the way is free.
     - `blocked`: keys whose way is blocked. The view has to stay.
     - `triples`: the same steps as keys where the way is free, written `1,0,0`.
-    - `sentences`, and each alone: "go left", "go up" … and "stand still", where the way is free.
+    - `sentences`, and each alone, `sentences/left` to `sentences/still`: "go left", "go up" … and "stand still", where
+      the way is free.
     - `walk_to`: "walk to the water" and other things in view, which has to bring the nearest one nearer by a step.
       `walk_to_by_chance`: share of the steps one can take that would.
 
@@ -163,7 +164,7 @@ def judge_orders(world: WorldFile, every: Sequence[Order], frames: Tensor, tally
         moved(world, order.start.scene, scene) for order, scene in zip(every, read_picture(world, frames), strict=True)
     ]
     for order, offset in zip(every, offsets, strict=True):
-        for name in (order.group, f"{order.group}_{order.name}"):
+        for name in (order.group, f"{order.group}/{order.name}"):
             tally.add(name, offset in order.obeyed)
         if order.group == "walk_to":
             tally.add("walk_to_by_chance", len(order.obeyed), order.free)

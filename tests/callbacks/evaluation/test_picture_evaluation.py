@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from callbacks.evaluation.picture_evaluation import PictureEvaluation, ranks_of_own
-from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from data_modules.mixing.loaders import LoaderConfig
 from data_modules.reading.pictures import read_picture
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.model.heads import VisualTokens

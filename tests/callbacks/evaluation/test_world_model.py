@@ -16,7 +16,7 @@ from callbacks.evaluation import planning_evaluation, world_model
 from callbacks.evaluation.planning_evaluation import PlanningEvaluation
 from callbacks.evaluation.world_model import WorldModelEvaluation
 from data_modules.action_video import ActionVideoDataModule
-from data_modules.base import LoaderConfig
+from data_modules.mixing.loaders import LoaderConfig
 from data_modules.simulator import Case, Simulator, View
 from lit_mm.generation.planning import CrossEntropyMethod
 from lit_mm.generation.roll_out import RollOut

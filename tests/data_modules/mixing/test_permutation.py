@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_modules.mixing.permutation import key_of, permute
+from data_modules.mixing.permutation import BLOCK, key_of, permute, permute_in_windows
 
 
 @pytest.mark.parametrize("size", [*range(1, 40), 255, 256, 257, 1000, 4095, 4096, 4097, 65_537])
@@ -66,3 +66,34 @@ def test_keys_tell_parts_apart() -> None:
     parts = [("a", "b"), ("ab",), ("a", "b", ""), ("b", "a"), (1, 2), (12,), (1,)]
     assert len({key_of(*p) for p in parts}) == len(parts)
     assert all(0 <= key_of(i) < 2**63 for i in range(1000))
+
+
+WINDOW = 8 * BLOCK
+
+
+@pytest.mark.parametrize("size", [100, WINDOW, WINDOW + 1, 2 * WINDOW - 1, 3 * WINDOW, 40 * BLOCK + 77])
+def test_in_windows_every_item_comes_once_in_every_pass(size: int) -> None:
+    orders = [permute_in_windows(np.arange(size), size, key_of("pass", p), WINDOW) for p in range(3)]
+    for order in orders:
+        assert np.array_equal(np.sort(order), np.arange(size))
+    assert (orders[0] == orders[1]).mean() < 0.05
+    some = np.array([size - 1, 0, size // 2, size - 1])
+    assert np.array_equal(permute_in_windows(some, size, key_of("pass", 0), WINDOW), orders[0][some])
+
+
+def test_a_window_touches_its_share_of_the_shards_and_is_from_everywhere() -> None:
+    size, shard = 10**8, 1000
+    drawn = permute_in_windows(np.arange(5000, 12_680), size, key_of("pass", 0), 64 * BLOCK)  # 512 ranks of 15 pictures
+    touched = np.unique(drawn // shard)
+    assert 64 <= len(touched) <= 130  # a block of 1,024 lies in two or three shards of 1,000
+    assert len(np.unique(permute(np.arange(7680), size, 1) // shard)) > 7000
+    blocks = np.unique(drawn // BLOCK * BLOCK / size * 8)
+    assert len(np.unique(blocks.astype(int))) == 8, "the blocks of a window are not neighbours"
+
+
+def test_in_windows_any_item_can_come_first() -> None:
+    size = 20 * BLOCK + 500
+    first = np.array([permute_in_windows(np.array([0]), size, key_of("p", p), WINDOW)[0] for p in range(1500)])
+    assert chi_square(np.bincount(first * 10 // size, minlength=10)) < 5
+    last = np.array([permute_in_windows(np.array([size - 1]), size, key_of("p", p), WINDOW)[0] for p in range(1500)])
+    assert chi_square(np.bincount(last * 10 // size, minlength=10)) < 5

@@ -267,3 +267,25 @@ def test_a_plan_at_row_a_hundred_million_keeps_shares_and_passes() -> None:
     assert passes >= 1, "some passes begin and end within"
     assert min(drawn[index] for index in range(size)) >= passes
     assert max(drawn.values()) <= passes + 3  # in the passes cut by both ends, and among those that waited
+
+
+def test_another_shuffle_window_goes_on_and_is_said() -> None:
+    dataset = FakeDataset("video", np.full(20_000, 38))
+
+    def planner(window: int | None) -> RowPlanner:
+        stream = DrawStream("video", dataset, seed=0, window=window)
+        return RowPlanner({"video": stream}, {"video": 1.0}, LENGTH, seed=0)
+
+    unbroken = planner(2048)
+    rows = plan(unbroken, 60)
+    state = json.loads(json.dumps(unbroken.state()))
+    again = planner(2048)
+    assert again.load_state(state) == []
+    assert plan(again, 20) == plan(unbroken, 20)
+    near = [piece.draw.index // 1024 for piece in pieces_of(rows[:40], "video")]
+    assert len(set(near)) <= 4
+    said = planner(None).load_state(state)
+    assert said == [
+        "source 'video' is shuffled among all documents, not 2048: some come twice in this pass, and others not at all"
+    ]
+    assert planner(32_768).load_state(planner(None).state()) == [], "a window of the whole source and more is all of it"

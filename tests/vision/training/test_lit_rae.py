@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from data_modules.mixing.loaders import LoaderConfig
 from data_modules.mixing.rows import Share, TrainingRows
 from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows

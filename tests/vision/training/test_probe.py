@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from data_modules.mixing.loaders import LoaderConfig
 from lit_mm.mistake import Mistake
 from lit_mm.vision import Dual, Pixels, Rae, VisualTokenizer
 from lit_mm.vision.training.lit_probe import LitTokenizerProbe, results_table

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from data_modules.base import LoaderConfig
 from data_modules.image_text import ImageTextDataModule
+from data_modules.mixing.loaders import LoaderConfig
 from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Text

@@ -19,7 +19,8 @@ from callbacks.evaluation.lab.judge import LabJudge
 from callbacks.evaluation.lab.obeys import Obeys
 from callbacks.pages.results_table import ResultsTable
 from data_modules.action_video import ActionVideoDataModule
-from data_modules.base import DocumentDataModule, LoaderConfig
+from data_modules.base import DocumentDataModule
+from data_modules.mixing.loaders import LoaderConfig
 from data_modules.text import TextDataModule
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import MissingFile, Mistake
@@ -34,7 +35,9 @@ TOKENIZER = str(ROOT / "data/tiny/tokenizer.json")
 HORIZONS = (1, 2, 4)
 SAID = ("draws/facts", "draws/pictures", "describes/precision", "describes/recall", "describes/descriptions")
 DONE = ("obeys/keys", "obeys/blocked", "obeys/triples", "obeys/sentences", "obeys/walk_to")
-SEEN = tuple(f"imagines/{what}@{steps}" for what in ("tiles", "seen", "new", "creatures") for steps in HORIZONS)
+SEEN = tuple(
+    f"imagines/{what}@{steps}" for what in ("tiles", "seen", "tiles/new", "tiles/creatures") for steps in HORIZONS
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +91,17 @@ def test_the_truth_is_found_all_right(
     assert found["draws/unreadable_tiles"] == found["describes/outside_grammar"] == 0.0
     assert found["draws/facts_cases"] == 24
     assert found["obeys/sentences_cases"] == 25
-    assert {f"obeys/sentences_{way}" for way in ("left", "right", "up", "down", "still")} <= found.keys()
+    assert {f"obeys/sentences/{way}" for way in ("left", "right", "up", "down", "still")} <= found.keys()
     assert 0.1 < found["answers/frequent"] < 1
     assert found["imagines/seen_copied@1"] < 1, "a copied frame is not what follows"
-    assert found["imagines/new_copied@4"] < 0.7
+    assert found["imagines/tiles/new_copied@4"] < 0.7
     assert "│ lab          │ draws/facts" in (shown := capsys.readouterr().out)
     assert "100.0 % [86.2, 100.0] n=24" in shown
+    for part in ("draws/facts/side", "answers/right/count", "obeys/keys/W", "imagines/tiles/new@1"):
+        assert part in found
+        assert part not in shown, "only in the file, and where a run is shown again"
+    for main in ("imagines/seen@1", "obeys/walk_to_by_chance", "describes/recall_another"):
+        assert f"│ {main} " in shown
     for judge in ("draws", "describes", "answers", "imagines", "obeys"):
         sheet = decode_image(str(tmp_path / "lab" / judge / "step_0000000.png"))
         assert sheet.float().std() > 20
