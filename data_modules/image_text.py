@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,14 +11,12 @@ import numpy as np
 import torch
 
 from data_modules.base import DocumentDataModule, Split
-from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
-from data_modules.reading.files import find_files, settle_broken
+from data_modules.reading.files import find_files, say, stamp, warn
 from data_modules.reading.pair_table import PairPictures, PairTable
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.sequence import Document, Text
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", ".tar")
 FILE_NAME = "file_name"  # the column that names the picture in a Hugging Face image folder
@@ -30,7 +27,8 @@ class ImageTextDataModule(DocumentDataModule):
 
     Files: a Hugging Face image folder (pictures and a metadata.jsonl or .csv with `file_name` and a caption), JSON
     Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars
-    (there `image_column` and `caption_column` are endings, such as `jpg` and `txt`).
+    (there `image_column` and `caption_column` are endings, such as `jpg` and `txt`). Pairs without a caption are left
+    out, and their number is said.
 
     Args:
         train: file, folder, pattern such as `data/*.tar`, or Hub name such as `hf://owner/name`
@@ -75,18 +73,22 @@ class ImageTextDataModule(DocumentDataModule):
         key = f"{self.key}.{split}"
         parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
-        if not any(len(part.rows) for part in tokenized):
-            raise Mistake(f"{key}: '{path}' holds no pairs")
-        empty = [BrokenFile(part.where, f"row {i} has no caption") for part in tokenized for i in part.empty]
         total = sum(len(part.rows) for part in tokenized)
-        skipped += settle_broken(empty, total, key, self.tolerance)
-        cut = sum(part.cut for part in tokenized)
-        if cut:
-            logger.info("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, total, self.max_caption)
-        return ImageTextDataset(source, tokenized, self.shares, format, skipped)
+        if not total:
+            raise Mistake(f"{key}: '{path}' holds no pairs")
+        captioned = sum(int(np.count_nonzero(part.lengths)) for part in tokenized)
+        if not captioned:
+            raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in '{self.caption_column}'")
+        if uncaptioned := total - captioned - sum(part.lost for part in tokenized):
+            warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
+        if cut := sum(part.cut for part in tokenized):
+            say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, captioned, self.max_caption)
+        dataset = ImageTextDataset(source, tokenized, self.shares, format, skipped)
+        dataset.files = stamp([file for part in parts for file in part.files if file.is_file()])
+        return dataset
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
-        from data_modules.reading.records import HUB, check_column, load_hub, load_records
+        from data_modules.reading.records import HUB, check_column, is_json, load_hub, load_records
 
         if path.startswith(HUB):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
@@ -98,8 +100,10 @@ class ImageTextDataModule(DocumentDataModule):
         for _, group in groupby(_tables(path, key), lambda f: f.parent):
             files = list(group)
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
-            rows, left_out = load_records(files, (image, self.caption_column), key, self.tolerance)
-            parts.append(PairTable(rows, image, self.caption_column, files))
+            columns = (image, self.caption_column)
+            rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
+            lost = left_out if is_json(files[0]) else 0
+            parts.append(PairTable(rows, image, self.caption_column, files, lost))
             skipped += left_out
         return parts, skipped
 
