@@ -64,6 +64,7 @@ class TextDataset(DocumentDataset):
     """
 
     splittable = True
+    lengths: np.ndarray
 
     def __init__(self, source: str, windows: datasets.Dataset, skipped: int) -> None:
         from data_modules.reading.columns import Column

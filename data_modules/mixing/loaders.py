@@ -34,12 +34,11 @@ class LoaderConfig:
         shuffle_window: documents of a source that are shuffled among each other, a multiple of 1,024: 64 blocks of
             neighbours, from all over the source. `all` spreads every step over the whole source: of 10^8 pictures in
             shards of 1,000, a step that reads 7,680 touches 7,400 shards in place of some 130.
-        cache: folder of what is read and tokenized once; that of Hugging Face `datasets` by default
-            (`~/.cache/huggingface/datasets`, or HF_DATASETS_CACHE).
+        cache: folder of what is read, tokenized and indexed once. By default tables lie in that of Hugging Face
+            `datasets` (`~/.cache/huggingface/datasets`, or HF_DATASETS_CACHE), and indexes of tars in `~/.cache/lit-mm`
+            (or `lit-mm` in the folder that XDG_CACHE_HOME names).
         max_megapixels: pictures of more are not read; a worker needs about 4 MB for each, 8 MB where it is transparent.
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
-        cache: folder of the indexes that are made of data files once; `~/.cache/lit-mm` (or `lit-mm` in the folder that
-            XDG_CACHE_HOME names) by default.
 
     Raises:
         Mistake: a number is out of its range.
@@ -55,7 +54,6 @@ class LoaderConfig:
     cache: str | None = None
     max_megapixels: float = 179
     val_documents: int | None = None
-    cache: str | None = None
 
     def __post_init__(self) -> None:
         least = {"row_length": 1, "rows": 1, "workers": 0, "val_documents": 1}
@@ -66,7 +64,6 @@ class LoaderConfig:
             raise Mistake(f"data.loader.max_megapixels is {self.max_megapixels}; use more than 0")
         if not 0 <= self.max_lost <= 1:
             raise Mistake(f"data.loader.max_lost is {self.max_lost}; it is a share, from 0 to 1")
-
         window = self.shuffle_window
         if window != "all" and (window < BLOCK or window % BLOCK):
             raise Mistake(f"data.loader.shuffle_window is {window}; use a multiple of {BLOCK}, or all")

@@ -31,7 +31,7 @@ class ToPicture:
         matrix = Colorspace.ITU709 if frame.colorspace == UNMARKED and frame.height >= HD else None
         width = max(1, round(frame.width * self.aspect))
         rgb = self._to_rgb.reformat(frame, width=width, format="rgb24", src_colorspace=matrix, threads=1)
-        picture = rgb.to_ndarray()
+        picture: np.ndarray = rgb.to_ndarray()
         if frame.interlaced_frame:
             picture = np.repeat(picture[::2], 2, axis=0)[: len(picture)]
         return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
