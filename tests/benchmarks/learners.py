@@ -26,7 +26,7 @@ from lit_mm.vision import VisualTokenizer
 
 DROPOUT = 0.1  # of captions, in both, which guidance needs
 GUIDANCE, EVALUATIONS = 3.0, 25  # of both samplers; Euler's method
-DECAY, STEPS = 0.998, 3_000  # of our average and our schedule, as in configs/lab.yaml
+DECAY, STEPS = 0.998, 12_000  # of our average and our schedule, as in configs/lab.yaml
 RATES = (8e-4, 3e-4)  # of the peer's examples
 SHAPES = ({"dim": 224, "depth": 2, "heads": 4}, {"dim": 168, "depth": 4, "heads": 4})  # as many parameters as ours
 
