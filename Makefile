@@ -5,9 +5,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/pip --
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 
-# the model that comes with the package
-MODEL := $(if $(wildcard lit_mm/weights/lab/model.safetensors),lab,play)
-PROMPTS ?= configs/prompts/$(MODEL).yaml
+PROMPTS ?= configs/prompts/lab.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help environment data lab-data demo play test test-long lint docs wheel
@@ -39,8 +37,8 @@ demo: lab-data ## from nothing to a small model that draws, describes, answers a
 	@$(BIN)/python -m callbacks.pages.demo_page $(DEMO)
 	@echo "curves:             $(BIN)/tensorboard --logdir runs"
 
-play: .venv/ready ## what the shipped model draws, writes and imagines; PROMPTS=my.yaml asks something else
-	$(BIN)/lit-mm predict --ckpt_path $(MODEL) --data.prompts $(PROMPTS) --trainer.logger.name played
+play: .venv/ready ## what the shipped model draws, says and imagines; PROMPTS=my.yaml asks something else
+	$(BIN)/lit-mm predict --ckpt_path lab --data.prompts $(PROMPTS) --trainer.logger.name played
 
 lint: .venv/ready ## style, types, and schemas of the files that GitHub reads
 	$(BIN)/ruff check .
@@ -54,7 +52,7 @@ lint: .venv/ready ## style, types, and schemas of the files that GitHub reads
 test: lint data ## lint, and all tests but the longest
 	$(PYTEST) -m "not long"
 
-test-long: data ## the tests that take longest: kills, lost hosts, the paper's sizes
+test-long: data lab-data ## the tests that take longest: kills, lost hosts, the paper's sizes
 	$(PYTEST) -m long
 
 docs: .venv/ready ## the documentation, with API pages from docstrings, in site/

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import torch
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.reading.actions import Actions
-from data_modules.reading.files import find_files, settle_broken
+from data_modules.reading.files import find_files, settle_broken, stamp, warn
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     import datasets
 
     from data_modules.reading.episodes import VideoTable
-
-logger = logging.getLogger(__name__)
 
 TEXTS = {"action": "ids", "action_words": "words"}  # columns of what is written in each variant that has actions
 
@@ -107,22 +104,28 @@ class ActionVideoDataModule(DocumentDataModule):
         """Contexts and targets of one split; action texts are written and tokenized once."""
         from data_modules.reading.action_documents import COLUMNS
         from data_modules.reading.decoding import VIDEO_SUFFIXES
-        from data_modules.reading.episodes import WORDS, index_files
+        from data_modules.reading.episodes import WORDS, index_files, say_far_keyframes
 
         path = self.paths[split]
         if path is None:
             return None
         key = f"{self.key}.{split}"
         columns = (*COLUMNS[self.actions], *([WORDS] if self.words else []))
-        table = index_files(find_files(path, VIDEO_SUFFIXES, key), columns)
-        skipped = settle_broken(table.broken(), len(table), key, self.tolerance)
+        files = find_files(path, VIDEO_SUFFIXES, key)
+        table = index_files(files, columns)
+        broken = table.broken()
+        skipped = settle_broken(next(iter(broken), None), len(broken), len(table), key, self.tolerance)
+        say_far_keyframes(table, key)
         documents = self._documents(table, format.tokenizer, key)
-        return ActionVideoDataset(source, self, table, documents, format, skipped)
+        dataset = ActionVideoDataset(source, self, table, documents, format, skipped)
+        dataset.files = stamp(files)
+        return dataset
 
     def _documents(self, table: VideoTable, tokenizer: Tokenizer, key: str) -> datasets.Dataset:
         from datasets import Features, List, Value
 
         from data_modules.reading.action_documents import plan_documents
+        from data_modules.reading.cached import mapped
 
         usable = table.usable()
         needed = (self.context + self.contexts - 1) * self.frame_step + 1
@@ -131,20 +134,19 @@ class ActionVideoDataModule(DocumentDataModule):
             few = f"{len(short)} of {len(table)} episodes are shorter than context and target, {needed} frames"
             if len(short) == len(usable):
                 raise Mistake(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
-            logger.warning("%s: %s, and are left out", key, few)
+            warn("%s: %s, and are left out", key, few)
         fields = ("actions", "context", "contexts", "frame_step", "horizon", "targets", "unit")
         settings = {name: getattr(self, name) for name in fields} | {"words": self.words > 0}
         number = Value("int32")
         texts = {name: List(List(number)) for name in ("ids", *(["words"] if self.words else []))}
-        return table.rows.map(
+        return mapped(
+            table.rows,
             plan_documents,
-            fn_kwargs={"tokenizer": tokenizer, **settings},
-            with_indices=True,
-            batched=True,
+            {"tokenizer": tokenizer, **settings},
+            Features({"row": number, "anchor": number, "of": List(number), "ahead": List(number), **texts}),
+            f"{key}: writing actions",
             batch_size=16,
-            remove_columns=table.rows.column_names,
-            features=Features({"row": number, "anchor": number, "of": List(number), "ahead": List(number), **texts}),
-            desc=f"{key}: writing actions",
+            with_indices=True,
         )
 
 
@@ -159,6 +161,8 @@ class ActionVideoDataset(DocumentDataset):
         skipped_at_setup: episodes left out because they cannot be read.
     """
 
+    appends = False
+
     def __init__(
         self,
         source: str,
@@ -168,11 +172,13 @@ class ActionVideoDataset(DocumentDataset):
         format: DocumentFormat,
         skipped: int,
     ) -> None:
+        from data_modules.reading.columns import Column
         from data_modules.reading.episodes import VideoPictures, shuffled
 
         self.source = source
         self.table = table
         self.documents = documents
+        self._columns = {name: Column(documents, name) for name in documents.column_names}
         self.format = format
         self.context, self.contexts, self.frame_step = module.context, module.contexts, module.frame_step
         self.variants: tuple[str, ...] = ("action", "action_dropped")
@@ -181,8 +187,7 @@ class ActionVideoDataset(DocumentDataset):
             self.variants, self.shares = (*self.variants, "action_words"), (*self.shares, module.words)
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(table, format.image_size)
-        chunks = documents.data.column("ahead").chunks
-        targets = np.concatenate([chunk.value_lengths().to_numpy() for chunk in chunks])
+        targets = self._columns["ahead"].lengths()
         # The last <eoi> of the context opens every branch, and <eos> ends it.
         bare = format.bracketed_frames(len(self._read())) + targets * (2 + format.bracketed_frames(1))
         lengths = np.stack([bare + self._text_lengths(variant, targets) for variant in self.variants])
@@ -193,8 +198,7 @@ class ActionVideoDataset(DocumentDataset):
         """Tokens (documents,) of all actions of each document, which has so many `targets` (documents,)."""
         if variant not in TEXTS:
             return np.zeros_like(targets)
-        chunks = self.documents.data.column(TEXTS[variant]).chunks
-        tokens = np.concatenate([chunk.flatten().value_lengths().to_numpy() for chunk in chunks])
+        tokens = self._columns[TEXTS[variant]].inner_lengths()
         return np.add.reduceat(tokens, np.cumsum(targets) - targets)
 
     def _read(self) -> np.ndarray:
@@ -206,10 +210,9 @@ class ActionVideoDataset(DocumentDataset):
         from data_modules.reading.episodes import frame_keys
 
         index = int(self.order[draw.index])
-        columns = self.documents.data
-        row, anchor, of, ahead = (columns.column(name)[index].as_py() for name in ("row", "anchor", "of", "ahead"))
+        row, anchor, of, ahead = (self._columns[name][index] for name in ("row", "anchor", "of", "ahead"))
         texts = TEXTS.get(self.variants[draw.variant])
-        actions = columns.column(texts)[index].as_py() if texts else [[] for _ in ahead]
+        actions = self._columns[texts][index] if texts else [[] for _ in ahead]
         read = self._read()
         numbers = anchor + np.concatenate([read, np.add(of, ahead) * self.frame_step])
         frames = self.frames(frame_keys(row, numbers).tolist(), clean=len(read))
@@ -230,14 +233,9 @@ class ActionVideoDataset(DocumentDataset):
         """Frames of contexts and targets; documents share theirs."""
         from data_modules.reading.episodes import frame_keys
 
-        columns = self.documents.data
-        row, anchor = (columns.column(name).to_numpy() for name in ("row", "anchor"))
+        row, anchor = (self._columns[name].all() for name in ("row", "anchor"))
         shown = [frame_keys(row, anchor + frame) for frame in self._read()]
-        count = np.concatenate([chunk.value_lengths().to_numpy() for chunk in columns.column("ahead").chunks])
-        of, ahead = (
-            np.concatenate([chunk.flatten().to_numpy() for chunk in columns.column(name).chunks])
-            for name in ("of", "ahead")
-        )
-        document = np.repeat(np.arange(len(row)), count)
+        of, ahead = (self._columns[name].flat() for name in ("of", "ahead"))
+        document = np.repeat(np.arange(len(row)), self._columns["ahead"].lengths())
         shown.append(frame_keys(row[document], anchor[document] + (of + ahead) * self.frame_step))
         return np.unique(np.concatenate([np.unique(keys) for keys in shown]))

@@ -7,6 +7,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -29,6 +30,7 @@ from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
 Split = Literal["train", "val"]
+STAGES: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "predict": ()}
 
 
 class DocumentDataModule(LightningDataModule, ABC):
@@ -113,33 +115,45 @@ class DocumentDataModule(LightningDataModule, ABC):
         return ()
 
     def prepare_data(self) -> None:
-        """Read and tokenize on one process first, so that the others find the caches made."""
-        if self.trainer is None or not self.trainer.predicting:
-            self.setup("fit")
+        """Read and tokenize on one process of each node first, so that the others find the caches made.
+
+        Nodes that share the cache share the work: one makes what the others wait for.
+        """
+        self.setup((self.trainer and self.trainer.state.fn) or "fit")
 
     def setup(self, stage: str) -> None:
-        """Open every source and check that all of its documents fit a row."""
-        if any(self.datasets.values()):
-            return
+        """Open every source that the stage reads and check that all of its documents fit a row."""
         if self.tokenizer_path is None:
             raise Mistake("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
-        self.format = DocumentFormat(Tokenizer(self.tokenizer_path), self.image_size, self.tokens_per_frame)
+        if self.format is None:
+            self.format = DocumentFormat(Tokenizer(self.tokenizer_path), self.image_size, self.tokens_per_frame)
         if self.format.bracketed_frames(1) + 2 > self.loader.row_length:
             raise Mistake(
                 f"data.loader.row_length is {self.loader.row_length}, which cannot hold one frame: it takes "
                 f"{self.format.bracketed_frames(1) + 2} positions with its delimiters"
             )
-        datasets: dict[Split, dict[str, DocumentDataset]] = {"train": {}, "val": {}}
-        splits: tuple[Split, ...] = () if stage == "predict" else ("train", "val")
-        for name, module in self.modules().items():
-            module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
-            for split in splits:
+        self.loader.apply()
+        for split in STAGES[stage]:
+            self.open(split)
+
+    def open(self, split: Split) -> dict[str, DocumentDataset]:
+        """Documents of one split by source; they are opened when they are first asked for.
+
+        Raises:
+            BrokenFile, Mistake: a source of it cannot be used.
+        """
+        assert self.format is not None, "setup() was not called"
+        if split not in self.datasets:
+            opened = {}
+            for name, module in self.modules().items():
+                module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
                 dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
                     check_lengths(name, dataset)
                     self._check_longest(name, dataset)
-                    datasets[split][name] = dataset
-        self.datasets = datasets
+                    opened[name] = dataset
+            self.datasets[split] = opened
+        return self.datasets[split]
 
     def _check_longest(self, name: str, dataset: DocumentDataset) -> None:
         longest = dataset.longest
@@ -151,9 +165,9 @@ class DocumentDataModule(LightningDataModule, ABC):
 
     def reader(self, split: Split) -> RowReader:
         """What turns planned rows of a split into batches."""
-        assert self.format is not None, "setup() was not called"
         latents = self.latents.get(split, {})
-        datasets = {name: d.with_latents(latents.get(name)) for name, d in self.datasets[split].items()}
+        datasets = {name: d.with_latents(latents.get(name)) for name, d in self.open(split).items()}
+        assert self.format is not None
         return RowReader(datasets, self.format, self.loader.row_length, self.loader.on_error)
 
     def _share(self) -> Share:
@@ -202,7 +216,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             "batch_size": None,
             "num_workers": workers,
             "pin_memory": torch.cuda.is_available(),  # from such memory a GPU copies batches while it computes
-            "worker_init_fn": _start_worker if workers else None,
+            "worker_init_fn": partial(_start_worker, self.loader) if workers else None,
         }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -245,11 +259,12 @@ def _newly_drawn(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     return {name: s["next"] - (starts[name] if starts[name] <= s["next"] else 0) for name, s in now.items()}
 
 
-def _start_worker(number: int) -> None:
+def _start_worker(loader: LoaderConfig, number: int) -> None:
     """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it.
 
     Ctrl-C in a terminal reaches workers too; they read on until the run has saved its step.
     """
+    loader.apply()
     gc.freeze()
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -74,6 +74,8 @@ class DocumentDataset(ABC):
             indexed like one and lies in a file.
         shares: (variants,) share of draws that show each variant, summing to 1.
         splittable: whether a document may be cut at any position (text only).
+        files: path, bytes and time of change of the files behind the documents, for those who compare them.
+        appends: whether documents of new files come after all others.
         pictures: where the frames of documents come from; None without frames.
         latents: read instead of `pictures` if given (see `data_modules.reading.latent_store`).
     """
@@ -82,6 +84,8 @@ class DocumentDataset(ABC):
     lengths: np.ndarray | MappedLengths
     shares: tuple[float, ...] = (1.0,)
     splittable: bool = False
+    files: Sequence[tuple[str, int, int | str]] = ()
+    appends: bool = True
     pictures: PictureSource | None = None
     latents: PictureReader | None = None
 

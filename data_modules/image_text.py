@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -18,15 +17,13 @@ from data_modules.index.pair_index import PairFields, fields_of_tar
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
-from data_modules.reading.files import find_files, settle_broken, settle_lost
+from data_modules.reading.files import find_files, say, settle_broken, stamp, warn
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
-
-logger = logging.getLogger(__name__)
 
 TAR = ".tar"
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", TAR)
@@ -39,7 +36,8 @@ class ImageTextDataModule(DocumentDataModule):
 
     Files: a Hugging Face image folder (pictures and a metadata.jsonl or .csv with `file_name` and a caption), JSON
     Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars,
-    which are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows.
+    which are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows. Pairs
+    without a caption are left out, and their number is said.
 
     Args:
         train: file, folder, pattern such as `data/*.tar`, or Hub name such as `hf://owner/name`
@@ -95,7 +93,7 @@ class ImageTextDataModule(DocumentDataModule):
         else:
             pairs = self._tables(path, split, key, format)
         if cut := pairs.counts.cut:
-            logger.info("%s: %d captions are cut to %d tokens (max_caption)", key, cut, self.max_caption)
+            say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, len(pairs), self.max_caption)
         return ImageTextDataset(source, pairs, self.shares, format)
 
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
@@ -111,13 +109,13 @@ class ImageTextDataModule(DocumentDataModule):
         totals = view.totals
         if totals.report is not None:
             everything = totals.captioned + totals.bare + totals.lost
-            settle_lost(totals.lost, everything, BrokenFile(*totals.report), key, self.tolerance)
+            settle_broken(BrokenFile(*totals.report), totals.lost, everything, key, self.tolerance)
         if totals.bare:
             done = "shown without one" if unconditional else "left out"
             pairs = totals.captioned + totals.bare
-            logger.warning("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
+            warn("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
         if totals.guessed:
-            logger.warning("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
+            warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
         if not len(view):
             raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
         return IndexedPairs(view, format.image_size)
@@ -125,16 +123,20 @@ class ImageTextDataModule(DocumentDataModule):
     def _tables(self, path: str, split: Split, key: str, format: DocumentFormat) -> Pairs:
         parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
-        if not any(len(part.rows) for part in tokenized):
-            raise Mistake(f"{key}: '{path}' holds no pairs")
-        empty = [BrokenFile(part.where, f"row {i} has no caption") for part in tokenized for i in part.empty]
         total = sum(len(part.rows) for part in tokenized)
-        skipped += settle_broken(empty, total, key, self.tolerance)
-        counts = PairCounts(skipped, len(empty), sum(part.cut for part in tokenized))
-        return TablePairs(tokenized, format.image_size, counts)
+        if not total:
+            raise Mistake(f"{key}: '{path}' holds no pairs")
+        captioned = sum(int(np.count_nonzero(part.lengths)) for part in tokenized)
+        if not captioned:
+            raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in '{self.caption_column}'")
+        if uncaptioned := total - captioned - sum(part.lost for part in tokenized):
+            warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
+        counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
+        files = [file for part in parts for file in part.files if file.is_file()]
+        return TablePairs(tokenized, format.image_size, counts, stamp(files))
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
-        from data_modules.reading.records import HUB, check_column, load_hub, load_records
+        from data_modules.reading.records import HUB, check_column, is_json, load_hub, load_records
 
         if path.startswith(HUB):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
@@ -146,8 +148,10 @@ class ImageTextDataModule(DocumentDataModule):
         for _, group in groupby(_found(path, key), lambda f: f.parent):
             files = list(group)
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
-            rows, left_out = load_records(files, (image, self.caption_column), key, self.tolerance)
-            parts.append(PairTable(rows, image, self.caption_column, files))
+            columns = (image, self.caption_column)
+            rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
+            lost = left_out if is_json(files[0]) else 0
+            parts.append(PairTable(rows, image, self.caption_column, files, lost))
             skipped += left_out
         return parts, skipped
 
@@ -198,7 +202,7 @@ class ImageTextDataset(DocumentDataset):
         self.pictures = pairs.pictures
         self.shares = shares
         self.format = format
-        self.skipped_at_setup = pairs.counts.lost
+        self.skipped_at_setup, self.files = pairs.counts.lost, pairs.files
         bare = 2 + format.bracketed_frames(1)
         self.lengths = pairs.lengths((True, False, True), (bare, bare, bare))
 

@@ -13,7 +13,7 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import Tolerance, find_files, settle_broken
+from data_modules.reading.files import Tolerance, find_files, settle_broken, stamp
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
@@ -64,23 +64,24 @@ class TextDataset(DocumentDataset):
     """
 
     splittable = True
+    lengths: np.ndarray
 
     def __init__(self, source: str, windows: datasets.Dataset, skipped: int) -> None:
+        from data_modules.reading.columns import Column
+
         self.source = source
-        self.windows = windows
+        self.ids, self.sizes = Column(windows, "ids"), Column(windows, "bytes")
         self.skipped_at_setup = skipped
-        chunks = windows.data.column("ids").chunks
-        self.lengths = np.concatenate([chunk.value_lengths().to_numpy() for chunk in chunks])[None].astype(np.int32)
+        self.lengths = self.ids.lengths()[None]
 
     def document(self, draw: Draw) -> Document:
         """One window; `<bos>` and `<eos>` stand only where its document begins and ends."""
-        ids = self.windows.data.column("ids")[draw.index].values.to_numpy()
-        return Document((Text(torch.from_numpy(ids.astype(np.int64))),), self.source)
+        return Document((Text(torch.from_numpy(self.ids.numbers(draw.index).astype(np.int64))),), self.source)
 
     @cached_property
     def bytes_per_token(self) -> float:
         """UTF-8 bytes of the texts over their tokens, delimiters not counted: nats per token to bits per byte."""
-        sizes = self.windows.data.column("bytes").to_numpy()
+        sizes = self.sizes.all()
         documents = int((sizes > 0).sum())  # only a document's first window says its size
         return float(sizes.sum() / (self.lengths.sum(dtype=np.int64) - 2 * documents))
 
@@ -104,13 +105,15 @@ def load_text(
         raise find_broken(files or [Path(path)], (module.column,)) from error
     if not len(windows):
         raise Mistake(f"{key}: '{path}' holds no text in column '{module.column}'")
-    return TextDataset(source, windows, skipped)
+    dataset = TextDataset(source, windows, skipped)
+    dataset.files = stamp(files)
+    return dataset
 
 
 def _read(
     path: str, files: Sequence[Path], split: Split, key: str, column: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
-    from data_modules.reading.records import check_column, check_strings, load_hub, load_records, without_nulls
+    from data_modules.reading.records import check_column, check_strings, first_null, is_json, load_hub, load_records
 
     if files:
         rows, skipped = load_records(files, (column,), key, tolerance)
@@ -118,26 +121,26 @@ def _read(
         rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
         check_column(rows, column, f"'{path}'", key)
     check_strings(rows, column, key)
-    kept, empty = without_nulls(rows, column, path)
-    return kept, skipped + settle_broken(empty, len(rows), key, tolerance)
+    if files and is_json(files[0]):  # lines without text are known already, and have no text to be tokenized
+        return rows, skipped
+    first, nulls = first_null(rows, column, path)
+    return rows, skipped + settle_broken(first, nulls, len(rows), key, tolerance)
 
 
 def _tokenize(rows: datasets.Dataset, key: str, column: str, window: int, tokenizer: Tokenizer) -> datasets.Dataset:
     from datasets import Features, List, Value
 
-    return rows.map(
-        cut_into_windows,
-        fn_kwargs={"tokenizer": tokenizer, "column": column, "window": window},
-        batched=True,
-        batch_size=128,
-        remove_columns=rows.column_names,
-        features=Features({"ids": List(Value("int32")), "bytes": Value("int64")}),
-        desc=f"{key}: tokenizing",
-    )
+    from data_modules.reading.cached import mapped
+
+    settings = {"tokenizer": tokenizer, "column": column, "window": window}
+    features = Features({"ids": List(Value("int32")), "bytes": Value("int64")})
+    return mapped(rows, cut_into_windows, settings, features, f"{key}: tokenizing")
 
 
-def cut_into_windows(batch: dict[str, list[str]], tokenizer: Tokenizer, column: str, window: int) -> dict[str, list]:
-    """Texts to rows of at most `window` ids, as even as can be; empty texts are left out.
+def cut_into_windows(
+    batch: dict[str, list[str | None]], tokenizer: Tokenizer, column: str, window: int
+) -> dict[str, list]:
+    """Texts to rows of at most `window` ids, as even as can be; empty texts, and rows without one, are left out.
 
     The first row of a text has its size in UTF-8 bytes, the others 0.
     """

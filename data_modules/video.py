@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +9,9 @@ import numpy as np
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import find_files, settle_broken
+from data_modules.reading.files import find_files, settle_broken, stamp, warn
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
-
-logger = logging.getLogger(__name__)
 
 
 class VideoDataModule(DocumentDataModule):
@@ -53,14 +50,17 @@ class VideoDataModule(DocumentDataModule):
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> VideoDataset | None:
         """Clips of one split; files are indexed once and decoded when drawn."""
         from data_modules.reading.decoding import VIDEO_SUFFIXES
-        from data_modules.reading.episodes import index_files
+        from data_modules.reading.episodes import index_files, say_far_keyframes
 
         path = self.paths[split]
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        table = index_files(find_files(path, VIDEO_SUFFIXES, key))
-        skipped = settle_broken(table.broken(), len(table), key, self.tolerance)
+        files = find_files(path, VIDEO_SUFFIXES, key)
+        table = index_files(files)
+        broken = table.broken()
+        skipped = settle_broken(next(iter(broken), None), len(broken), len(table), key, self.tolerance)
+        say_far_keyframes(table, key)
         clips = ClipPlan(table, self.fps, self.frames, self.stride)
         if clips.short:
             few = f"{len(clips.short)} of {len(table)} videos are shorter than a clip of {self.frames} frames"
@@ -69,8 +69,10 @@ class VideoDataModule(DocumentDataModule):
                     f"{key}: {few} at {self.fps:g} per second ('{table.path(clips.short[0])}' lasts "
                     f"{table.index(clips.short[0]).seconds[-1]:.2f} s); lower `frames` or raise `fps`"
                 )
-            logger.warning("%s: %s at %g per second, and are left out", key, few, self.fps)
-        return VideoDataset(source, clips, format, skipped)
+            warn("%s: %s at %g per second, and are left out", key, few, self.fps)
+        dataset = VideoDataset(source, clips, format, skipped)
+        dataset.files = stamp(files)
+        return dataset
 
 
 class ClipPlan:
@@ -123,6 +125,8 @@ class VideoDataset(DocumentDataset):
         order: (documents,) int64, which clip each document is.
         skipped_at_setup: files left out because they cannot be read.
     """
+
+    appends = False
 
     def __init__(self, source: str, clips: ClipPlan, format: DocumentFormat, skipped: int) -> None:
         from data_modules.reading.episodes import VideoPictures, shuffled

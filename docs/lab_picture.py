@@ -1,7 +1,6 @@
 """Puts what the laboratory's model answered into one picture, and marks what is wrong in it.
 
-lit-mm predict --ckpt_path runs/demo/checkpoints/last.ckpt --data.prompts configs/prompts/lab.yaml \\
-    --trainer.logger.name played
+lit-mm predict --ckpt_path lab --data.prompts configs/prompts/lab.yaml --trainer.logger.name played
 python docs/lab_picture.py runs/played/version_0/predictions docs/lab.png
 """
 

@@ -1,7 +1,6 @@
 """Makes a GIF of a walk that the laboratory's model imagined, beside what truly came.
 
-lit-mm predict --ckpt_path runs/demo/checkpoints/last.ckpt --data.prompts configs/prompts/lab.yaml \\
-    --trainer.logger.name played
+lit-mm predict --ckpt_path lab --data.prompts configs/prompts/lab.yaml --trainer.logger.name played
 python docs/lab_walk.py runs/played/version_0/predictions docs/lab.gif
 """
 

@@ -1,6 +1,6 @@
 """One transformer that reads and writes text, pictures, video and actions.
 
-`lit_mm.load("play").draw("red heart")` is the model that comes with the package; see `lit_mm.loading.load`.
+`lit_mm.load("lab").draw("You see two cows.")` asks the model that comes with the package; see `lit_mm.loading.load`.
 """
 
 from importlib import import_module

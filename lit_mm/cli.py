@@ -278,4 +278,3 @@ def _quieten() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_of_use)
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

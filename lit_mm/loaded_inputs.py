@@ -233,5 +233,5 @@ def source(given: Any) -> str | Path:
         Mistake: it is no path and no name.
     """
     if not isinstance(given, str | Path):
-        raise Mistake(f"source is {given!r:.80}; give the path of a checkpoint, or the name of a model such as 'play'")
+        raise Mistake(f"source is {given!r:.80}; give the path of a checkpoint, or the name of a model such as 'lab'")
     return given

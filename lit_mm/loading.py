@@ -28,7 +28,7 @@ def load(source: str | Path, device: str | torch.device | None = None, precision
 
     Args:
         source: a checkpoint that `fit` has written (a .ckpt file, or a folder of shards), a folder of
-            `python -m lit_mm.export`, or the name of a model that comes with the package, `play`.
+            `python -m lit_mm.export`, or the name of a model that comes with the package, `lab`.
         device: where to put it; the GPU if there is one, else the CPU.
         precision: `32-true`, `bf16-mixed` or `16-mixed`; by default that of the run, or `32-true` where it was
             `bf16-mixed` and the processor does not multiply bfloat16.

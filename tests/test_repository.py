@@ -122,4 +122,4 @@ def test_every_weight_file_has_a_model_card(folder: Path) -> None:
 
 
 def test_the_shipped_weights_are_found() -> None:
-    assert [folder.name for folder in WEIGHTS] == ["rae_lab", "rae_tiny", "vae_lab", "vae_tiny", "play"]
+    assert [folder.name for folder in WEIGHTS] == ["rae_lab", "rae_tiny", "vae_lab", "vae_tiny", "lab"]

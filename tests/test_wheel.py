@@ -34,7 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_that_is_not_code_is_inside(site: Path) -> None:
     inside = {str(file.relative_to(site / "lit_mm/configs")) for file in (site / "lit_mm/configs").rglob("*.*")}
     assert inside == {str(file.relative_to(ROOT / "configs")) for file in (ROOT / "configs").rglob("*.*")}
-    for weights in ("weights/play", "vision/weights/rae_lab", "vision/weights/rae_tiny", "vision/weights/vae_lab"):
+    for weights in ("weights/lab", "vision/weights/rae_lab", "vision/weights/rae_tiny", "vision/weights/vae_lab"):
         there = {file.name for file in (site / "lit_mm" / weights).iterdir()}
         assert there == {file.name for file in (ROOT / "lit_mm" / weights).iterdir()}
     assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == set(PARTS[:3])
@@ -44,17 +44,17 @@ def test_everything_that_is_not_code_is_inside(site: Path) -> None:
 @pytest.mark.long
 def test_its_model_answers_from_an_empty_folder(site: Path, tmp_path: Path) -> None:
     """Its weights are found, and a configuration that only the wheel holds."""
-    steering = "configs/steering/turning.yaml"
-    options = ("predict", "--ckpt_path", "lit_mm/weights/play", "--data.prompts", "-", "--data.steering", steering)
+    steering = "configs/steering/crafter.yaml"
+    options = ("predict", "--ckpt_path", "lit_mm/weights/lab", "--data.prompts", "-", "--data.steering", steering)
     done = subprocess.run(
         [sys.executable, "-c", ENTRY, *options],
         cwd=tmp_path,
         env=environment() | {"PYTHONPATH": str(site)},
-        input='{"continue": "My fellow", "max_tokens": 2}\n',
+        input='{"continue": "You face", "max_tokens": 2}\n',
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     (answers,) = tmp_path.rglob("answers.jsonl")
-    assert "My fellow" in json.dumps(json.loads(answers.read_text()))
+    assert "You face" in json.dumps(json.loads(answers.read_text()))
     assert f"steering: {site}/lit_mm/{steering}" in next(tmp_path.rglob("config_*.yaml")).read_text()

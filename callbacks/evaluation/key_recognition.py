@@ -23,6 +23,7 @@ from data_modules.reading.episodes import POSE, VideoTable, read_table
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Prefix
 from lit_mm.generation.rows import CachedRows
+from lit_mm.mistake import Mistake
 from lit_mm.sequence import Frame, Text
 from lit_mm.training.run_folder import run_folder
 
@@ -78,8 +79,14 @@ class KeyRecognition(FinalEvaluation):
     def evaluate(self, trainer: Trainer, module: Any, source: str, dataset: DocumentDataset) -> dict[str, float]:
         """See `FinalEvaluation.evaluate`."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        training = data.datasets["train"].get(source)
-        if not isinstance(dataset, ActionVideoDataset) or not isinstance(training, ActionVideoDataset):
+        if not isinstance(dataset, ActionVideoDataset):
+            return {}
+        try:
+            training = data.open("train").get(source)
+        except Mistake as error:
+            logger.warning("%s: keys are not recognised without training data: %s", source, error)
+            return {}
+        if not isinstance(training, ActionVideoDataset):
             return {}
         settings: ActionVideoDataModule = data.modules()[source]
         if settings.actions != "moves" or settings.contexts > 1:

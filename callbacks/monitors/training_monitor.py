@@ -22,11 +22,11 @@ class TrainingMonitor(Callback):
 
     Also the learning rate, the gradient's norm, and speed. For what the losses are means of, see `LitMultimodal`.
 
-    `speed/tokens_per_second` is of all ranks. `speed/model_flops_utilisation` is the share of the device's peak in
-    bfloat16 that the model's own operations are, attention within documents included, the frozen visual tokenizer's
-    and recomputed ones left out; it is not logged on a device whose peak is not known. `speed/waiting_for_data` is the
-    share of time that this rank waited for its loader, `memory/peak_gib` the most this rank has held: on a GPU as
-    allocated, else of the process.
+    `speed/tokens_per_second` is of all ranks, padding left out. `speed/model_flops_utilisation` is the share of the
+    device's peak in bfloat16 that the model's own operations are, attention within documents included, the frozen
+    visual tokenizer's and recomputed ones left out; it is not logged on a device whose peak is not known.
+    `speed/waiting_for_data` is the share of time that this rank waited for its loader, `memory/peak_gib` the most this
+    rank has held: on a GPU as allocated, else of the process.
 
     Values are means since the last logged step, losses over all ranks. Between steps that log
     (`trainer.log_every_n_steps`) nothing is logged and the device is never waited for.
@@ -34,7 +34,8 @@ class TrainingMonitor(Callback):
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
-        self._tokens = self._flops = 0
+        self._flops = 0
+        self._tokens: Tensor | None = None  # these two are read from the device on steps that log
         self._pairs: Tensor | None = None
         self._waited = 0.0  # by the loader, until the last step that logged
 
@@ -57,9 +58,9 @@ class TrainingMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
     ) -> None:
         """Count, and log every so often."""
-        self._tokens += batch.tokens.numel()
         self._flops += self._flops_of.of_batch(batch)
-        pairs = attended_pairs(batch)
+        tokens, pairs = (batch.document_ids >= 0).sum(), attended_pairs(batch)
+        self._tokens = tokens if self._tokens is None else self._tokens + tokens
         self._pairs = pairs if self._pairs is None else self._pairs + pairs
         if not step_logs(trainer, batch_idx):
             return
@@ -79,8 +80,9 @@ class TrainingMonitor(Callback):
 
     def _speed(self, trainer: Trainer) -> dict[str, float]:
         seconds = time.perf_counter() - self._since
+        assert self._tokens is not None
         speed = {
-            "speed/tokens_per_second": self._tokens * trainer.world_size / seconds,
+            "speed/tokens_per_second": float(self._tokens) * trainer.world_size / seconds,
             "speed/waiting_for_data": (trainer.train_dataloader.waited - self._waited) / seconds,
         }
         if self._peak is not None:
@@ -89,7 +91,7 @@ class TrainingMonitor(Callback):
         return speed
 
     def _restart(self, trainer: Trainer) -> None:
-        self._tokens = self._flops = 0
-        self._pairs = None
+        self._flops = 0
+        self._tokens = self._pairs = None
         self._waited = trainer.train_dataloader.waited
         self._since = time.perf_counter()

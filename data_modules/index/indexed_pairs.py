@@ -49,6 +49,8 @@ class IndexedPairs(Pairs):
         self.pictures: PictureSource = TarPictures(view, size)
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
+        files = [sidecar.file for sidecar in view.sidecars]
+        self.files = tuple((file.path, file.size, file.changed) for file in files)
 
     def __len__(self) -> int:
         return len(self.view)

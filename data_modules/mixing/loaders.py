@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Trainer
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader
 from data_modules.mixing.permutation import BLOCK
 from data_modules.mixing.steps import with_step_counts
 from data_modules.reading.files import OnError, Tolerance
+from data_modules.reading.pictures import read_up_to
 from lit_mm.mistake import Mistake
 
 
@@ -32,9 +34,11 @@ class LoaderConfig:
         shuffle_window: documents of a source that are shuffled among each other, a multiple of 1,024: 64 blocks of
             neighbours, from all over the source. `all` spreads every step over the whole source: of 10^8 pictures in
             shards of 1,000, a step that reads 7,680 touches 7,400 shards in place of some 130.
+        cache: folder of what is read, tokenized and indexed once. By default tables lie in that of Hugging Face
+            `datasets` (`~/.cache/huggingface/datasets`, or HF_DATASETS_CACHE), and indexes of tars in `~/.cache/lit-mm`
+            (or `lit-mm` in the folder that XDG_CACHE_HOME names).
+        max_megapixels: pictures of more are not read; a worker needs about 4 MB for each, 8 MB where it is transparent.
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
-        cache: folder of the indexes that are made of data files once; `~/.cache/lit-mm` (or `lit-mm` in the folder that
-            XDG_CACHE_HOME names) by default.
 
     Raises:
         Mistake: a number is out of its range.
@@ -47,17 +51,19 @@ class LoaderConfig:
     on_error: OnError = "raise"
     max_lost: float = 0.01
     shuffle_window: int | Literal["all"] = 64 * BLOCK
-    val_documents: int | None = None
     cache: str | None = None
+    max_megapixels: float = 179
+    val_documents: int | None = None
 
     def __post_init__(self) -> None:
         least = {"row_length": 1, "rows": 1, "workers": 0, "val_documents": 1}
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
+        if self.max_megapixels <= 0:
+            raise Mistake(f"data.loader.max_megapixels is {self.max_megapixels}; use more than 0")
         if not 0 <= self.max_lost <= 1:
             raise Mistake(f"data.loader.max_lost is {self.max_lost}; it is a share, from 0 to 1")
-
         window = self.shuffle_window
         if window != "all" and (window < BLOCK or window % BLOCK):
             raise Mistake(f"data.loader.shuffle_window is {window}; use a multiple of {BLOCK}, or all")
@@ -71,6 +77,14 @@ class LoaderConfig:
     def tolerance(self) -> Tolerance:
         """What may be left out."""
         return Tolerance(self.on_error, self.max_lost)
+
+    def apply(self) -> None:
+        """Have what is read from here on kept in `cache`, and no larger pictures read, in this process."""
+        read_up_to(self.max_megapixels)
+        if self.cache is not None:
+            import datasets
+
+            datasets.config.HF_DATASETS_CACHE = Path(self.cache).expanduser().absolute()
 
 
 class TimedLoader(DataLoader):

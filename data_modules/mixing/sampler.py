@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_modules.dataset import DocumentDataset, Draw
-from data_modules.mixing.permutation import key_of, mix, permute_in_windows
+from data_modules.mixing.growth import compare, contents_of, fingerprint_of
+from data_modules.mixing.order import Order, Stretch
+from data_modules.mixing.permutation import key_of, mix
 from data_modules.mixing.stages import Stage, weights_at
 from lit_mm.mistake import Mistake
 
@@ -75,16 +77,21 @@ class DrawStream:
         self.name, self.dataset, self.seed = name, dataset, seed
         self.shuffle, self.documents = shuffle, documents
         self.size = len(dataset)
-        self.window = window if window is not None and window < self.size else None
+        self.window = window
         self.splittable = dataset.splittable
-        sample = dataset.lengths[:, :: max(1, self.size // 4096)]
-        self.fingerprint = key_of(sample.tobytes().hex())
+        self.fingerprint = fingerprint_of(dataset, self.size)
+        self.files = contents_of(dataset)
+        self.order = Order([Stretch(0, self.size)], window, seed, name)
         self._cumulative = np.cumsum(dataset.shares)[:-1]
         self.next = 0  # first draw that was never looked at
         self.offset = 0  # positions already used of a split document
         self.tokens = 0  # placed since the weights last changed
         self.waiting: list[_Waiting] = []
         self._chunk_start, self._chunk = -1, []  # type: int, list[_Waiting]
+
+    def window_of(self, size: int) -> int | None:
+        """Documents shuffled among each other where there are `size`; None for all."""
+        return self.window if self.window is not None and self.window < size else None
 
     def _lookup(self, number: int) -> _Waiting:
         start = number - number % _CHUNK
@@ -93,15 +100,8 @@ class DrawStream:
         return self._chunk[number - start]
 
     def _draws(self, numbers: np.ndarray) -> list[_Waiting]:
-        passes, positions = numbers // self.size, numbers % self.size
-        index = positions.astype(np.int64)
-        if not self.shuffle and self.documents:
-            index = positions * self.size // self.documents % self.size
-        elif self.shuffle:
-            for p in np.unique(passes):
-                here = passes == p
-                key = key_of(self.seed, self.name, "order", p)
-                index[here] = permute_in_windows(positions[here], self.size, key, self.window)
+        spread = numbers * self.size // (self.documents or self.size) % self.size
+        index = self.order.indices(numbers) if self.shuffle else spread
         seeds = (mix(numbers, key_of(self.seed, self.name, "draw")) >> np.uint64(1)).astype(np.int64)
         uniform = mix(numbers, key_of(self.seed, self.name, "variant")) / 2.0**64
         variants = np.searchsorted(self._cumulative, uniform, side="right")
@@ -159,7 +159,9 @@ class DrawStream:
         return {
             "documents": self.size,
             "fingerprint": self.fingerprint,
-            "window": self.window,
+            "files": self.files,
+            "stretches": [list(stretch) for stretch in self.order.stretches],
+            "window": self.window_of(self.size),
             "next": self.next,
             "waiting": waiting,
             "offset": self.offset,
@@ -167,8 +169,12 @@ class DrawStream:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`, of the same documents or of the first ones of them."""
         self.next, self.offset, self.tokens = state["next"], state["offset"], state["tokens"]
+        stretches = [Stretch(*s) for s in state.get("stretches", [(0, state["documents"])])]
+        if state["documents"] < self.size:
+            stretches.append(Stretch(self.next, self.size))
+        self.order = Order(stretches, self.window, self.seed, self.name)
         self.waiting = [self._lookup(number) for number in state["waiting"]]
 
 
@@ -261,18 +267,16 @@ class RowPlanner:
             before = known.get(stream.name)
             if before is None:
                 said.append(f"source '{stream.name}' is new and starts at its first document")
-            elif (before["documents"], before["fingerprint"]) != (stream.size, stream.fingerprint):
-                same = "of other lengths" if before["documents"] == stream.size else str(stream.size)
-                said.append(
-                    f"source '{stream.name}' had {before['documents']} documents and now has {same}: "
-                    "it starts again at its first document"
-                )
-            else:
+                continue
+            sentence, goes_on = compare(before, stream.name, stream.dataset)
+            said += [sentence] if sentence else []
+            if goes_on:
                 stream.load_state(before)
-                if before["window"] != stream.window:
+                was, now = before.get("window"), stream.window_of(before["documents"])
+                if was != now:
                     said.append(
-                        f"source '{stream.name}' is shuffled among {stream.window or 'all'} documents, not "
-                        f"{before['window'] or 'all'}: some come twice in this pass, and others not at all"
+                        f"source '{stream.name}' is shuffled among {now or 'all'} documents, not {was or 'all'}: some "
+                        "come twice in this pass, and others not at all"
                     )
         said += [f"source '{name}' is no longer in the mixture" for name in known if name not in self._names()]
         weights = {s.name: w for s, w in zip(self.streams, self.weights, strict=True)}

@@ -28,7 +28,7 @@ def prompt_loader(source: str | None, image_size: int, steering: str | None, tra
     """
     if source is None:
         raise Mistake(
-            "data.prompts is missing; say what to ask: --data.prompts FILE (such as configs/prompts/play.yaml), a "
+            "data.prompts is missing; say what to ask: --data.prompts FILE (such as configs/prompts/lab.yaml), a "
             "folder of pictures to describe, or echo 'draw: a red fox' | lit-mm predict … --data.prompts -"
         )
     keys = None if steering is None else Steering.load(steering)

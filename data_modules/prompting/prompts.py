@@ -47,7 +47,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
       to people beside the answer, never to the model.
     - `steps`, `method`, `guidance_scale`, `noise_scale`: of drawing, those of the model's sampler by default.
 
-    Paths are relative to the file, to the working folder, or to the package (`configs/prompts/pictures/…`). A prompt
+    Paths are relative to the file, to the working folder, or to the package (`configs/prompts/lab/…`). A prompt
     that cannot be asked becomes a `FailedPrompt`.
 
     Args:

@@ -6,17 +6,19 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from data_modules.dataset import BrokenFile
+from data_modules.reading.frames import ToPicture
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
 SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")  # decoders that can leave out a single frame
+PROBED = 64  # packets that are compared with a header
 NEAR = 1  # keyframes between two wanted frames up to which decoding on is cheaper than a new seek
 
 
@@ -44,7 +46,9 @@ class VideoIndex:
 
 
 def index_video(path: str | Path) -> VideoIndex:
-    """Read the time stamps of a video's packets; nothing is decoded (except in files that carry no time stamps).
+    """Read the time stamps of a video from its header, or of its packets where the header does not say them.
+
+    Nothing is decoded, except in files that carry no time stamps.
 
     Raises:
         BrokenFile: it cannot be opened, has no video in it, or ends before the frames that its header promises.
@@ -60,6 +64,9 @@ def index_video(path: str | Path) -> VideoIndex:
                 and stream.codec_context.has_b_frames
             ):
                 raise BrokenFile(path, "AVI does not say when the B frames of H.264 are shown; use MP4")
+            if (index := _index_from_header(container, stream, os.path.getsize(path))) is not None:
+                return index
+            container.seek(0)
             packets = [p for p in container.demux(stream) if p.size]
             pts = [p.pts for p in packets if not p.is_discard]
             keyframes = [p.pts for p in packets if p.is_keyframe and not p.is_discard]
@@ -76,6 +83,30 @@ def index_video(path: str | Path) -> VideoIndex:
     if not pts or not keyframes or not time_base:
         raise BrokenFile(path, "there is no frame in it")
     return VideoIndex(np.unique(np.array(pts, np.int64)), np.unique(np.array(keyframes, np.int64)), time_base)
+
+
+def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | None:
+    """Time stamps of an MP4 whose frames are shown in the order of decoding, or at equal distances; else None.
+
+    Headers say when frames are decoded. What is shown is as far apart, and later by what the first packets say.
+    """
+    if not container.format.name.startswith("mov") or stream.frames < PROBED:
+        return None
+    entries = [(e.timestamp, e.is_keyframe, e.pos + e.size, e.is_discard) for e in stream.index_entries]
+    if len(entries) != stream.frames or any(end > size or discarded for _, _, end, discarded in entries):
+        return None
+    dts = np.array([entry[0] for entry in entries], np.int64)
+    key = np.array([entry[1] for entry in entries])
+    first = [p for p in islice(container.demux(stream), PROBED) if p.size]
+    shown = [p.pts for p in first]
+    if None in shown or [p.dts for p in first] != dts[: len(first)].tolist() or not key.any():
+        return None
+    later = min(shown) - int(dts[0])
+    in_order = not stream.codec_context.has_b_frames and shown == (dts[: len(shown)] + later).tolist()
+    even = len(np.unique(np.diff(dts))) == 1
+    if not (in_order or even) or any(p.pts != p.dts + later for p in first if p.is_keyframe):
+        return None
+    return VideoIndex(dts + later, dts[key] + later, float(stream.time_base))
 
 
 class VideoReader:
@@ -141,7 +172,7 @@ def _decode_run(container: Any, wanted: list[int], keyframes: np.ndarray) -> dic
     context = stream.codec_context
     todo = set(wanted)
     found: dict[int, np.ndarray] = {}
-    to_rgb = VideoReformatter()
+    to_picture = ToPicture(stream.sample_aspect_ratio)
     for packet in _packets_from(container, stream, wanted[0], keyframes):
         if context.name in SKIPPING:  # frames that no other frame needs are decoded only if they are wanted themselves
             context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in todo else "NONREF"
@@ -150,8 +181,7 @@ def _decode_run(container: Any, wanted: list[int], keyframes: np.ndarray) -> dic
             if at in todo:
                 if frame.is_corrupt:
                     return found
-                picture = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                found[at] = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                found[at] = to_picture(frame)
                 todo.discard(at)
         if not todo:
             break

@@ -17,20 +17,22 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.mixing.permutation import key_of, permute
+from data_modules.reading.cached import generated
+from data_modules.reading.columns import Column
 from data_modules.reading.decoding import VideoIndex, VideoReader, index_video
-from data_modules.reading.files import listed, stamp
+from data_modules.reading.files import Stamps, listed, stamp, total_size, warn
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import square
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYOUT = 2  # of the rows made here; a new number makes cached tables stale
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 POSE = ("x", "y", "angle")
 COMMAND = ("dx", "dy", "dyaw")
 WORDS = "words"
 OF_STEPS = (*COMMAND, WORDS)  # said of the step from this frame to the next, so the last frame needs none
+FAR = 1000  # frames from one keyframe to the next, from which on decoding takes seconds
 FRAME_BITS = 32  # of a picture's key that count frames; those above count videos
 MAX_FRAME = 2**FRAME_BITS - 1
 
@@ -44,31 +46,41 @@ class VideoTable:
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self.rows = rows
+        self._columns = {name: Column(rows, name) for name in rows.column_names}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def path(self, row: int) -> str:
         """The video's path."""
-        return self.rows.data.column("path")[row].as_py()
+        return self._columns["path"][row]
 
     def broken(self) -> list[BrokenFile]:
         """Every file that cannot be used."""
-        reasons = self.rows.data.column("broken").to_pylist()
-        return [BrokenFile(*reason.split("\n", 1)) for reason in reasons if reason]
+        reasons = self._columns["broken"]
+        return [BrokenFile(*reasons[row].split("\n", 1)) for row in np.flatnonzero(~reasons.missing()).tolist()]
 
     def usable(self) -> np.ndarray:
         """Rows of the files that can be used, ascending."""
-        return np.flatnonzero(self.rows.data.column("broken").is_null().to_numpy())
+        return np.flatnonzero(self._columns["broken"].missing())
+
+    def with_far_keyframes(self, most: int) -> list[int]:
+        """Rows of the files in which more than `most` frames follow a keyframe before the next, which takes long."""
+        far = []
+        for row in self.usable().tolist():
+            index = self.index(row)
+            starts = np.searchsorted(index.pts, index.keyframes)
+            if np.diff([*starts, len(index)]).max() > most:
+                far.append(row)
+        return far
 
     def numbers(self, column: str, row: int) -> np.ndarray:
         """A column of lists as an array, not copied."""
-        return self.rows.data.column(column)[row].values.to_numpy()
+        return self._columns[column].numbers(row)
 
     def index(self, row: int) -> VideoIndex:
-        """Time stamps of one video."""
-        time_base = self.rows.data.column("time_base")[row].as_py()
-        return VideoIndex(self.numbers("pts", row), self.numbers("keyframes", row), time_base)
+        """Time stamps of one video, not copied."""
+        return VideoIndex(self.numbers("pts", row), self.numbers("keyframes", row), self._columns["time_base"][row])
 
 
 class VideoPictures(PictureSource):
@@ -101,6 +113,16 @@ class VideoPictures(PictureSource):
         return identity_of_files([Path(self.table.path(int(row))) for row in self.table.usable()], self.size)
 
 
+def say_far_keyframes(table: VideoTable, key: str) -> None:
+    """Warn of videos of which much has to be decoded for every clip."""
+    if rows := table.with_far_keyframes(FAR):
+        warn(
+            "%s: in %d of %d videos more than %d frames follow one keyframe, and every clip is decoded from there on; "
+            "encode them with more keyframes, such as ffmpeg's -g 50; the first is '%s'",
+            *(key, len(rows), len(table), FAR, table.path(rows[0])),
+        )
+
+
 def frame_keys(rows: int | np.ndarray, frames: np.ndarray) -> np.ndarray:
     """Keys (frames,) of pictures by their video's row in the table and their number in the video."""
     return (np.asarray(rows, np.int64) << FRAME_BITS) | frames.astype(np.int64)
@@ -115,19 +137,14 @@ def index_files(files: Sequence[Path], columns: Sequence[str] = ()) -> VideoTabl
     features: dict[str, Any] = {"path": datasets.Value("string"), "broken": datasets.Value("string")}
     features |= {"pts": numbers, "keyframes": numbers, "time_base": datasets.Value("float64")}
     features |= {name: datasets.List(datasets.Value("string" if name == WORDS else "float64")) for name in columns}
-    tables = [f for video in files if (f := table_of(video))] if columns else []
-    rows = datasets.Dataset.from_generator(
-        _rows,
-        features=datasets.Features(features),
-        gen_kwargs={"stamps": stamp(files), "tables": stamp(tables), "columns": tuple(columns), "layout": LAYOUT},
-    )
-    return VideoTable(rows)
+    tables = [table_of(video) if columns else None for video in files]
+    items = [(stamp([video]), stamp([table] if table else [])) for video, table in zip(files, tables, strict=True)]
+    size = sum(total_size(video) for video, _ in items)
+    return VideoTable(generated(_rows, items, {"columns": tuple(columns)}, datasets.Features(features), size))
 
 
-def _rows(
-    stamps: Sequence[tuple[str, int, int]], tables: Sequence[tuple[str, int, int]], columns: Sequence[str], layout: int
-) -> Iterator[dict[str, Any]]:
-    for path, _, _ in stamps:
+def _rows(items: Sequence[tuple[Stamps, Stamps]], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for ((path, _, _),), _ in items:
         row: dict[str, Any] = {"path": path, "broken": None, "pts": [], "keyframes": [], "time_base": 0.0}
         row |= {name: [] for name in columns}
         try:

@@ -9,12 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from data_modules.dataset import BrokenFile
 from lit_mm.mistake import MissingFile, Mistake
 
 logger = logging.getLogger(__name__)
 
+
+@rank_zero_only
+def say(message: str, *values: object) -> None:
+    """Tell what every rank finds."""
+    logger.info(message, *values)
+
+
+@rank_zero_only
+def warn(message: str, *values: object) -> None:
+    """Warn of what every rank finds."""
+    logger.warning(message, *values)
+
+
 OnError = Literal["raise", "skip"]
+Stamps = tuple[tuple[str, int, int | str], ...]  # see `stamp`; remote storages tell a change in other ways
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,7 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str) -> list[Path]:
     """
     path = Path(pattern).expanduser()
     if path.is_dir():
-        found = sorted(f for f in path.rglob("*") if f.is_file() and has_suffix(f, suffixes))
+        found = sorted(f for f in path.rglob("*") if has_suffix(f, suffixes) and f.is_file())
     elif path.is_file():
         found = [path]
     else:
@@ -67,16 +83,22 @@ def listed(words: Sequence[str], last: str = "or") -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
 
 
-def stamp(files: Sequence[Path]) -> tuple[tuple[str, int, int], ...]:
+def stamp(files: Sequence[Path]) -> Stamps:
     """(path, bytes, time of last change) of every file: what a cached result depends on."""
     return tuple((str(f), (s := f.stat()).st_size, s.st_mtime_ns) for f in files)
 
 
-def settle_broken(broken: Sequence[BrokenFile], total: int, key: str, tolerance: Tolerance) -> int:
+def total_size(stamps: Stamps) -> int:
+    """Bytes of all files."""
+    return sum(size for _, size, _ in stamps)
+
+
+def settle_broken(first: BrokenFile | None, count: int, total: int, key: str, tolerance: Tolerance) -> int:
     """Decide about what was found broken while a source was set up.
 
     Args:
-        broken: what cannot be read.
+        first: of what cannot be read; None if all can.
+        count: how many cannot be read.
         total: documents (or files) in all, the broken ones included.
         key: the YAML key, for the message.
         tolerance: end the run, or go on without so many.
@@ -88,27 +110,14 @@ def settle_broken(broken: Sequence[BrokenFile], total: int, key: str, tolerance:
         BrokenFile: nothing is left out, and there is a broken one; the first is named.
         Mistake: more are broken than may be left out.
     """
-    if not broken:
+    if first is None:
         return 0
-    return settle_lost(len(broken), total, broken[0], key, tolerance)
-
-
-def settle_lost(lost: int, total: int, first: BrokenFile, key: str, tolerance: Tolerance) -> int:
-    """Decide about documents that were counted, and not reported one by one; see `settle_broken`.
-
-    Args:
-        lost: how many cannot be read; at least one.
-        total: documents in all, these included.
-        first: of what is broken.
-        key: the YAML key, for the message.
-        tolerance: end the run, or go on without so many.
-    """
     if tolerance.on_error == "raise":
         raise first
-    if lost > tolerance.max_lost * total:
+    if count > tolerance.max_lost * total:
         raise Mistake(
-            f"{key}: {lost} of {total} cannot be read, more than {100 * tolerance.max_lost:g} % "
+            f"{key}: {count} of {total} cannot be read, more than {100 * tolerance.max_lost:g} % "
             f"(data.loader.max_lost); the first is {first}"
         ) from first
-    logger.warning("%s: left out %d of %d that cannot be read; the first is %s", key, lost, total, first)
-    return lost
+    warn("%s: left out %d of %d that cannot be read; the first is %s", key, count, total, first)
+    return count

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+    from data_modules.reading.columns import Column
+
 
 class PairTable:
     """Rows of pictures and captions from files of one folder.
@@ -27,18 +29,24 @@ class PairTable:
         image: name of the picture column.
         caption: name of the caption column.
         files: where the rows come from; paths of pictures are relative to their folder.
+        lost: how many of the rows hold nothing, as what they come from cannot be read.
+
+    Attributes:
+        lengths: (rows,) int32, tokens of each caption, once they are tokenized.
+        cut: captions that are longer than is kept.
     """
 
-    def __init__(self, rows: datasets.Dataset, image: str, caption: str, files: Sequence[Path]) -> None:
+    def __init__(self, rows: datasets.Dataset, image: str, caption: str, files: Sequence[Path], lost: int = 0) -> None:
         self.rows, self.image, self.caption, self.files = rows, image, caption, files
         self.where = files[0] if len(files) == 1 else files[0].parent
         self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
-        self.ids: datasets.Dataset | None = None
-        self.empty: list[int] = []
+        self.lost = lost
+        self.ids: Column | None = None
+        self.lengths = np.zeros(0, np.int32)
         self.cut = 0
 
     def tokenize(self, tokenizer: Tokenizer, longest: int, key: str) -> PairTable:
-        """Tokenize the captions (cached by `datasets`), and find the empty ones.
+        """Tokenize the captions, once and for all.
 
         Raises:
             BrokenFile: a caption is not UTF-8.
@@ -46,36 +54,27 @@ class PairTable:
         """
         from datasets import Features, List, Value
 
+        from data_modules.reading.cached import mapped
+        from data_modules.reading.columns import Column
         from data_modules.reading.records import check_strings, find_broken
 
         check_strings(self.rows, self.caption, key)
+        settings = {"tokenizer": tokenizer, "column": self.caption, "longest": longest}
+        features = Features({"ids": List(Value("int32")), "cut": Value("bool")})
         captions = self.rows.select_columns([self.caption])
         try:
-            self.ids = captions.map(
-                tokenize_captions,
-                fn_kwargs={"tokenizer": tokenizer, "column": self.caption, "longest": longest},
-                batched=True,
-                remove_columns=[self.caption],
-                features=Features({"ids": List(Value("int32")), "cut": Value("bool")}),
-                desc=f"{key}: tokenizing captions",
-            )
+            made = mapped(captions, tokenize_captions, settings, features, f"{key}: tokenizing captions")
         except UnicodeDecodeError as error:
             raise find_broken(self.files, (self.image, self.caption)) from error
-        self.empty = np.flatnonzero(self.lengths == 0).tolist()
-        self.cut = int(np.count_nonzero(self.ids.data.column("cut").to_numpy()))
+        self.ids = Column(made, "ids")
+        self.lengths = self.ids.lengths()
+        self.cut = int(np.count_nonzero(Column(made, "cut").all()))
         return self
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(rows,) int32, tokens of each caption."""
-        assert self.ids is not None
-        chunks = self.ids.data.column("ids").chunks
-        return np.concatenate([np.zeros(0, np.int32), *(c.value_lengths().to_numpy() for c in chunks)])
 
     def caption_ids(self, row: int) -> list[int]:
         """Tokens of one caption."""
         assert self.ids is not None
-        return self.ids.data.column("ids")[row].as_py()
+        return self.ids[row]
 
     def picture(self, row: int, size: int) -> Tensor:
         """One picture, (3, size, size) uint8.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_modules.reading.files import Stamps
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.picture_source import PictureSource
 
@@ -32,10 +33,12 @@ class Pairs(ABC):
     Attributes:
         pictures: theirs.
         counts: what is not among them.
+        files: path, bytes and time of change of the files behind them.
     """
 
     pictures: PictureSource
     counts: PairCounts
+    files: Stamps
 
     @abstractmethod
     def __len__(self) -> int: ...

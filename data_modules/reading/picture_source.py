@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-READING = 1  # how pictures are brought to their size; a new number makes stored latents stale
+READING = 2  # how pictures are brought to their size; a new number makes stored latents stale
 
 
 class PictureReader(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from data_modules.dataset import BrokenFile, RefusedFile
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packaged import packaged
+
+STRIP = 2**20  # pixels that are converted at once
 
 Picture = str | Path | Image.Image | Tensor | np.ndarray  # one, see `as_picture`
 
@@ -66,8 +69,9 @@ def _has_colours(pixels: np.ndarray) -> bool:
 def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:
     """Decode a picture file to (3, size, size) uint8 RGB.
 
-    The camera's orientation (EXIF) is applied, transparency is laid over white, 16 bits are scaled to 8; then the short
-    side is resized to `size` and the centre is cut out.
+    It takes about 4 bytes of memory a pixel, 8 with transparent parts or 16 bits, and of large JPEGs a small part of
+    that. The camera's orientation (EXIF) is applied, transparency is laid over white, 16 bits are scaled to 8; then the
+    short side is resized to `size` and the centre is cut out.
 
     Args:
         file: a path, or the file's bytes.
@@ -80,17 +84,24 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Te
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
             image.draft(None, (2 * size, 2 * size))  # large JPEGs are decoded at 1/2, 1/4 or 1/8, above what is kept
-            return square(to_rgb(ImageOps.exif_transpose(image)), size)
+            ImageOps.exif_transpose(image, in_place=True)
+            return square(to_rgb(image), size)
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # PIL warns of half of it
-        reason = f"it has more than {most:.0f} million pixels, the most that are read; scale it down"
+        reason = f"it has more than {most:g} million pixels (data.loader.max_megapixels); scale it down, or raise that"
         raise RefusedFile(name or file, reason) from error
     except UnidentifiedImageError as error:
         raise BrokenFile(name or file, "it is no picture, or cut short") from error
     except Exception as error:  # PIL's readers raise nearly anything on a broken file
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
+
+
+def read_up_to(megapixels: float) -> None:
+    """Refuse pictures of more pixels from here on, in this process and those that it starts by fork."""
+    Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6 / 2)  # PIL refuses twice as many, and would warn of so many
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -106,19 +117,36 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise Mistake("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        return _over_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Strip by strip, as all of it at once takes three times the memory."""
+    whole = Image.new("RGB", image.size)
+    lines = max(1, STRIP // image.width)
+    for top in range(0, image.height, lines):
+        strip = image.crop((0, top, image.width, min(image.height, top + lines)))
+        strip.info = image.info
+        rgba = strip.convert("RGBA")
+        whole.paste(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"), (0, top))
+    return whole
 
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """8-bit grey of 16-bit grey (PIL's own conversion clips it instead of scaling); its transparent value is white."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise Mistake(f"its pixels go from {values.min()} to {values.max()}; save it with 8 or 16 bits")
-    grey = (values / 257).round().astype(np.uint8)
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise Mistake(f"its pixels go from {low} to {high}; save it with 8 or 16 bits")
     transparent = image.info.get("transparency")
-    return Image.fromarray(grey if transparent is None else np.where(values == transparent, 255, grey).astype(np.uint8))
+    grey = np.empty(values.shape, np.uint8)
+    lines = max(1, STRIP // image.width)
+    for top in range(0, image.height, lines):
+        part = values[top : top + lines]
+        scaled = (part / 257).round().astype(np.uint8)
+        grey[top : top + lines] = scaled if transparent is None else np.where(part == transparent, 255, scaled)
+    return Image.fromarray(grey)
 
 
 def square(image: Image.Image | np.ndarray, size: int) -> Tensor:

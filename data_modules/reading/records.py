@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.files import Tolerance, listed, settle_broken, stamp
+from data_modules.reading.cached import code_of, generated, progress, remembered
+from data_modules.reading.columns import Column
+from data_modules.reading.files import Stamps, Tolerance, listed, settle_broken, stamp, total_size
 from lit_mm.mistake import Mistake
 
 HUB = "hf://"
@@ -33,8 +36,8 @@ BUILDERS = {
     ".txt": "text",
     ".tar": "webdataset",
 }
+LARGE = 2**28  # bytes that are worth a progress bar
 UNREADABLE = (datasets.exceptions.DatasetGenerationError, pa.ArrowException, tarfile.TarError, OSError)
-LAYOUT = 1  # of the rows made by `_lines`; a new number makes their cached files stale
 
 
 def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
@@ -54,57 +57,89 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
         raise Mistake(f"{key}: '{name}' is not a Hub name; write hf://owner/name, hf://owner/name/config:split")
     config = parts[2] if len(parts) == 3 else None
     try:
-        return datasets.load_dataset("/".join(parts[:2]), config, split=wanted or split)
+        with progress(True):
+            return datasets.load_dataset("/".join(parts[:2]), config, split=wanted or split)
     except Exception as error:  # network, permissions, unknown names and splits: each has its own exception
         reason = " ".join(str(error).split())
         raise Mistake(f"{key}: '{name}' cannot be loaded from the Hugging Face Hub: {reason}") from error
 
 
 def load_records(
-    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance
+    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str] = ()
 ) -> tuple[datasets.Dataset, int]:
-    """Rows of files of one format, and how many were left out because they cannot be read.
+    """Rows of files of one format, and how many lines or files were left out because they cannot be read.
+
+    Lines of JSON that are left out are still rows, with nothing in any column; files of the other formats are not.
 
     Args:
         files: all of one kind (see `BUILDERS`).
         columns: the columns wanted.
         key: the YAML key, for error messages.
-        tolerance: where it skips, unreadable lines (of JSON), or files (of the other formats) are left out.
+        tolerance: what is left out.
+        optional: those of the columns that need not have a value in every row.
 
     Raises:
         BrokenFile: the first unreadable file (and its line), if nothing is to be left out.
         Mistake: a column is missing, the files are of several formats, or more is unreadable than may be left out.
     """
-    kinds = sorted({builder_of(f) for f in files})
-    if len(kinds) > 1:
-        raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
-    builder = kinds[0]
+    builder = format_of(files, key)
     if builder == "json":
-        return _load_json(files, columns, key, tolerance)
+        return _load_json(files, columns, key, tolerance, optional)
     try:
         return _checked_columns(_load(builder, files, columns), columns, files, key), 0
     except UNREADABLE as error:
         broken = [BrokenFile(f, reason) for f in files if (reason := why_broken(f, columns))]
-        skipped = settle_broken(broken, len(files), key, tolerance)
+        skipped = settle_broken(next(iter(broken), None), len(broken), len(files), key, tolerance)
         whole = [f for f in files if str(f) not in {b.path for b in broken}]
         if not broken or not whole:
             raise Mistake(f"{key}: '{files[0]}' cannot be read: {error.__cause__ or error}") from error
         return _checked_columns(_load(builder, whole, columns), columns, whole, key), skipped
 
 
+def format_of(files: Sequence[Path], key: str) -> str:
+    """The one format of all files.
+
+    Raises:
+        Mistake: there are several.
+    """
+    kinds = sorted({builder_of(f) for f in files})
+    if len(kinds) > 1:
+        raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
+    return kinds[0]
+
+
 def _load_json(
-    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance
+    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str]
 ) -> tuple[datasets.Dataset, int]:
     """`datasets`' own reader where every line has its strings; else line by line, to tell which one has not."""
-    if tolerance.on_error == "raise":
-        try:
-            rows = _checked_columns(_load("json", files, columns), columns, files, key)
-            if all(is_string(rows, column) and not rows.data.column(column).null_count for column in columns):
-                return rows, 0
-        except UNREADABLE:
-            pass
-    rows, broken = _load_lines(files, columns)
-    return rows, settle_broken(broken, len(rows) + len(broken), key, tolerance)
+    settings = {"columns": tuple(columns), "optional": tuple(optional)}
+    stamps = stamp(files)
+    if remembered(lambda: _reads_whole(files, columns, key, optional), stamps, code_of(_reads_whole), settings):
+        return _checked_columns(_load("json", files, columns), columns, files, key), 0
+    features = {name: datasets.Value("string") for name in (*columns, "_file", "_broken")}
+    rows = generated(_lines, stamps, settings, datasets.Features(features), total_size(stamps))
+    bad = np.flatnonzero(~Column(rows, "_broken").missing())
+    first = BrokenFile(*(rows[int(bad[0])][name] for name in ("_file", "_broken"))) if len(bad) else None
+    return rows.select_columns(list(columns)), settle_broken(first, len(bad), len(rows), key, tolerance)
+
+
+def _reads_whole(files: Sequence[Path], columns: Sequence[str], key: str, optional: Sequence[str]) -> bool:
+    """Whether `datasets`' reader finds a string in UTF-8 wherever there has to be one.
+
+    Raises:
+        Mistake: no line has one of the columns.
+    """
+    try:
+        rows = _load("json", files, columns)
+        for column in columns:
+            check_column(rows, column, f"'{files[0]}'", key)
+            strings = rows.data.column(column)
+            if not is_string(rows, column) or (strings.null_count and column not in optional):
+                return False
+            strings.validate(full=True)
+    except UNREADABLE:
+        return False
+    return True
 
 
 def builder_of(file: Path) -> str:
@@ -112,11 +147,17 @@ def builder_of(file: Path) -> str:
     return next(builder for suffix, builder in BUILDERS.items() if file.name.lower().endswith(suffix))
 
 
+def is_json(file: Path) -> bool:
+    """Whether a file holds JSON Lines."""
+    return builder_of(file) == "json"
+
+
 def _load(builder: str, files: Sequence[Path], columns: Sequence[str]) -> datasets.Dataset:
     options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
     if builder == "parquet" and set(columns) <= set(pq.read_schema(files[0]).names):
         options = {"columns": list(columns)}
-    return datasets.load_dataset(builder, data_files={"train": [str(f) for f in files]}, split="train", **options)
+    with progress(total_size(stamp(files)) >= LARGE):
+        return datasets.load_dataset(builder, data_files={"train": [str(f) for f in files]}, split="train", **options)
 
 
 def _checked_columns(
@@ -145,64 +186,63 @@ def check_strings(rows: datasets.Dataset, column: str, key: str) -> None:
         raise Mistake(f"{key}: column '{column}' holds {kind}, but a string in every row is expected")
 
 
-def without_nulls(rows: datasets.Dataset, column: str, where: str) -> tuple[datasets.Dataset, list[BrokenFile]]:
-    """Rows that have a value in `column`, and a report for each of the others."""
-    values = rows.data.column(column)
-    if not values.null_count:
-        return rows, []
-    null = values.is_null().to_numpy()
-    reports = [BrokenFile(where, f"row {i} has nothing in column '{column}'") for i in np.flatnonzero(null)]
-    return rows.select(np.flatnonzero(~null)), reports
+def first_null(rows: datasets.Dataset, column: str, where: str) -> tuple[BrokenFile | None, int]:
+    """A report for the first row that has nothing in `column`, and how many there are."""
+    null = np.flatnonzero(Column(rows, column).missing())
+    return (BrokenFile(where, f"row {null[0]} has nothing in column '{column}'") if len(null) else None), len(null)
 
 
-def _load_lines(files: Sequence[Path], columns: Sequence[str]) -> tuple[datasets.Dataset, list[BrokenFile]]:
-    """JSON line by line: slower than `datasets`' own reader, but it knows which line is broken."""
-    features = {name: datasets.Value("string") for name in (*columns, "_file", "_broken")}
-    rows = datasets.Dataset.from_generator(
-        _lines,
-        features=datasets.Features(features),
-        gen_kwargs={"stamps": stamp(files), "columns": tuple(columns), "layout": LAYOUT},
-    )
-    reasons = rows.data.column("_broken")
-    if reasons.null_count == len(rows):
-        return rows.select_columns(list(columns)), []
-    bad = [i for i, fine in enumerate(reasons.is_null().to_pylist()) if not fine]
-    broken = [BrokenFile(row["_file"], row["_broken"]) for row in rows.select(bad)]
-    good = sorted(set(range(len(rows))) - set(bad))
-    return rows.select(good).select_columns(list(columns)).flatten_indices(), broken
-
-
-def _lines(
-    stamps: Sequence[tuple[str, int, int]], columns: Sequence[str], layout: int
-) -> Iterator[dict[str, str | None]]:
-    for path, _, _ in stamps:
-        for values, broken in read_lines(Path(path), columns):
+def _lines(items: Stamps, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str | None]]:
+    for path, _, _ in items:
+        for values, broken in read_lines(Path(path), columns, optional):
             yield {**dict(zip(columns, values, strict=True)), "_file": path if broken else None, "_broken": broken}
 
 
-def read_lines(file: Path, columns: Sequence[str]) -> Iterator[tuple[list[str | None], str | None]]:
-    """Values of `columns` for every line of a JSON Lines file, or why the line is broken."""
+def read_lines(
+    file: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[list[str | None], str | None]]:
+    """Values of `columns` for every line of a JSON Lines file, or why the line is broken.
+
+    A file that cannot be read on ends with why.
+    """
     opened: Callable[..., Any] = gzip.open if file.suffix == ".gz" else open
     nothing: list[str | None] = [None] * len(columns)
-    with opened(file, "rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line.decode("utf-8"))
-                values = [entry[column] for column in columns]
-            except UnicodeDecodeError as error:
-                yield nothing, f"line {number} is not UTF-8 ({error.reason} at byte {error.start})"
-            except json.JSONDecodeError as error:
-                yield nothing, f"line {number} is not a JSON object ({error.msg} at character {error.pos})"
-            except KeyError as error:
-                there = f"there are {listed(list(entry), 'and')}" if entry else "it is empty"
-                yield nothing, f"line {number} has no column '{error.args[0]}'; {there}"
-            except TypeError:
-                yield nothing, f"line {number} is not a JSON object"
-            else:
-                wrong = [c for c, value in zip(columns, values, strict=True) if not isinstance(value, str)]
-                yield (nothing, f"line {number} has no string in '{wrong[0]}'") if wrong else (values, None)
+    number = 0
+    try:
+        with opened(file, "rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    broken = None
+                    try:
+                        values = _values(line, columns, optional)
+                    except ValueError as error:
+                        values, broken = nothing, f"line {number} {error}"
+                    yield values, broken
+    except (OSError, EOFError, zlib.error) as error:
+        yield nothing, f"after line {number} it cannot be read: {error}"
+
+
+def _values(line: bytes, columns: Sequence[str], optional: Sequence[str]) -> list[str | None]:
+    """Strings of a line of JSON.
+
+    Raises:
+        ValueError: it is broken; why.
+    """
+    try:
+        entry = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not UTF-8 ({error.reason} at byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not a JSON object ({error.msg} at character {error.pos})") from error
+    if not isinstance(entry, dict):
+        raise ValueError("is not a JSON object")
+    for column in columns:
+        if column not in entry and column not in optional:
+            there = f"there are {listed(list(entry), 'and')}" if entry else "it is empty"
+            raise ValueError(f"has no column '{column}'; {there}")
+        if not isinstance(entry.get(column), str | None if column in optional else str):
+            raise ValueError(f"has no string in '{column}'")
+    return [entry.get(column) for column in columns]
 
 
 def why_broken(file: Path, columns: Sequence[str]) -> str | None:

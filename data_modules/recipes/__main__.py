@@ -12,7 +12,7 @@ from data_modules.recipes.crafter import crafter
 from data_modules.recipes.drawing_styles import drawing_styles
 from data_modules.recipes.drawings import drawings
 from data_modules.recipes.game_captions import game_captions
-from data_modules.recipes.gameplay import PLAY_TRAIN_MAPS, PLAY_VAL_MAPS, gameplay, raw_gameplay, raw_video
+from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
 from data_modules.recipes.speeches import speeches
 from data_modules.recipes.tokenizer import tokenizer
 from lit_mm.mistake import ends_with_a_sentence
@@ -34,21 +34,10 @@ def tiny(out: Path = Path("data/tiny"), seed: int = 0, workers: int = 2) -> None
     game_captions(out / "game_captions", seed=seed, workers=workers)
 
 
-def play(out: Path = Path("data/play"), workers: int = 2) -> None:
-    """Prepare game play on many maps for configs/play.yaml, whose other data are those of `tiny`; a minute and a half.
-
-    Args:
-        out: folder to make.
-        workers: processes to play in.
-    """
-    gameplay(out / "action_video", PLAY_TRAIN_MAPS, PLAY_VAL_MAPS, episodes=6, workers=workers)
-
-
 def main() -> None:
     """Run the recipe that the command line names."""
     recipes: list[Callable[..., object]] = [
         tiny,
-        play,
         crafter,
         speeches,
         drawings,

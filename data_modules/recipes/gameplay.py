@@ -13,9 +13,6 @@ from data_modules.recipes.prepare import Counts, prepare
 # Chosen for light and room to walk. The two kinds of game play share no map, nor do the splits of either.
 TRAIN_MAPS = tuple(f"map{n:02d}" for n in (1, 3, 6, 7, 8, 9, 12, 15, 18, 21, 22, 28))
 VAL_MAPS = ("map14", "map17")
-# All that Freedoom 2 has, but four.
-PLAY_VAL_MAPS = ("map05", "map11", "map14", "map17")
-PLAY_TRAIN_MAPS = tuple(m for n in range(1, 31) if (m := f"map{n:02d}") not in PLAY_VAL_MAPS)
 RAW_TRAIN_MAPS = ("E1M1", "E1M2", "E1M5", "E3M3", "E4M2")
 RAW_VAL_MAPS = ("E2M1", "E3M5")
 GAMMA = 1.5

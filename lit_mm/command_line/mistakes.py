@@ -20,7 +20,7 @@ _NO_VALUE = re.compile(r"argument (\S+): expected")
 _STARTS = {
     "fit": "start with --config configs/tiny.yaml",
     "validate": "give --ckpt_path CHECKPOINT",
-    "predict": "give --ckpt_path CHECKPOINT, such as --ckpt_path lit_mm/weights/play",
+    "predict": "give --ckpt_path CHECKPOINT, such as --ckpt_path lit_mm/weights/lab",
 }
 _SUFFICIENT = {"-h", "--help", "-c", "--config", "--ckpt_path", "--model", "--print_config"}
 _OF_PARSERS = {"help", "print_config", "print_shtab"}

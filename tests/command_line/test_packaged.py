@@ -40,7 +40,7 @@ def parse(monkeypatch: pytest.MonkeyPatch, *args: str) -> Any:
 
 def test_only_what_the_working_folder_lacks_and_the_package_has(elsewhere: Path) -> None:
     assert packaged("configs/tiny.yaml", elsewhere) == str(PACKAGE / "configs/tiny.yaml")
-    assert packaged("lit_mm/weights/play", elsewhere) == str(PACKAGE / "weights/play")
+    assert packaged("lit_mm/weights/lab", elsewhere) == str(PACKAGE / "weights/lab")
     for text in ("configs/absent.yaml", "tiny.yaml", "configs", "my configs/tiny.yaml", "draw: configs/tiny.yaml"):
         assert packaged(text, elsewhere) == text
     (elsewhere / "configs").mkdir()
@@ -55,11 +55,11 @@ def test_within_a_configuration_of_the_user(elsewhere: Path, monkeypatch: pytest
     mine = elsewhere / "runs/mine.yaml"
     (mine.parent / "configs/trainer").mkdir(parents=True)
     (mine.parent / "configs/trainer/gpu.yaml").write_text("{max_steps: 7}\n")
-    mine.write_text("trainer: configs/trainer/gpu.yaml\ndata: configs/data/play.yaml\n")
+    mine.write_text("trainer: configs/trainer/gpu.yaml\ndata: configs/data/lab.yaml\n")
     options = ("--model.backbone", "configs/backbone/dense.yaml", "--model.vision=configs/vision/pixels.yaml")
     config = parse(monkeypatch, "--config", "configs/tiny.yaml", "--config", str(mine), *options)
     assert config.trainer.max_steps == 7
-    assert config.data.init_args.steering == str(PACKAGE / "configs/steering/game.yaml")
+    assert config.data.init_args.steering == str(PACKAGE / "configs/steering/crafter.yaml")
     assert config.model.init_args.backbone.init_args.feed_forward.class_path.endswith("DenseFeedForward")
     assert config.model.init_args.vision.class_path.endswith("Pixels")
 
@@ -67,5 +67,5 @@ def test_within_a_configuration_of_the_user(elsewhere: Path, monkeypatch: pytest
 def test_in_the_repository_paths_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """So a checkpoint's configuration is of use on another machine."""
     monkeypatch.chdir(ROOT)
-    config = parse(monkeypatch, "--config", "configs/play.yaml")
-    assert config.data.init_args.steering == "configs/steering/game.yaml"
+    config = parse(monkeypatch, "--config", "configs/lab.yaml")
+    assert config.data.init_args.steering == "configs/steering/crafter.yaml"

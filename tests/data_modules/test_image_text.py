@@ -188,16 +188,29 @@ def test_broken_picture(tmp_path: Path, document_format: DocumentFormat) -> None
             dataset.document(Draw(i, 0, 0))
 
 
-def test_pairs_without_caption(tmp_path: Path, document_format: DocumentFormat) -> None:
+MISSING = {"blank": ' "caption": " "', "null": ' "caption": null', "no key": ' "other": 1'}
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("how", MISSING)
+def test_pairs_without_caption_are_left_out_and_said(
+    how: str, on_error: str, tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many they are: they are not broken."""
     captions = [f"a cat number {i}" for i in range(150)]
-    captions[7] = " "
     write_folder(tmp_path, captions)
-    with pytest.raises(BrokenFile, match=r"metadata.jsonl.*row 7 has no caption"):
-        load(tmp_path, document_format)
-    dataset = load(tmp_path, document_format, "skip")
-    assert dataset.skipped_at_setup == 1
-    read = [document_format.tokenizer.decode(dataset.document(Draw(i, 0, 0)).segments[0].ids) for i in range(149)]
-    assert read == [f"<bos>{c}<boi>" for c in captions if c.strip()]
+    lines = (tmp_path / "metadata.jsonl").read_text().splitlines()
+    gone = range(7, 150, 10)
+    for i in gone:
+        lines[i] = f'{{"file_name": "{i}.png",{MISSING[how]}}}'
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    with caplog.at_level("WARNING"):
+        dataset = load(tmp_path, document_format, on_error)
+    assert "data.train: left out 15 of 150 pairs, which have no caption" in caplog.text
+    assert dataset.skipped_at_setup == 0
+    kept = [i for i in range(150) if i not in gone]
+    read = [document_format.tokenizer.decode(dataset.document(Draw(i, 0, 0)).segments[0].ids) for i in range(135)]
+    assert read == [f"<bos>{captions[i]}<boi>" for i in kept]
     assert dataset.document(Draw(7, 1, 0)).segments[1].image[:, 0, 0].tolist() == list(COLOURS[8 % 3])
 
 
@@ -219,6 +232,12 @@ def test_cut_tar_is_named(tmp_path: Path, document_format: DocumentFormat) -> No
     with pytest.raises(BrokenFile) as caught:
         load(folder, document_format, image_column="png", caption_column="txt")
     assert caught.value.path == str(folder / "00001.tar")
+
+
+def test_without_any_caption_the_column_is_named(tmp_path: Path, document_format: DocumentFormat) -> None:
+    write_folder(tmp_path, [""] * 3)
+    with pytest.raises(Mistake, match=r"data.train: none of the 3 pairs of '.*' has a caption in 'caption'"):
+        load(tmp_path, document_format)
 
 
 def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import logging
 import pickle
@@ -158,6 +160,39 @@ def test_broken_line(
     assert texts_of(dataset, document_format) == texts[:16] + texts[17:]
     assert dataset.skipped_at_setup == 1
     assert "1 of 200" in caplog.text
+
+
+def test_a_cut_gz_is_named_and_read_up_to_there(tmp_path: Path, document_format: DocumentFormat) -> None:
+    texts = [f"{i} {hashlib.sha256(str(i).encode()).hexdigest()}" for i in range(3000)]
+    for name in ("0", "1"):
+        plain = write_jsonl(tmp_path / name, texts)
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    file = tmp_path / "1.jsonl.gz"
+    content = file.read_bytes()
+    half = len(content) // 2
+    file.write_bytes(content[:half] + bytes(200) + content[half + 200 :])
+    with pytest.raises(BrokenFile, match=r"1.jsonl.gz' broke while being read: (after )?line \d+ "):
+        load(tmp_path / "*.gz", document_format)
+    file.write_bytes(content[:half])
+    with pytest.raises(BrokenFile, match=r"after line \d+ it cannot be read") as caught:
+        load(tmp_path / "*.gz", document_format)
+    assert caught.value.path == str(file)
+    dataset = load(tmp_path / "*.gz", document_format, "skip")
+    read = texts_of(dataset, document_format)
+    assert read == texts + texts[: len(read) - 3000]
+    assert 3500 < len(read) < 5500
+    assert dataset.skipped_at_setup == 1
+
+
+def test_nothing_is_read_line_by_line_where_nothing_is_broken(
+    tmp_path: Path, document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("line by line")
+
+    monkeypatch.setattr("data_modules.reading.records.read_lines", refuse)
+    path = write_jsonl(tmp_path / "a.jsonl", TEXTS)
+    assert texts_of(load(path, document_format, "skip"), document_format) == TEXTS
 
 
 def test_the_count_of_skipped_lines_survives_the_cache(tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -161,3 +161,18 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
         VideoDataModule("x", fps=0)
     with pytest.raises(Mistake, match="frames and stride: 0"):
         VideoDataModule("x", frames=0)
+
+
+def test_videos_with_few_keyframes_are_named(
+    tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_video(tmp_path / "often.mp4", moving_picture(1100, 16, 16), "mpeg4", g="200")
+    write_video(tmp_path / "once.mp4", moving_picture(1100, 16, 16), "mpeg4", g="600", sc_threshold="1000000000")
+    load(tmp_path, document_format)
+    assert "keyframe" not in caplog.text
+    write_video(
+        tmp_path / "once.mp4", moving_picture(1100, 16, 16), "libx264", **{"x264-params": "keyint=2000:scenecut=0"}
+    )
+    load(tmp_path, document_format)
+    assert "data.train: in 1 of 2 videos more than 1000 frames follow one keyframe" in caplog.text
+    assert "once.mp4" in caplog.text

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """All that parsing reads of one: the configuration."""
     file = tmp_path_factory.mktemp("checkpoint") / "last.ckpt"
-    torch.save({CONFIG_KEY: (ROOT / "lit_mm/weights/play/config.yaml").read_text()}, file)
+    torch.save({CONFIG_KEY: (ROOT / "lit_mm/weights/lab/config.yaml").read_text()}, file)
     return str(file)
 
 

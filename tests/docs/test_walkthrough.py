@@ -35,7 +35,7 @@ def run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     program, *given = words
     if program == "lit-mm":
         if given[0] == "fit":
-            given += SHORT if "configs/play.yaml" in given else [*SHORT, *SMALL]
+            given += SHORT if "configs/lab.yaml" in given else [*SHORT, *SMALL]
         main(given)
         return
     assert program == "python"
@@ -90,8 +90,8 @@ def test_the_five_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     ended, began = results("photos/version_0")[-1], results("tuned/version_0")[0]
     assert began["step"] == 0
     assert began["val/image_text/flow_loss"] == pytest.approx(ended["val/image_text/flow_loss"], rel=1e-4)
-    shipped = results("tuned_play/version_0")[0]
-    assert shipped["val/image_text/flow_loss"] < 1 < 1.9 < results("photos/version_0")[0]["val/image_text/flow_loss"]
+    shipped = results("tuned_lab/version_0")[0]
+    assert shipped["val/drawing/flow_loss"] < 1 < 1.9 < results("photos/version_0")[0]["val/image_text/flow_loss"]
 
     capsys.readouterr()
     for line in library:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from callbacks.monitors import training_monitor
 from data_modules.mixing.loaders import TimedLoader
 from lit_mm.cli import main
+from lit_mm.packing import pack_rows
+from lit_mm.sequence import Document, PackedRow, Text
+from lit_mm.training.flops import TrainingFlops
+from lit_mm.training.metrics import SourceMeans
 from tests.helpers.program import ROOT, SMALL
 
 
@@ -36,6 +43,37 @@ def test_waiting_is_what_the_loader_takes_while_nobody_else_works(workers: int) 
     waited = loader.waited - before
     assert waited > 4 * 0.05 if workers == 0 else waited < 0.5 * 4 * 0.05
     assert waited < worked - 4 * 0.15 + 0.05
+
+
+def test_tokens_are_counted_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two micro-batches of 2 rows of 32 positions, of which 20 and 7 hold something; on 3 ranks in 4 seconds."""
+    logged: dict[str, float] = {}
+    monitor = training_monitor.TrainingMonitor()
+    clock = iter([10.0, 14.0])
+    monkeypatch.setattr(training_monitor, "log_values", lambda _, values, **options: logged.update(values))
+    monkeypatch.setattr(training_monitor.time, "perf_counter", lambda: next(clock, 14.0))
+    monkeypatch.setattr(training_monitor.TrainingFlops, "of", lambda _: TrainingFlops(0, 0, 0, 0, 0))
+    trainer = SimpleNamespace(
+        world_size=3,
+        accumulate_grad_batches=2,
+        global_step=1,
+        log_every_n_steps=1,
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
+        train_dataloader=SimpleNamespace(waited=0.0),
+    )
+    module = SimpleNamespace(
+        model=None,
+        device=torch.device("cpu"),
+        train_means=SourceMeans(),
+        with_loss=lambda means: means,
+        state=SimpleNamespace(gradient_norm=0.0),
+    )
+    monitor.on_train_start(trainer, module)
+    for number, length in enumerate((20, 7)):
+        rows = [PackedRow((Document((Text(torch.arange(length)),), "text"),), 0, 0), PackedRow((), 1, 0)]
+        batch = pack_rows(rows, length=32, tokens_per_frame=4, image_size=32, pad_id=0, sources=("text",))
+        monitor.on_train_batch_end(trainer, module, None, batch, number)
+    assert logged["speed/tokens_per_second"] == pytest.approx((20 + 7) * 3 / 4)
 
 
 def test_nothing_is_copied_to_the_device_to_be_logged(tmp_path, monkeypatch) -> None:

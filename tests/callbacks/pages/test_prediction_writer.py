@@ -135,14 +135,14 @@ PREDICT = [
     "--trainer.callbacks+=callbacks.pages.prediction_writer.PredictionWriter",
     "--trainer.enable_progress_bar=false",
 ]
-HOUSE = [str(ROOT / f"configs/prompts/pictures/house-{i}.png") for i in (0, 1)]
+SEEN = [str(ROOT / f"configs/prompts/lab/walk-{i}.png") for i in (0, 1)]
 ASKED = [
     {"name": "red fox", "draw": "x"},
     {"name": "fox", "draw": "fox", "repeat": 2},
     {"name": "broken", "describe": "broken.png"},
-    {"name": "said", "describe": HOUSE[0], "question": "Where?", "max_tokens": 3},
-    {"name": "if", "imagine": HOUSE, "counterfactuals": {"on": "W", "told": '"go"', "wrong": "Q"}},
-    {"name": "mixed", "interleave": [{"text": "one"}, {"picture": HOUSE[1]}], "max_tokens": 4},
+    {"name": "said", "describe": SEEN[0], "question": "Where?", "max_tokens": 3},
+    {"name": "if", "imagine": SEEN, "counterfactuals": {"on": "W", "told": '"go"', "wrong": "Q"}},
+    {"name": "mixed", "interleave": [{"text": "one"}, {"picture": SEEN[1]}], "max_tokens": 4},
     {"name": "long", "continue": "word " * 400},
 ]
 FAILED = ["broken", "if-wrong", "long"]
@@ -194,7 +194,7 @@ def test_every_prompt_is_in_the_records_and_on_the_page(answered: tuple[Path, st
 
 def test_records_say_what_was_used(answered: tuple[Path, str]) -> None:
     records = {record["name"]: record for record in read_records(answered[0])}
-    assert records["if-on"]["actions"] == ["action: dx=+1.384, dy=+0.000, dyaw=+0.000, rel_t=+0.250"]
+    assert records["if-on"]["actions"] == ["action: dx=+0.660, dy=+0.000, dyaw=+0.000, rel_t=+0.125"]
     assert records["if-told"]["actions"] == ["action: go"]
     assert records["if-on"]["seed"] == records["if-told"]["seed"] == 0
     assert [records[f"fox-{i}"]["seed"] for i in (0, 1)] == [0, 1]
@@ -219,7 +219,7 @@ def test_lines_of_standard_input_are_answered_one_by_one(tmp_path: Path) -> None
         "lit_mm",
         "predict",
         "--ckpt_path",
-        "play",
+        "lab",
         "--json",
         "--data.prompts",
         "-",
@@ -238,7 +238,7 @@ def test_lines_of_standard_input_are_answered_one_by_one(tmp_path: Path) -> None
         program.stdin.close()
         assert program.stdout.read() == ""
     assert program.returncode == 1
-    folder = tmp_path / "play/predict/version_0/predictions"
+    folder = tmp_path / "lab/predict/version_0/predictions"
     assert [answer["folder"] for answer in answers] == [str(folder)] * 3
     assert answers[0]["answer"] == ["0.png"]
     assert (folder / "0.png").exists()

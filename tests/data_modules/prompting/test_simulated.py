@@ -30,7 +30,6 @@ def test_roll_outs_are_written_beside_what_is_truly_seen(
             "predict",
             f"--ckpt_path={trained}",
             "--data=configs/data/simulated.yaml",
-            f"--data.train={TRAIN}",
             "--data.context=2",
             "--data.maps=[map14]",
             "--data.keys=[LEFT, W+RIGHT]",
@@ -42,7 +41,7 @@ def test_roll_outs_are_written_beside_what_is_truly_seen(
     )
     records = [json.loads(line) for line in (tmp_path / "out/answers.jsonl").read_text().splitlines()]
     assert [record["name"] for record in records] == ["map14-0-wander", "map14-0-LEFT", "map14-0-W+RIGHT"]
-    case = Simulator("map14", View(64, 32, 2, 2, 4), 1.5).case(0, 2, (("LEFT",), ("W", "RIGHT")), 2)
+    case = Simulator("map14", View(64, 32, 2, 1, 8), 1.5).case(0, 2, (("LEFT",), ("W", "RIGHT")), 2)
     for record in records:
         walk = case.walks[record["name"].removeprefix("map14-0-")]
         assert record["actions"] == walk.actions

@@ -16,7 +16,7 @@ from tests.helpers.program import ROOT
 
 GAME = ROOT / "configs/steering/game.yaml"
 TURNING = ROOT / "configs/steering/turning.yaml"
-EPISODES = ROOT / "data/play/action_video/train"
+EPISODES = ROOT / "data/tiny/action_video/train"
 
 
 def moved(dx: float = 0.0, dy: float = 0.0, dyaw: float = 0.0) -> str:
@@ -25,21 +25,21 @@ def moved(dx: float = 0.0, dy: float = 0.0, dyaw: float = 0.0) -> str:
     east = 32 * (math.cos(heading) * dx - math.sin(heading) * dy)
     north = 32 * (math.sin(heading) * dx + math.cos(heading) * dy)
     before = Pose(100.0, -50.0, 135.0)
-    return action_text(before, Pose(100.0 + east, -50.0 + north, 135.0 + math.degrees(dyaw)), 0.25, 32.0)
+    return action_text(before, Pose(100.0 + east, -50.0 + north, 135.0 + math.degrees(dyaw)), 0.125, 32.0)
 
 
-FORWARD, TURN = moved(dx=1.384), moved(dyaw=0.486)
+FORWARD, TURN = moved(dx=0.66), moved(dyaw=0.241)
 
 
 @pytest.mark.parametrize(
     ("sequence", "texts"),
     [
         ("W", [FORWARD]),
-        ("W*2 A  D", [FORWARD, FORWARD, moved(dy=1.243), moved(dy=-1.21)]),
-        ("S RIGHT*2\nLEFT", [moved(dx=-1.171), moved(dyaw=-0.486), moved(dyaw=-0.486), TURN]),
-        ("W+LEFT*2", [moved(dx=1.384, dyaw=0.486)] * 2),
+        ("W*2 A  D", [FORWARD, FORWARD, moved(dy=0.567), moved(dy=-0.529)]),
+        ("S RIGHT*2\nLEFT", [moved(dx=-0.481), moved(dyaw=-0.242), moved(dyaw=-0.242), TURN]),
+        ("W+LEFT*2", [moved(dx=0.66, dyaw=0.241)] * 2),
         ("1.0,0,0.2*3", [moved(dx=1.0, dyaw=0.2)] * 3),
-        ("-.5,1e-1,-0.25", [moved(-0.5, 0.1, -0.25)]),
+        ("-.5,1e-1,-0.2", [moved(-0.5, 0.1, -0.2)]),
         ('"get out of the shadow!"*3 W', ["action: get out of the shadow!"] * 3 + [FORWARD]),
         ('"W*4" "a, b" "action: dx=+1"', ["action: W*4", "action: a, b", "action: dx=+1"]),
         ("action: dx=+1", ["action: dx=+1"]),
@@ -52,7 +52,7 @@ def test_sequences(sequence: str | list[str], texts: list[str]) -> None:
 
 
 def test_another_file_gives_keys_another_meaning() -> None:
-    assert action_texts("A D W", Steering.load(str(TURNING))) == (TURN, moved(dyaw=-0.486), FORWARD)
+    assert action_texts("A D W", Steering.load(str(TURNING))) == (TURN, moved(dyaw=-0.242), FORWARD)
 
 
 def test_without_a_file_there_are_texts_and_sentences() -> None:
@@ -69,9 +69,9 @@ def test_without_a_file_there_are_texts_and_sentences() -> None:
         ("W Q*2", "unknown key 'Q'; .*game.yaml' has W, S, A, D, LEFT, RIGHT"),
         ("w", "unknown key 'w'"),
         ("W+Q", "unknown key 'Q'"),
-        ("3,0,0", "'3,0,0' has dx 3, outside the limits -2 to 2.42 of .*game.yaml"),
-        ("W+W", r"'W\+W' has dx 2.768, outside the limits"),
-        ("0,0,-0.5", "dyaw -0.5, outside the limits -0.491 to 0.491"),
+        ("3,0,0", "'3,0,0' has dx 3, outside the limits -0.93 to 1.25 of .*game.yaml"),
+        ("W+W", r"'W\+W' has dx 1.32, outside the limits"),
+        ("0,0,-0.5", "dyaw -0.5, outside the limits -0.246 to 0.246"),
         ("0,nan,0", "'0,nan,0' is no triple"),
         ("1,2", "'1,2' is no triple; write dx,dy,dyaw"),
         ("W*0", r"'W\*0' is held for '0' frames; give a whole number"),
@@ -117,7 +117,6 @@ def test_mistakes_in_the_file(content: str, sentence: str, tmp_path: Path) -> No
         Steering.load("nowhere.yaml")
 
 
-@pytest.mark.skipif(not EPISODES.is_dir(), reason="needs python -m data_modules.recipes play")
 def test_keys_do_what_they_did_in_the_game() -> None:
     """The axis that each key is for, on average over the steps that held it alone; measured here once more."""
     steps: dict[str, list[tuple[float, float, float]]] = {}
@@ -125,9 +124,9 @@ def test_keys_do_what_they_did_in_the_game() -> None:
         with file.open() as table:
             rows = list(csv.DictReader(table))
         poses = [Pose(*(float(row[name]) for name in ("x", "y", "angle"))) for row in rows]
-        for i in range(1, len(rows) - 2):
-            if rows[i - 1]["keys"] == rows[i]["keys"] == rows[i + 1]["keys"]:
-                steps.setdefault(rows[i]["keys"], []).append(displacement(poses[i], poses[i + 2]))
+        for i in range(1, len(rows) - 1):
+            if rows[i - 1]["keys"] == rows[i]["keys"]:
+                steps.setdefault(rows[i]["keys"], []).append(displacement(poses[i], poses[i + 1]))
     for key, move in Steering.load(str(GAME)).keys.items():
         axis = int(np.argmax(np.abs(move)))
         mean = np.mean(steps[key], axis=0) / [32, 32, 1]

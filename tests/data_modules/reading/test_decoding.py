@@ -45,6 +45,40 @@ def test_chosen_frames_equal_a_full_decode(name: str, tmp_path: Path) -> None:
             assert np.array_equal(frame, full[number]), f"frame {number} of {wanted}"
 
 
+def read_so_far() -> int:
+    """Bytes that this process has read."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
+
+
+def packets_of(path: Path) -> tuple[list[int], list[int]]:
+    """Time stamps of all frames and of keyframes, ascending, with nothing but PyAV."""
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+    return sorted(p.pts for p in packets), sorted(p.pts for p in packets if p.is_keyframe)
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not count what is read")
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_the_header_of_a_long_video_is_enough(bf: str, tmp_path: Path) -> None:
+    noise = [np.random.default_rng(i).integers(0, 255, (64, 64, 3), dtype=np.uint8) for i in range(800)]
+    path = write_video(tmp_path / "a.mp4", noise, g="20", bf=bf, preset="superfast", b="4000000")
+    before = read_so_far()
+    index = index_video(path)
+    assert read_so_far() - before < 0.25 * path.stat().st_size
+    assert (index.pts.tolist(), index.keyframes.tolist()) == packets_of(path)
+
+
+@pytest.mark.parametrize("x264", ["bframes=0", "bframes=3", "keyint=20:bframes=5:open-gop=1:scenecut=0"])
+@pytest.mark.parametrize("variable", [False, True])
+def test_time_stamps_are_those_of_the_packets(x264: str, variable: bool, tmp_path: Path) -> None:
+    gaps = np.random.default_rng(0).integers(20, 90, 200) / 1000
+    times = np.cumsum(gaps).tolist() if variable else None
+    path = write_video(tmp_path / "a.mp4", moving_picture(200), times=times, **{"x264-params": x264})
+    index = index_video(path)
+    assert (index.pts.tolist(), index.keyframes.tolist()) == packets_of(path)
+
+
 def test_far_frames_are_reached_by_seeking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A frame in the middle of a long file costs no more decoded packets than its group has."""
     path = write_video(tmp_path / "a.mp4", moving_picture(400), codec="libx264", g="10", bf="0")
@@ -145,3 +179,50 @@ def test_forked_workers_do_not_share_open_files(tmp_path: Path) -> None:
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def marked(path: Path, picture: np.ndarray, interlaced: bool = False, **marks: object) -> Path:
+    """A video of one picture, with marks on its stream."""
+    with av.open(str(path), "w") as container:
+        options = {"x264-params": "tff=1", "qp": "0"} if interlaced else {"qp": "0"}
+        stream = container.add_stream("libx264", rate=10, options=options)
+        stream.height, stream.width, stream.pix_fmt = *picture.shape[:2], "yuv444p"
+        for name, value in marks.items():
+            setattr(stream.codec_context, name, value)
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(format="yuv444p", dst_colorspace="ITU709" if len(picture) >= 720 else "ITU601")
+        for _ in range(3):
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read_first(path: Path) -> np.ndarray:
+    (frame,) = VideoReader().read(str(path), index_video(path), [0])
+    return frame
+
+
+def test_pixels_that_are_not_square_are_shown_as_wide_as_they_are_meant(tmp_path: Path) -> None:
+    picture = np.zeros((96, 64, 3), np.uint8)
+    picture[:, 32:] = 200
+    frame = read_first(marked(tmp_path / "a.mp4", picture, sample_aspect_ratio=Fraction(2, 1)))
+    assert frame.shape == (96, 128, 3)
+    assert frame[:, :60].max() < 10
+    assert frame[:, 68:].min() > 190
+
+
+@pytest.mark.parametrize("lines", [480, 720])
+def test_unmarked_colours_are_those_of_the_size(lines: int, tmp_path: Path) -> None:
+    picture = np.full((lines, 64, 3), (200, 40, 60), np.uint8)
+    frame = read_first(marked(tmp_path / "a.mp4", picture))
+    assert np.abs(frame.astype(int) - [200, 40, 60]).max() <= 3
+
+
+def test_lines_of_two_moments_are_not_mixed(tmp_path: Path) -> None:
+    picture = np.zeros((96, 64, 3), np.uint8)
+    picture[::2, :32] = 200  # a bar was on the left at the first moment, and is on the right at the second
+    picture[1::2, 32:] = 200
+    frame = read_first(marked(tmp_path / "a.mp4", picture, interlaced=True))
+    assert frame.shape == (96, 64, 3)
+    assert frame[:, :30].min() > 190
+    assert frame[:, 34:].max() < 10

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.pictures import read_picture
+from data_modules.reading.pictures import read_picture, read_up_to
 
 SIZE = 16
 
@@ -250,3 +250,30 @@ def test_broken_picture_is_named(content: bytes, tmp_path: Path) -> None:
     assert caught.value.path == str(tmp_path / "broken.png")
     with pytest.raises(BrokenFile, match=r"x.tar:3"):
         read_picture(content, SIZE, name="x.tar:3")
+
+
+def memory(name: str) -> int:
+    """Bytes that this process holds (VmRSS), or the most it has held (VmHWM)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not tell the most it held")
+@pytest.mark.parametrize(("mode", "bytes_of_a_pixel"), [("RGB", 4), ("RGBA", 8), ("I;16", 8)])
+def test_large_pictures_take_no_more_memory_than_is_said(mode: str, bytes_of_a_pixel: int) -> None:
+    side = 5000
+    content = encoded(Image.new(mode, (side, side)), "PNG")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the most so far
+    before = memory("VmRSS")
+    read_picture(content, 32)
+    assert memory("VmHWM") - before < 1.3 * bytes_of_a_pixel * side**2
+
+
+def test_larger_pictures_than_is_said_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    content = encoded(Image.new("RGB", (1000, 1001)), "PNG")
+    read_up_to(1.1)
+    read_picture(content, 32)
+    read_up_to(1.0)
+    with pytest.raises(BrokenFile, match=r"more than 1 million pixels \(data.loader.max_megapixels\); scale it down"):
+        read_picture(content, 32)

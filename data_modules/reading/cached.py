@@ -1,0 +1,162 @@
+"""Results that are made once and kept in the `datasets` cache, until what they were made of or the code changes."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+from filelock import FileLock
+
+from lit_mm.tokenizer import Tokenizer
+
+OURS = ("data_modules", "lit_mm")
+LARGE = 100_000  # rows that are worth a progress bar
+MANY = 100  # files that are
+SHARE = 2**24  # bytes that are worth a process
+
+
+def mapped(
+    rows: datasets.Dataset,
+    function: Callable[..., dict[str, list]],
+    settings: Mapping[str, Any],
+    features: datasets.Features,
+    says: str,
+    batch_size: int = 1000,
+    with_indices: bool = False,
+) -> datasets.Dataset:
+    """`rows.map` on all cores, cached by the rows, the settings and the function's code.
+
+    Where several processes or nodes share the cache, one makes it and the others wait.
+
+    Args:
+        rows: what is read.
+        function: turns a batch of rows into one of new rows.
+        settings: its other arguments.
+        features: of the new rows.
+        says: what is being done, for the progress bar.
+        batch_size: rows of a batch. New rows are stored batch by batch, and many small ones are slow to look up.
+        with_indices: whether the function wants the numbers of the rows too.
+    """
+    made_of = identity(rows._fingerprint, code_of(function), settings)
+    cache = Path(datasets.config.HF_DATASETS_CACHE)
+    cache.mkdir(parents=True, exist_ok=True)
+    processes = min(cores(), len(rows) // (4 * batch_size))
+    with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
+        return rows.map(
+            function,
+            fn_kwargs=dict(settings),
+            with_indices=with_indices,
+            batched=True,
+            batch_size=batch_size,
+            remove_columns=rows.column_names,
+            features=features,
+            new_fingerprint=made_of,
+            num_proc=processes if processes > 1 else None,
+            desc=says,
+        )
+
+
+def generated(
+    function: Callable[..., Iterator[dict[str, Any]]],
+    items: Sequence[Any],
+    settings: Mapping[str, Any],
+    features: datasets.Features,
+    size: int,
+) -> datasets.Dataset:
+    """Rows that a generator yields, on all cores, cached by its arguments and its code.
+
+    Args:
+        function: yields the rows of some items: `function(items=…, **settings)`.
+        items: shared out over the processes; rows are in their order. They say all that the rows depend on.
+        settings: the other arguments.
+        features: of the rows.
+        size: bytes of all files; little is not worth several processes.
+    """
+    processes = min(cores(), len(items), size // SHARE)
+    made_of = identity(items, code_of(function), settings, str(features))
+    with progress(len(items) >= MANY):
+        return datasets.Dataset.from_generator(
+            function,
+            features=features,
+            gen_kwargs={"items": list(items), **settings},
+            num_proc=processes if processes > 1 else None,
+            fingerprint=made_of,
+        )
+
+
+@contextmanager
+def progress(shown: bool) -> Iterator[None]:
+    """Let `datasets` show how far it is, or not; what it has already is not made again and shows nothing."""
+    before = datasets.are_progress_bars_disabled()
+    (datasets.enable_progress_bars if shown else datasets.disable_progress_bars)()
+    try:
+        yield
+    finally:
+        (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
+
+
+def remembered(find: Callable[[], Any], *made_of: object) -> Any:
+    """What `find` returns, a value that JSON can hold, found once for all that it is made of."""
+    file = Path(datasets.config.HF_DATASETS_CACHE) / f"{identity(*made_of)}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            beside = file.with_suffix(f".{os.getpid()}")
+            beside.write_text(json.dumps(find()))
+            beside.replace(file)
+    return json.loads(file.read_text())
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def identity(*parts: object) -> str:
+    """16 hex digits over all parts; of a tokenizer its contents count, and not where its file lies."""
+    return hashlib.sha256(repr([_plain(part) for part in parts]).encode()).hexdigest()[:16]
+
+
+def _plain(part: object) -> object:
+    if isinstance(part, Tokenizer):
+        return part.fingerprint()
+    return {name: _plain(value) for name, value in sorted(part.items())} if isinstance(part, Mapping) else part
+
+
+def code_of(function: Callable[..., Any]) -> str:
+    """Hash of the code of a function and of all it uses, without what is a library's, docstrings and comments."""
+    found: dict[str, str] = {}
+    roots = {*OURS, function.__module__.partition(".")[0]}
+    waiting: list[Any] = [function]
+    while waiting:
+        thing = waiting.pop()
+        name = f"{thing.__module__}.{thing.__qualname__}"
+        if name in found or thing.__module__.partition(".")[0] not in roots:
+            continue
+        tree = _without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(thing))))
+        found[name] = ast.unparse(tree)
+        scope = vars(sys.modules[thing.__module__])
+        for used in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & scope.keys():
+            value = scope[used]
+            if inspect.isfunction(value) or inspect.isclass(value):
+                waiting.append(value)
+            elif isinstance(value, str | int | float | tuple):
+                found[f"{thing.__module__}.{used}"] = repr(value)
+    return identity(found)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

@@ -1,0 +1,122 @@
+"""What a run opens, when, and where what it makes is kept."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import datasets
+import pytest
+
+from data_modules.dataset import DocumentFormat
+from data_modules.mixing.loaders import LoaderConfig
+from data_modules.reading import cached
+from data_modules.text import TextDataModule
+from lit_mm.mistake import MissingFile, Mistake
+
+
+def write(path: Path, count: int = 3) -> Path:
+    path.write_text("".join(json.dumps({"text": f"the cat {i}"}) + "\n" for i in range(count)))
+    return path
+
+
+def module(folder: Path, format: DocumentFormat, **loader: object) -> TextDataModule:
+    path = str(format.tokenizer.file)
+    return TextDataModule(
+        str(folder / "train.jsonl"),
+        str(folder / "val.jsonl"),
+        tokenizer=path,
+        loader=LoaderConfig(workers=0, **loader),  # type: ignore[arg-type]
+        image_size=32,
+        tokens_per_frame=4,
+    )
+
+
+def test_validation_needs_its_own_data_alone(tmp_path: Path, document_format: DocumentFormat) -> None:
+    write(tmp_path / "val.jsonl")
+    data = module(tmp_path, document_format)
+    data.setup("validate")
+    (loader,) = data.val_dataloader()
+    assert sum(len(batch.row_numbers) for batch in loader) > 0
+    with pytest.raises(MissingFile, match="data.train"):
+        data.setup("fit")
+    write(tmp_path / "train.jsonl", 7)
+    data.setup("fit")
+    assert [len(data.datasets[split]["text"]) for split in ("train", "val")] == [7, 3]
+
+
+def test_predictions_need_no_data(tmp_path: Path, document_format: DocumentFormat) -> None:
+    data = module(tmp_path, document_format)
+    data.setup("predict")
+    assert data.format is not None
+
+
+def test_the_cache_is_where_it_is_said(tmp_path: Path, document_format: DocumentFormat) -> None:
+    for name in ("train", "val"):
+        write(tmp_path / f"{name}.jsonl")
+    before = datasets.config.HF_DATASETS_CACHE
+    module(tmp_path, document_format, cache=str(tmp_path / "cache")).setup("fit")
+    assert list((tmp_path / "cache").rglob("*.arrow"))
+    assert not list(before.rglob("*.arrow"))
+
+
+def test_what_is_lost_is_a_share() -> None:
+    with pytest.raises(Mistake, match=r"data.loader.max_lost is 5; it is a share, from 0 to 1"):
+        LoaderConfig(max_lost=5)
+
+
+def slow(batch: dict[str, list[str]], notes: str) -> dict[str, list]:
+    """Writes down that it was called."""
+    with open(notes, "a") as file:
+        file.write("called\n")
+    return {"text": batch["text"]}
+
+
+def make(words: datasets.Dataset, notes: str) -> None:
+    cached.mapped(words, slow, {"notes": notes}, words.features, "slow")
+
+
+def test_of_processes_that_need_the_same_one_makes_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl")
+    words = datasets.load_dataset("json", data_files=str(tmp_path / "a.jsonl"), split="train")
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=make, args=(words, str(tmp_path / "notes"))) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert (tmp_path / "notes").read_text() == "called\n"
+
+
+@pytest.mark.parametrize("rows", [10, 50])
+def test_what_takes_long_shows_how_far_it_is(
+    rows: int,
+    tmp_path: Path,
+    document_format: DocumentFormat,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cached, "LARGE", 20)
+    for name in ("train", "val"):
+        write(tmp_path / f"{name}.jsonl", rows)
+    module(tmp_path, document_format).setup("fit")
+    assert ("data.train: tokenizing" in capfd.readouterr().err) == (rows > 20)
+
+
+def test_all_cores_make_the_same(
+    tmp_path: Path, document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("train", "val"):
+        write(tmp_path / f"{name}.jsonl", 9000)
+    alone = module(tmp_path, document_format, cache=str(tmp_path / "one"))
+    monkeypatch.setattr(cached, "cores", lambda: 1)
+    alone.setup("fit")
+    monkeypatch.setattr(cached, "cores", lambda: 2)
+    shared = module(tmp_path, document_format, cache=str(tmp_path / "two"))
+    shared.setup("fit")
+    one, two = alone.datasets["train"]["text"], shared.datasets["train"]["text"]
+    assert len(two.ids.rows.cache_files) == 2 * len(one.ids.rows.cache_files)
+    assert (one.lengths == two.lengths).all()
+    assert all((one.ids.numbers(i) == two.ids.numbers(i)).all() for i in range(0, len(one), 500))
