@@ -99,7 +99,7 @@ class ImageTextDataModule(DocumentDataModule):
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is in tars, and what makes them."""
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or not (is_remote(path) or _are_tars(path, key)):
+        if path is None or not _are_tars(path, key):
             return None
         return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
 
@@ -165,8 +165,8 @@ def _are_tars(path: str, key: str) -> bool:
     """
     from data_modules.reading.records import HUB
 
-    if path.startswith(HUB):
-        return False
+    if is_remote(path):
+        return not path.startswith(HUB) or path.endswith(TAR)
     kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
     if len(kinds) > 1:
         raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")

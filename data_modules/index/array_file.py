@@ -54,7 +54,7 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     """
     from safetensors.numpy import save
 
-    content = save(dict(arrays), {name: json.dumps(value) for name, value in metadata.items()})
+    content = save(dict(arrays), {"json": json.dumps(metadata)})  # of several texts the order would be any
     appear(file, lambda beside: beside.write_bytes(content))
 
 
@@ -79,7 +79,7 @@ class ArrayFile:
             if 8 + length > size:
                 raise ValueError(f"'{file}' is cut")
             header: dict[str, Any] = json.loads(stream.read(length))
-        self.metadata = {name: json.loads(value) for name, value in header.pop("__metadata__", {}).items()}
+        self.metadata: dict[str, Any] = json.loads(header.pop("__metadata__")["json"])
         if max((entry["data_offsets"][1] for entry in header.values()), default=0) != size - 8 - length:
             raise ValueError(f"'{file}' is cut")
         self._bytes = np.memmap(file, np.uint8, "r")[8 + length :]

@@ -13,7 +13,7 @@ from data_modules.index.keys import key_of_texts
 from data_modules.index.making import make_missing
 from data_modules.index.pair_index import READER, PairFields, index_pairs
 from data_modules.index.sidecars import Indexing, Sidecar
-from data_modules.index.source_view import SourceView
+from data_modules.index.source_view import SourceView, make_view
 from data_modules.index.storage import InputFile, RangeReader
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -121,5 +121,10 @@ def open_pairs(indexing: Indexing, with_bare: bool, cache: Path, key: str) -> So
     Raises:
         BrokenFile: a tar cannot be read at all.
     """
-    make_missing(indexing, f"{key}: indexing", cache / "locks" / key_of_texts(s.name for s in indexing.sidecars))
-    return SourceView(indexing.sidecars, with_bare, cache)
+    sidecars = indexing.sidecars
+    try:
+        return SourceView(sidecars, with_bare, cache)
+    except (OSError, ValueError):
+        make_missing(indexing, key, cache / "locks" / key_of_texts(s.name for s in sidecars))
+        make_view(sidecars, with_bare, cache)
+        return SourceView(sidecars, with_bare, cache)

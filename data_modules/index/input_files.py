@@ -51,7 +51,7 @@ def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
     try:
         fs, path = filesystem(pattern)
         found = patiently(lambda: _infos(fs, path, suffixes), f"{key}: '{pattern}'")
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise Mistake(f"{key}: '{pattern}' cannot be read here: {error}") from error
     except FileNotFoundError as error:
         raise MissingFile(f"{key}: there is no file or folder '{pattern}'") from error

@@ -115,10 +115,13 @@ class _Progress:
         self._done += 1
         self._bar.advance(self._task)
         spent = time.monotonic() - self._start
-        if self._bar.disable and self._done < self._files and (not self._said or spent - self._said >= SAID_EVERY):
+        due = ALONE if not self._said else self._said + SAID_EVERY
+        if self._bar.disable and self._done < self._files and spent >= due:
             self._said = spent
             left = spent * (self._total - self._bytes) / max(1, self._bytes)
-            logger.info("%s: %d of %d, about %s to go", self._title, self._done, self._files, duration(left))
+            logger.info(
+                "%s: %d of %d files are indexed, about %s to go", self._title, self._done, self._files, duration(left)
+            )
 
 
 def duration(seconds: float) -> str:
@@ -131,7 +134,7 @@ def duration(seconds: float) -> str:
 @contextmanager
 def _progress(title: str, total: int, files: int) -> Iterator[_Progress]:
     console = Console(stderr=True)
-    logger.info("%s: %d files, %.3g GB, on %d cores", title, files, total / 1e9, cores())
+    logger.info("%s: indexing %d files of %.3g GB", title, files, total / 1e9)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     with bar:

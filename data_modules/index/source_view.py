@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from data_modules.index.array_file import ArrayFile, appear, write_arrays
 from data_modules.index.keys import key_of_texts
 from data_modules.index.sidecars import Sidecar
 from data_modules.reading.files import listed
+from lit_mm.mistake import Mistake
 
 LAYOUT = 1  # of a view's files; a new number makes older ones stale
 MAX_OPEN = 256  # indexes that a process keeps mapped
@@ -49,25 +50,25 @@ class SourceView:
     Args:
         sidecars: of its files, in order.
         with_bare: whether samples without a caption are documents too.
-        cache: folder of the view's own files, which are made unless they are there.
+        cache: folder of the view's own files.
 
     Attributes:
         totals: samples of all files.
         lengths_file: (documents,) uint16 tokens of the captions, as .npy.
         longest: largest of them.
+
+    Raises:
+        OSError, ValueError: it was not made yet, or is not whole.
     """
 
     def __init__(self, sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> None:
-        self.sidecars = list(sidecars)
-        name = key_of_texts([f"view {LAYOUT} {with_bare}", *(s.name for s in sidecars)])
-        folder = cache / "views" / name[:2]
-        self.lengths_file = folder / f"{name}.npy"
+        self.sidecars = sidecars
+        self.file = _file(sidecars, with_bare, cache)
+        self.lengths_file = self.file.with_suffix(".npy")
         self._open: OrderedDict[int, ArrayFile] = OrderedDict()
-        try:
-            stored = ArrayFile(folder / f"{name}.safetensors")
-        except (OSError, ValueError):
-            self._make(folder / f"{name}.safetensors", with_bare)
-            stored = ArrayFile(folder / f"{name}.safetensors")
+        stored = ArrayFile(self.file)
+        if len(np.load(self.lengths_file, mmap_mode="r")) != stored["starts"][-1]:
+            raise ValueError(f"'{self.lengths_file}' is of another view")
         self.starts = stored["starts"].astype(np.int64)
         self.longest = int(stored.metadata["longest"])
         totals = stored.metadata["totals"]
@@ -79,41 +80,69 @@ class SourceView:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def _make(self, file: Path, with_bare: bool) -> None:
-        sizes, counts = [], dict.fromkeys(COUNTED, 0)
-        report, endings, longest = None, dict[str, int](), 0
-        for sidecar in self.sidecars:
-            found = sidecar.open().metadata
-            sizes.append(found["captioned"] + (found["bare"] if with_bare else 0))
-            counts = {name: counts[name] + found[name] for name in COUNTED}
-            if report is None and found["lost"]:
-                report = sidecar.file.path, found["reports"][0]
-            for ending, number in found["endings"].items():
-                endings[ending] = endings.get(ending, 0) + number
-        starts = np.cumsum([0, *sizes], dtype=np.uint64)
-
-        def concatenate(beside: Path) -> None:
-            nonlocal longest
-            lengths = np.lib.format.open_memmap(beside, "w+", np.uint16, (int(starts[-1]),))
-            for sidecar, start, size in zip(self.sidecars, starts.tolist(), sizes, strict=False):
-                lengths[start : start + size] = sidecar.open()["tokens"][:size]
-            longest = int(lengths.max(initial=0))
-            lengths.flush()
-
-        appear(self.lengths_file, concatenate)
-        totals = {**counts, "report": report, "endings": endings}
-        write_arrays(file, {"starts": starts}, {"longest": longest, "totals": totals})
-
     def locate(self, document: int) -> tuple[int, int]:
         """Number of the file that a document is in, and its row in that file's index."""
         number = int(np.searchsorted(self.starts, document, side="right")) - 1
         return number, document - int(self.starts[number])
 
     def index(self, number: int) -> ArrayFile:
-        """The mapped index of a file."""
+        """The mapped index of a file.
+
+        Raises:
+            Mistake: it is no longer there; the next start makes it again.
+        """
         if number not in self._open:
             while len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)
-            self._open[number] = self.sidecars[number].open()
+            sidecar = self.sidecars[number]
+            try:
+                self._open[number] = sidecar.open()
+            except (OSError, ValueError) as error:
+                self.file.unlink(missing_ok=True)  # it says that all indexes are there
+                raise Mistake(
+                    f"data.loader.cache: '{sidecar.path}', the index of '{sidecar.file.path}', is gone or cut; start "
+                    "again to make it anew"
+                ) from error
         self._open.move_to_end(number)
         return self._open[number]
+
+
+def make_view(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> None:
+    """Write what a `SourceView` opens.
+
+    Args:
+        sidecars: of all files of a source, in order; all of them are there.
+        with_bare: whether samples without a caption are documents too.
+        cache: folder of the view's own files.
+
+    Raises:
+        Mistake: the disk is full, or may not be written to.
+    """
+    file = _file(sidecars, with_bare, cache)
+    sizes, counts = [], dict.fromkeys(COUNTED, 0)
+    report, endings, longest = None, Counter[str](), 0
+    for sidecar in sidecars:
+        found = sidecar.open().metadata
+        sizes.append(found["captioned"] + (found["bare"] if with_bare else 0))
+        counts = {name: counts[name] + found[name] for name in COUNTED}
+        if report is None and found["lost"]:
+            report = sidecar.file.path, found["reports"][0]
+        endings.update(found["endings"])
+    starts = np.cumsum([0, *sizes], dtype=np.uint64)
+
+    def concatenate(beside: Path) -> None:
+        nonlocal longest
+        lengths = np.lib.format.open_memmap(beside, "w+", np.uint16, (int(starts[-1]),))
+        for sidecar, start, size in zip(sidecars, starts.tolist(), sizes, strict=False):
+            lengths[start : start + size] = sidecar.open()["tokens"][:size]
+        longest = int(lengths.max(initial=0))
+        lengths.flush()
+
+    appear(file.with_suffix(".npy"), concatenate)
+    totals = {**counts, "report": report, "endings": dict(endings)}
+    write_arrays(file, {"starts": starts}, {"longest": longest, "totals": totals})
+
+
+def _file(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> Path:
+    name = key_of_texts([f"view {LAYOUT} {with_bare}", *(sidecar.name for sidecar in sidecars)])
+    return cache / "views" / name[:2] / f"{name}.safetensors"
