@@ -17,7 +17,7 @@ from data_modules.index.pair_index import PairFields, fields_of_tar
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
-from data_modules.reading.files import find_files, say, settle_broken, stamp, warn
+from data_modules.reading.files import HUB, find_files, say, settle_broken, stamp, warn
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
@@ -99,7 +99,7 @@ class ImageTextDataModule(DocumentDataModule):
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is in tars, and what makes them."""
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or not (is_remote(path) or _are_tars(path, key)):
+        if path is None or _is_on_hub(path) or not (is_remote(path) or _are_tars(path, key)):
             return None
         return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
 
@@ -136,9 +136,9 @@ class ImageTextDataModule(DocumentDataModule):
         return TablePairs(tokenized, format.image_size, counts, stamp(files))
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
-        from data_modules.reading.records import HUB, check_column, is_json, load_hub, load_records
+        from data_modules.reading.records import check_column, is_json, load_hub, load_records
 
-        if path.startswith(HUB):
+        if _is_on_hub(path):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, self.caption_column):
                 check_column(rows, column, f"'{path}'", key)
@@ -156,6 +156,11 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, skipped
 
 
+def _is_on_hub(path: str) -> bool:
+    """Whether a path names a data set of the Hub, and not tars there."""
+    return path.startswith(HUB) and not path.endswith(TAR)
+
+
 def _are_tars(path: str, key: str) -> bool:
     """Whether a path names tars alone.
 
@@ -163,10 +168,6 @@ def _are_tars(path: str, key: str) -> bool:
         MissingFile: it names nothing that can be read.
         Mistake: it names tars and tables.
     """
-    from data_modules.reading.records import HUB
-
-    if path.startswith(HUB):
-        return False
     kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
     if len(kinds) > 1:
         raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
