@@ -13,7 +13,7 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import Tolerance, find_files, settle_broken, stamp
+from data_modules.reading.files import HUB, Tolerance, find_files, settle_broken, stamp
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
@@ -95,7 +95,7 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.tolerance` is `skip`.
         MissingFile, Mistake: a path, column or text is missing.
     """
-    from data_modules.reading.records import HUB, find_broken
+    from data_modules.reading.records import find_broken
 
     files = [] if path.startswith(HUB) else find_files(path, SUFFIXES, key)
     rows, skipped = _read(path, files, split, key, module.column, module.tolerance)

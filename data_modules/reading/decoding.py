@@ -99,7 +99,8 @@ def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | N
     key = np.array([entry[1] for entry in entries])
     first = [p for p in islice(container.demux(stream), PROBED) if p.size]
     shown = [p.pts for p in first]
-    if None in shown or [p.dts for p in first] != dts[: len(first)].tolist() or not key.any():
+    alike = [(p.dts, p.is_keyframe) for p in first] == [entry[:2] for entry in entries[: len(first)]]
+    if None in shown or not alike or not key.any():
         return None
     later = min(shown) - int(dts[0])
     in_order = not stream.codec_context.has_b_frames and shown == (dts[: len(shown)] + later).tolist()

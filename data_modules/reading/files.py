@@ -29,6 +29,7 @@ def warn(message: str, *values: object) -> None:
     logger.warning(message, *values)
 
 
+HUB = "hf://"  # what a name on the Hugging Face Hub begins with
 OnError = Literal["raise", "skip"]
 Stamps = tuple[tuple[str, int, int | str], ...]  # see `stamp`; remote storages tell a change in other ways
 

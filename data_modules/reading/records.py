@@ -21,10 +21,9 @@ import pyarrow.parquet as pq
 from data_modules.dataset import BrokenFile
 from data_modules.reading.cached import code_of, generated, progress, remembered
 from data_modules.reading.columns import Column
-from data_modules.reading.files import Stamps, Tolerance, listed, settle_broken, stamp, total_size
+from data_modules.reading.files import HUB, Stamps, Tolerance, listed, settle_broken, stamp, total_size
 from lit_mm.mistake import Mistake
 
-HUB = "hf://"
 BUILDERS = {
     ".jsonl": "json",
     ".ndjson": "json",

@@ -256,3 +256,15 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     (tmp_path / "f/metadata.jsonl").unlink()
     with pytest.raises(MissingFile, match=r"file, but 3 pictures; write a metadata.jsonl .*file_name.*caption"):
         load(tmp_path / "f", document_format)
+
+
+def test_a_name_on_the_hub_is_no_folder_of_tars(
+    document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    table = datasets.Dataset.from_dict({"image": [png(c) for c in COLOURS], "caption": CAPTIONS})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, split: asked.append((*names, split)) or table)
+    dataset = load("hf://owner/name", document_format)  # type: ignore[arg-type]  # a Path would lose a slash
+    assert len(dataset) == 3
+    assert asked == [("owner/name", None, "train")]
