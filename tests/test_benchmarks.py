@@ -121,7 +121,7 @@ class Knowing:
 
 
 def test_learners_see_the_same_pairs_in_turns_and_one_judge(small_world, monkeypatch):
-    ticks = iter(range(10**6))
+    best, ticks = (3e-4, learners.SHAPES[1]["depth"]), iter(range(10**6))
     monkeypatch.setattr(learning.time, "process_time", lambda: float(next(ticks)))  # a step takes a second
     judge = learning.Judge(small_world, Pixels(64, 8), 12)
     truth = learning.encode(judge.vision, judge.cases)
@@ -152,17 +152,17 @@ def test_the_peer_goes_on_anew_in_the_setting_that_lost_least(monkeypatch):
 
         def step(self, pairs: learners.Pairs, number: int) -> float:
             self.taught += 1
-            return {(3e-4, 6): 0.2}.get(self.setting, 0.3)
+            return 0.2 if self.setting == best else 0.3
 
-    ticks = iter(range(10**6))
+    best, ticks = (3e-4, learners.SHAPES[1]["depth"]), iter(range(10**6))
     monkeypatch.setattr(learning.time, "process_time", lambda: float(next(ticks)))
     monkeypatch.setattr(learning, "Peer", Stub)
     ours = SimpleNamespace(vision=Pixels(64, 8), tokenizer=SimpleNamespace(vocab_size=100))
     pairs = learners.Pairs([torch.zeros(1, dtype=torch.int64)] * 40, torch.zeros(40, 1, 1))
     peer, pilot = learning.best_peer(ours, pairs, minutes=0.2)
-    assert peer.setting == (3e-4, 6)
+    assert peer.setting == best
     assert peer.taught == 0
-    assert pilot["best"] == "rate 0.0003, {'dim': 192, 'depth': 6, 'heads': 4}"
+    assert pilot["best"] == f"rate 0.0003, {learners.SHAPES[1]}"
     assert [tried["steps"] for tried in pilot["tried"].values()] == [12] * 4
 
 
