@@ -5,9 +5,9 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
+_OCTAL = frozenset(b"01234567")
 BLOCK = 512  # bytes of a header; members begin at multiples of it
 MOST_PADDING = 1 << 16  # zeros that may follow the last member; GNU tar fills up 10 KiB, some others more
 
@@ -46,6 +46,30 @@ class DamagedTar(Exception):
         self.reason, self.unread = reason, unread
 
 
+class _Header(tarfile.TarInfo):
+    """A member's header, of which tarfile parses all fields; of plain files only those that are used here are."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Header:
+        """One header of 512 bytes.
+
+        Raises:
+            tarfile.HeaderError: it is none.
+        """
+        if len(buf) == BLOCK and buf[156] == ord("0") and buf[0] and not buf[345]:  # a file without a prefix
+            size, check = (field.strip(b" \0") for field in (buf[124:136], buf[148:156]))
+            if (
+                size
+                and check
+                and _OCTAL.issuperset(size + check)
+                and int(check, 8) == 256 + sum(buf) - sum(buf[148:156])
+            ):
+                header = cls(str(buf[:100].partition(b"\0")[0], encoding, errors))
+                header.size = int(size, 8)
+                return header
+        return cast(_Header, super().frombuf(buf, encoding, errors))
+
+
 def tar_members(stream: IO[bytes], size: int) -> Iterator[tuple[str, Member]]:
     """Names of regular files in a tar and where they lie, in their order; GNU's and PAX's long names are read.
 
@@ -58,7 +82,7 @@ def tar_members(stream: IO[bytes], size: int) -> Iterator[tuple[str, Member]]:
     """
     end = 0
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
             while (member := tar.next()) is not None:
                 cast(Any, tar).members.clear()  # it would keep them all
                 if tar.offset > size:
@@ -102,12 +126,11 @@ class SampleGrouper:
 
     def add(self, name: str, member: Member) -> tuple[Sample, str] | None:
         """The sample that a member belongs to and the ending it has there; None for files that are none of a sample."""
-        path = PurePosixPath(name)
-        stem, dot, ending = path.name.partition(".")
+        folders, slash, last = name.rpartition("/")
+        stem, dot, ending = last.partition(".")
         if not stem or not dot:
             return None
-        key = str(path.with_name(stem))
-        ending = ending.lower()
+        key, ending = folders + slash + stem, ending.lower()
         sample = self._latest.get(key)
         if sample is None or ending in sample.members:
             sample = self._latest[key] = Sample(key)
