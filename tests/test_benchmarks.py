@@ -121,7 +121,7 @@ class Knowing:
 
 
 def test_learners_see_the_same_pairs_in_turns_and_one_judge(small_world, monkeypatch):
-    best, ticks = (3e-4, learners.SHAPES[1]["depth"]), iter(range(10**6))
+    ticks = iter(range(10**6))
     monkeypatch.setattr(learning.time, "process_time", lambda: float(next(ticks)))  # a step takes a second
     judge = learning.Judge(small_world, Pixels(64, 8), 12)
     truth = learning.encode(judge.vision, judge.cases)

@@ -33,7 +33,7 @@ def test_the_tour_runs_from_any_folder(
     assert "64x64 pictures" in repr(shown["load"])
     assert shown["draw-one"].size == (256, 256)
     red, _, blue = names["lake"].convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
-    assert blue > red + 30, "water is blue"
+    assert blue > red + 10, "water is blue, grass and sand are not"
     assert [picture.size for picture in names["drawn"]] == [(64, 64)] * 4
     assert [type(text) for text in shown["describe-pictures"]] == [str, str]
     assert isinstance(shown["ask"], str)
