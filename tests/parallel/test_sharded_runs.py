@@ -16,6 +16,7 @@ from lit_mm.cli import main
 from lit_mm.export import export
 from lit_mm.loading import load
 from lit_mm.parallel.checkpoint_files import CheckpointFiles, is_sharded
+from lit_mm.precision import product_dtype
 from tests.helpers.program import ROOT, SMALL, run
 from tests.helpers.recorder import read
 from tests.helpers.runs import run_all
@@ -112,7 +113,8 @@ def test_two_sharded_processes_do_what_one_does(runs: Path, backbone: str) -> No
 def test_half_precision_follows_full_precision(runs: Path) -> None:
     half, full = runs / "half", runs / "modality_1"
     assert numbers(half, "loss") == pytest.approx(numbers(full, "loss"), rel=1e-3)
-    assert numbers(half, "loss") != pytest.approx(numbers(full, "loss"), rel=1e-6), "it is another precision"
+    if product_dtype("cpu") == torch.bfloat16:  # other processors compute both in float32
+        assert numbers(half, "loss") != pytest.approx(numbers(full, "loss"), rel=1e-6), "it is another precision"
     assert numbers(half, "gradient_norm") == pytest.approx(numbers(full, "gradient_norm"), rel=0.03)
     assert validation(half) == pytest.approx(validation(full), rel=0.01)
     saved = weights(half / f"step={STEPS}.ckpt")
