@@ -22,7 +22,6 @@ from lit_mm.tokenizer import Tokenizer
 OURS = ("data_modules", "lit_mm")
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
-SHARE = 2**24  # bytes that are worth a process
 
 
 def mapped(
@@ -34,9 +33,10 @@ def mapped(
     batch_size: int = 1000,
     with_indices: bool = False,
 ) -> datasets.Dataset:
-    """`rows.map` on all cores, cached by the rows, the settings and the function's code.
+    """`rows.map`, cached by the rows, the settings and the function's code.
 
-    Where several processes or nodes share the cache, one makes it and the others wait.
+    Where several processes or nodes share the cache, one makes it and the others wait. Tokenizers use all cores by
+    threads; `num_proc` would fork a process that has threads, whose child may wait for a lock forever.
 
     Args:
         rows: what is read.
@@ -50,7 +50,6 @@ def mapped(
     made_of = identity(rows._fingerprint, code_of(function), settings)
     cache = Path(datasets.config.HF_DATASETS_CACHE)
     cache.mkdir(parents=True, exist_ok=True)
-    processes = min(cores(), len(rows) // (4 * batch_size))
     with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
         return rows.map(
             function,
@@ -61,7 +60,6 @@ def mapped(
             remove_columns=rows.column_names,
             features=features,
             new_fingerprint=made_of,
-            num_proc=processes if processes > 1 else None,
             desc=says,
         )
 
@@ -71,25 +69,21 @@ def generated(
     items: Sequence[Any],
     settings: Mapping[str, Any],
     features: datasets.Features,
-    size: int,
 ) -> datasets.Dataset:
-    """Rows that a generator yields, on all cores, cached by its arguments and its code.
+    """Rows that a generator yields, cached by its arguments and its code.
 
     Args:
         function: yields the rows of some items: `function(items=…, **settings)`.
-        items: shared out over the processes; rows are in their order. They say all that the rows depend on.
+        items: rows are in their order. They say all that the rows depend on.
         settings: the other arguments.
         features: of the rows.
-        size: bytes of all files; little is not worth several processes.
     """
-    processes = min(cores(), len(items), size // SHARE)
     made_of = identity(items, code_of(function), settings, str(features))
     with progress(len(items) >= MANY):
         return datasets.Dataset.from_generator(
             function,
             features=features,
             gen_kwargs={"items": list(items), **settings},
-            num_proc=processes if processes > 1 else None,
             fingerprint=made_of,
         )
 
@@ -115,11 +109,6 @@ def remembered(find: Callable[[], Any], *made_of: object) -> Any:
             beside.write_text(json.dumps(find()))
             beside.replace(file)
     return json.loads(file.read_text())
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def identity(*parts: object) -> str:

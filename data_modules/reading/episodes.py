@@ -20,7 +20,7 @@ from data_modules.mixing.permutation import key_of, permute
 from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.decoding import VideoIndex, VideoReader, index_video
-from data_modules.reading.files import Stamps, listed, stamp, total_size, warn
+from data_modules.reading.files import Stamps, listed, stamp, warn
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import square
 
@@ -139,8 +139,7 @@ def index_files(files: Sequence[Path], columns: Sequence[str] = ()) -> VideoTabl
     features |= {name: datasets.List(datasets.Value("string" if name == WORDS else "float64")) for name in columns}
     tables = [table_of(video) if columns else None for video in files]
     items = [(stamp([video]), stamp([table] if table else [])) for video, table in zip(files, tables, strict=True)]
-    size = sum(total_size(video) for video, _ in items)
-    return VideoTable(generated(_rows, items, {"columns": tuple(columns)}, datasets.Features(features), size))
+    return VideoTable(generated(_rows, items, {"columns": tuple(columns)}, datasets.Features(features)))
 
 
 def _rows(items: Sequence[tuple[Stamps, Stamps]], columns: Sequence[str]) -> Iterator[dict[str, Any]]:

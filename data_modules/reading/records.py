@@ -116,7 +116,7 @@ def _load_json(
     if remembered(lambda: _reads_whole(files, columns, key, optional), stamps, code_of(_reads_whole), settings):
         return _checked_columns(_load("json", files, columns), columns, files, key), 0
     features = {name: datasets.Value("string") for name in (*columns, "_file", "_broken")}
-    rows = generated(_lines, stamps, settings, datasets.Features(features), total_size(stamps))
+    rows = generated(_lines, stamps, settings, datasets.Features(features))
     bad = np.flatnonzero(~Column(rows, "_broken").missing())
     first = BrokenFile(*(rows[int(bad[0])][name] for name in ("_file", "_broken"))) if len(bad) else None
     return rows.select_columns(list(columns)), settle_broken(first, len(bad), len(rows), key, tolerance)

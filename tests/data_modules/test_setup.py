@@ -103,20 +103,3 @@ def test_what_takes_long_shows_how_far_it_is(
         write(tmp_path / f"{name}.jsonl", rows)
     module(tmp_path, document_format).setup("fit")
     assert ("data.train: tokenizing" in capfd.readouterr().err) == (rows > 20)
-
-
-def test_all_cores_make_the_same(
-    tmp_path: Path, document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("train", "val"):
-        write(tmp_path / f"{name}.jsonl", 9000)
-    alone = module(tmp_path, document_format, cache=str(tmp_path / "one"))
-    monkeypatch.setattr(cached, "cores", lambda: 1)
-    alone.setup("fit")
-    monkeypatch.setattr(cached, "cores", lambda: 2)
-    shared = module(tmp_path, document_format, cache=str(tmp_path / "two"))
-    shared.setup("fit")
-    one, two = alone.datasets["train"]["text"], shared.datasets["train"]["text"]
-    assert len(two.ids.rows.cache_files) == 2 * len(one.ids.rows.cache_files)
-    assert (one.lengths == two.lengths).all()
-    assert all((one.ids.numbers(i) == two.ids.numbers(i)).all() for i in range(0, len(one), 500))

@@ -56,7 +56,7 @@ def edit(user: ModuleType, old: str, new: str) -> ModuleType:
 
 
 def shouted(user: ModuleType, times: int = 1, words: tuple[str, ...] = ("one two", "three")) -> list[str]:
-    rows = generated(user.lines, words, {"times": 1}, FEATURES, 0).rename_column("said", "text")
+    rows = generated(user.lines, words, {"times": 1}, FEATURES).rename_column("said", "text")
     made = mapped(rows, user.shout, {"times": times}, FEATURES, "shouting")
     return made["said"][:]
 
