@@ -206,6 +206,7 @@ class ImageTextDataset(DocumentDataset):
         self.shares = shares
         self.format = format
         self.skipped_at_setup, self.files = pairs.counts.lost, pairs.files
+        self.captions_cut = pairs.counts.cut
         bare = 2 + format.bracketed_frames(1)
         self.lengths = pairs.lengths((True, False, True), (bare, bare, bare))
 
