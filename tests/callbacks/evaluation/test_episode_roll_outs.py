@@ -31,7 +31,7 @@ STEP = 2  # frames of each
 
 
 def command(episode: int, frame: int) -> float:
-    return episode + frame / 10
+    return episode + frame / 100
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def validate(callback: EpisodeRollOuts, folder: Path, out: Path, **options: Any)
     data = ActionVideoDataModule(
         train=str(folder),
         val=str(folder),
-        text="go {speed.first:.1f}",
+        text="go {speed.first:.2f}",
         context=2,
         horizon=4,
         tokenizer=str(ROOT / "data/tiny/tokenizer.json"),
@@ -84,7 +84,7 @@ def test_what_came_is_without_error(
         drawn = []
         for one in asked:
             speeds = [float(action.removeprefix("go ")) for action in one.actions]
-            at = [(episode, round((speed - episode) * 10)) for speed in speeds for episode in [int(speed)]]
+            at = [(episode, round((speed - episode) * 100)) for speed in speeds for episode in [int(speed)]]
             drawn.append(decoder.vision.encode(torch.stack([episodes[e][frame + STEP] for e, frame in at])))
         return drawn
 
