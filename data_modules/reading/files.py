@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,7 @@ def warn(message: str, *values: object) -> None:
 
 
 HUB = "hf://"  # what a name on the Hugging Face Hub begins with
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 OnError = Literal["raise", "skip"]
 Stamps = tuple[tuple[str, int, int | str], ...]  # see `stamp`; remote storages tell a change in other ways
 
@@ -47,17 +49,33 @@ class Tolerance:
     max_lost: float = 0.01
 
 
+def spread_range(pattern: str) -> Iterator[str]:
+    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last = found.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from spread_range(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
+
+
 def find_files(pattern: str, suffixes: Sequence[str], key: str) -> list[Path]:
     """Files behind a path as a user writes it, sorted by name.
 
     Args:
-        pattern: a file, a folder (searched with its subfolders) or a glob such as `data/*/part-*.jsonl`.
+        pattern: a file, a folder (searched with its subfolders), a glob such as `data/*/part-*.jsonl`, or a range such
+            as `data/{00000..01023}.tar`, whose files all have to be there.
         suffixes: endings that a source of this kind can read, with their dots.
         key: the YAML key, for the error message.
 
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
     """
+    return sorted({file for one in spread_range(pattern) for file in _find(one, suffixes, key)})
+
+
+def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_dir():
         found = sorted(f for f in path.rglob("*") if has_suffix(f, suffixes) and f.is_file())
@@ -77,6 +95,11 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str) -> list[Path]:
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
     """Whether the file's name ends in one of `suffixes`, in any case; hidden files never do."""
     return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith(".")
+
+
+def is_on_hub(path: str, suffixes: Sequence[str]) -> bool:
+    """Whether a path names a data set of the Hub, and not files there, which end in one of `suffixes`."""
+    return path.startswith(HUB) and not path.lower().endswith(tuple(suffixes))
 
 
 def listed(words: Sequence[str], last: str = "or") -> str:
