@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 import datasets
 from filelock import FileLock
 
+from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 
 OURS = ("data_modules", "lit_mm")
@@ -48,8 +50,7 @@ def mapped(
         with_indices: whether the function wants the numbers of the rows too.
     """
     made_of = identity(rows._fingerprint, code_of(function), settings)
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = usable_cache()
     with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
         return rows.map(
             function,
@@ -79,6 +80,7 @@ def generated(
         features: of the rows.
     """
     made_of = identity(items, code_of(function), settings, str(features))
+    usable_cache()
     with progress(len(items) >= MANY):
         return datasets.Dataset.from_generator(
             function,
@@ -86,6 +88,25 @@ def generated(
             gen_kwargs={"items": list(items), **settings},
             fingerprint=made_of,
         )
+
+
+def usable_cache() -> Path:
+    """The folder of the `datasets` cache, made if it is not there.
+
+    Raises:
+        Mistake: it cannot be made, or nothing can be written there.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Mistake(
+            f"data.loader.cache: the cache '{folder}' cannot be written to ({error.strerror}); name a folder that can, "
+            "or set HF_DATASETS_CACHE or HF_HOME to one"
+        ) from error
+    return folder
 
 
 @contextmanager
@@ -101,14 +122,13 @@ def progress(shown: bool) -> Iterator[None]:
 
 def remembered(find: Callable[[], Any], *made_of: object) -> Any:
     """What `find` returns, a value that JSON can hold, found once for all that it is made of."""
-    file = Path(datasets.config.HF_DATASETS_CACHE) / f"{identity(*made_of)}.json"
+    file = usable_cache() / f"{identity(*made_of)}.json"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(find()))
+            beside.write_text(json.dumps(find()), encoding="utf-8")
             beside.replace(file)
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def identity(*parts: object) -> str:
