@@ -10,6 +10,8 @@ from typing import Any
 
 from data_modules.index.storage import InputFile, filesystem, is_remote, patiently
 from data_modules.reading.files import find_files, has_suffix, listed
+from data_modules.reading.findings import note_files
+from data_modules.reading.walking import is_hidden_path
 from lit_mm.mistake import MissingFile, Mistake
 
 # What storages call the identity of a file's contents, or the time of its last change.
@@ -57,6 +59,7 @@ def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
         raise MissingFile(f"{key}: there is no file or folder '{pattern}'") from error
     if not found:
         raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file")
+    note_files(pattern, len(found), {})
     return [_remote_file(fs, info) for info in found]
 
 
@@ -72,7 +75,9 @@ def _infos(fs: Any, path: str, suffixes: Sequence[str]) -> list[dict[str, Any]]:
     elif has_suffix(Path(path), suffixes):
         infos = [fs.info(path)]
     else:
-        infos = list(fs.find(path, detail=True).values())
+        folder = str(fs._strip_protocol(path)).rstrip("/")
+        everything = fs.find(path, detail=True).values()
+        infos = [info for info in everything if not is_hidden_path(info["name"].removeprefix(folder).lstrip("/"))]
     return [info for info in infos if info["type"] == "file" and has_suffix(Path(info["name"]), suffixes)]
 
 
