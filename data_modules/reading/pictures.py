@@ -14,6 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
+from data_modules.reading.cropping import RandomCut
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packaged import packaged
 
@@ -72,24 +73,27 @@ def _has_colours(pixels: np.ndarray) -> bool:
     return pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
 
 
-def read_picture(file: str | Path | bytes, size: int, name: object = None) -> Tensor:
+def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: RandomCut | None = None) -> Tensor:
     """Decode a picture file to (3, size, size) uint8 RGB.
 
     It takes about 4 bytes of memory a pixel, 8 with transparent parts or 16 bits, and of large JPEGs a small part of
     that. The camera's orientation (EXIF) is applied, transparency is laid over white, 16 bits are scaled to 8; then the
-    short side is resized to `size` and the centre is cut out.
+    short side is resized to `size` and the centre is cut out, or what `cut` says.
 
     Args:
         file: a path, or the file's bytes.
         size: side of the result in pixels.
         name: what to call it in an error, the path by default.
+        cut: how the square is cut out; the centre by default.
 
     Raises:
         BrokenFile: it is missing, cut, not a picture or too large.
     """
     try:
-        with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, 2 * size) as image:
-            return square(to_rgb(_upright(image)), size)
+        side = 2 * (cut.short_side if cut else size)
+        with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side) as image:
+            upright = to_rgb(_upright(image))
+            return cut(upright, size) if cut else square(upright, size)
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
     except Image.DecompressionBombError as error:
