@@ -182,7 +182,7 @@ def _are_tars(path: str, key: str) -> bool:
 
 def _found(path: str, key: str) -> list[Path]:
     try:
-        return find_files(path, SUFFIXES, key)
+        return find_files(path, SUFFIXES, key, PICTURE_SUFFIXES)
     except MissingFile as error:
         folder = Path(path).expanduser()
         count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
