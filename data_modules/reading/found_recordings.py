@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +11,17 @@ from data_modules.dataset import BrokenFile
 from data_modules.index.tar_samples import DamagedTar, SampleGrouper, tar_members
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.decoding import VIDEO_SUFFIXES
+from data_modules.reading.episode_tables import TABLE_SUFFIXES
 from data_modules.reading.files import find_files
+from data_modules.reading.findings import note_files
 from data_modules.reading.hdf5_recordings import HDF5_SUFFIXES, Hdf5Recording
 from data_modules.reading.lerobot import is_lerobot, lerobot_episodes
 from data_modules.reading.recordings import FrameFolder, Recording, VideoFile, VideoInTar, frame_folder
+from data_modules.reading.walking import matching, walk
 from lit_mm.mistake import MissingFile, Mistake
 
 TAR = ".tar"
+BESIDE = (*TABLE_SUFFIXES, ".txt", ".json")  # tables and captions
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,16 @@ def find_recordings(path: str, key: str, layout: Layout) -> list[Recording]:
         BrokenFile: a tar or a data set cannot be read, or frames cannot be ordered.
     """
     if is_lerobot(path):
-        return list(lerobot_episodes(path, key, layout.camera))
+        episodes = list(lerobot_episodes(path, key, layout.camera))
+        note_files(path, len({episode.path for episode in episodes}), {})
+        return [*episodes]
     try:
-        files = find_files(path, (*VIDEO_SUFFIXES, TAR, *HDF5_SUFFIXES), key)
+        files = find_files(path, (*VIDEO_SUFFIXES, TAR, *HDF5_SUFFIXES), key, BESIDE)
     except MissingFile:
-        folders = list(_folders_of_frames(path))
+        folders = _folders_of_frames(path)
         if not folders:
             raise
+        note_files(path, len(folders), {})
         return [frame_folder(folder, names, layout.frame_rate) for folder, names in folders]
     found: list[Recording] = []
     for file in files:
@@ -114,12 +120,11 @@ def videos_in_tar(tar: Path) -> Iterator[VideoInTar]:
                 yield VideoInTar(str(tar), names[member.offset], member.offset, member.size, beside)
 
 
-def _folders_of_frames(path: str) -> Iterator[tuple[Path, list[str]]]:
+def _folders_of_frames(path: str) -> list[tuple[Path, list[str]]]:
     """Folders that hold pictures, and their names."""
-    roots = [Path(path).expanduser()] if not glob.has_magic(path) else [Path(f) for f in sorted(glob.glob(path))]
-    for root in roots:
-        for folder, inner, files in os.walk(root):
-            inner[:] = sorted(name for name in inner if not name.startswith("."))
-            names = [n for n in files if n.lower().endswith(PICTURE_SUFFIXES) and not n.startswith(".")]
-            if names:
-                yield Path(folder), names
+    found: dict[Path, list[str]] = {}
+    for root in map(Path, matching(str(Path(path).expanduser()))):
+        if root.is_dir():
+            for file in walk(root, PICTURE_SUFFIXES).files:
+                found.setdefault(file.parent, []).append(file.name)
+    return sorted(found.items())
