@@ -133,7 +133,9 @@ def _made_of(values: Sequence[float], how: How, start: int, stop: int) -> float:
     if how == "change":
         return values[stop] - values[start]
     steps = np.asarray(values[start:stop])
-    return float({"last": lambda: steps[-1], "first": lambda: steps[0], "sum": steps.sum, "mean": steps.mean}[how]())
+    if how in ("sum", "mean"):
+        return float(steps.sum() if how == "sum" else steps.mean())
+    return float(steps[0] if how == "first" else steps[-1])
 
 
 def _number(value: float | int, spec: str) -> str:
