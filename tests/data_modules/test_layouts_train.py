@@ -51,13 +51,19 @@ def test_a_mixture_of_layouts_trains(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monitors = ("mixture_monitor.MixtureMonitor", "training_monitor.TrainingMonitor", "update_monitor.UpdateMonitor")
     callbacks = [f"--trainer.callbacks+=callbacks.monitors.{name}" for name in monitors]
     callbacks += ["--trainer.callbacks.UpdateMonitor.every_n_steps=2"]
-    steps = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=2", f"--trainer.logger.save_dir={tmp_path}"]
+    steps = [
+        "--trainer.max_steps=2",
+        "--trainer.log_every_n_steps=2",
+        "--trainer.val_check_interval=2",
+        f"--trainer.logger.save_dir={tmp_path}",
+    ]
     main(["fit", "--config=configs/tiny.yaml", f"--data={tmp_path / 'data.yaml'}", *SMALL, *callbacks, *steps])
     (events,) = {file.parent for file in tmp_path.rglob("events.*")}
     accumulator = EventAccumulator(str(events))
     accumulator.Reload()
     logged = set(accumulator.Tags()["scalars"])
-    assert {f"val/{name}/flow_loss" for name in sources} <= logged
+    assert {"val/frames/flow_loss", "val/robot/flow_loss"} <= logged
+    assert {"val/told/flow_loss", "val/told/text_loss"} & logged, "some clips are drawn, some told"
     assert {f"data/{name}/seconds_a_document" for name in sources} <= logged
     assert {"data/tokens", "gradients/text", "gradients/visual", "updates/shared"} <= logged
     for split in ("train", "val"):
