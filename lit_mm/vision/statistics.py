@@ -36,12 +36,12 @@ class Standardisation(nn.Module):
         self.register_buffer("std", std.float(), persistent=persistent)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Standardised values, float32."""
-        return (values.float() - self.mean) / self.std
+        """Standardised values, float32, or float64 of such."""
+        return (_at_least_float32(values) - self.mean) / self.std
 
     def inverse(self, values: Tensor) -> Tensor:
-        """What `forward` standardised, float32."""
-        return values.float() * self.std + self.mean
+        """What `forward` standardised, float32, or float64 of such."""
+        return _at_least_float32(values) * self.std + self.mean
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Standardisation:
         """Follow to another device, not to another precision."""
@@ -52,6 +52,10 @@ class Standardisation(nn.Module):
 
         super()._apply(moved, recurse)
         return self
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def pixel_statistics(settings: Mapping[str, Any]) -> Standardisation:
