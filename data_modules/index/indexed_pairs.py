@@ -12,9 +12,10 @@ from torch import Tensor
 from data_modules.index.keys import key_of_texts
 from data_modules.index.making import opened_view
 from data_modules.index.pair_index import PairFields, index_pairs
+from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
-from data_modules.index.storage import InputFile, RangeReader
+from data_modules.index.storage import InputFile
 from data_modules.reading.code import code_of
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -43,11 +44,12 @@ class IndexedPairs(Pairs):
     Args:
         view: of their indexes.
         size: side of a picture in pixels.
+        ranges: reads the tars.
     """
 
-    def __init__(self, view: SourceView, size: int) -> None:
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader) -> None:
         self.view = view
-        self.pictures: PictureSource = TarPictures(view, size)
+        self.pictures: PictureSource = TarPictures(view, size, ranges)
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
         files = [sidecar.file for sidecar in view.sidecars]
@@ -82,10 +84,11 @@ class TarPictures(PictureSource):
     Args:
         view: of the tars' indexes.
         size: side of a picture in pixels.
+        ranges: reads the tars.
     """
 
-    def __init__(self, view: SourceView, size: int) -> None:
-        self.view, self.size, self.ranges = view, size, RangeReader()
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader) -> None:
+        self.view, self.size, self.ranges = view, size, ranges
 
     def _place(self, key: int) -> tuple[InputFile, int, int]:
         number, row = self.view.locate(key)
@@ -95,6 +98,11 @@ class TarPictures(PictureSource):
     def read(self, keys: Sequence[int]) -> list[Tensor]:
         """(3, size, size) uint8 each."""
         return [self._picture(key) for key in keys]
+
+    def ahead(self, keys: Sequence[int]) -> None:
+        """Have them on their way."""
+        for key in keys:
+            self.ranges.ahead(*self._place(key))
 
     def _picture(self, key: int) -> Tensor:
         file, offset, size = self._place(key)
