@@ -17,6 +17,7 @@ from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
 from data_modules.index.storage import InputFile
 from data_modules.reading.code import code_of
+from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.picture_source import READING, PictureSource
@@ -45,11 +46,12 @@ class IndexedPairs(Pairs):
         view: of their indexes.
         size: side of a picture in pixels.
         ranges: reads the tars.
+        cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int, ranges: RangeReader) -> None:
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
         self.view = view
-        self.pictures: PictureSource = TarPictures(view, size, ranges)
+        self.pictures: PictureSource = TarPictures(view, size, ranges, cropping)
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
         files = [sidecar.file for sidecar in view.sidecars]
@@ -85,10 +87,12 @@ class TarPictures(PictureSource):
         view: of the tars' indexes.
         size: side of a picture in pixels.
         ranges: reads the tars.
+        cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int, ranges: RangeReader) -> None:
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
         self.view, self.size, self.ranges = view, size, ranges
+        self.cropping, self.cut_anew = cropping, cropping.rule == "random"
 
     def _place(self, key: int) -> tuple[InputFile, int, int]:
         number, row = self.view.locate(key)
@@ -96,7 +100,7 @@ class TarPictures(PictureSource):
         return self.view.sidecars[number].file, int(index["offset"][row]), int(index["size"][row])
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each."""
+        """(3, size, size) uint8 each, their centres."""
         return [self._picture(key) for key in keys]
 
     def ahead(self, keys: Sequence[int]) -> None:
@@ -104,9 +108,13 @@ class TarPictures(PictureSource):
         for key in keys:
             self.ranges.ahead(*self._place(key))
 
-    def _picture(self, key: int) -> Tensor:
+    def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
+        """(3, size, size) uint8 each, cut as the seed has it."""
+        return [self._picture(key, self.cropping.cut(seed, number)) for number, key in enumerate(keys)]
+
+    def _picture(self, key: int, cut: RandomCut | None = None) -> Tensor:
         file, offset, size = self._place(key)
-        return read_picture(self.ranges.read(file, offset, size), self.size, name=self.origin(key))
+        return read_picture(self.ranges.read(file, offset, size), self.size, self.origin(key), cut)
 
     def origin(self, key: int) -> str:
         """The tar, and where in it the picture begins."""

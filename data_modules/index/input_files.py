@@ -9,13 +9,15 @@ from typing import Any
 
 from data_modules.index.storage import InputFile, filesystem, is_remote, patiently
 from data_modules.reading.files import find_files, has_suffix, listed, spread_range
+from data_modules.reading.findings import note_files
+from data_modules.reading.walking import is_hidden_path
 from lit_mm.mistake import MissingFile, Mistake
 
 # What storages call the identity of a file's contents, or the time of its last change.
 _CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
-def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
+def find_input_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str] = ()) -> list[InputFile]:
     """Files behind a path as a user writes it, sorted by name.
 
     Args:
@@ -23,18 +25,20 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[In
             storages that can't be listed need. A URL such as `s3://bucket/folder` is read through fsspec.
         suffixes: endings that a source of this kind can read, with their dots.
         key: the YAML key, for the error message.
+        beside: endings of files that lie beside these and belong to them.
 
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
         Mistake: the storage can't be reached, or its library is not installed.
     """
-    found = [file for one in spread_range(pattern) for file in _find(one, suffixes, key)]
+    if not is_remote(pattern):
+        return [local_file(path) for path in find_files(pattern, suffixes, key, beside)]
+    found = [file for one in spread_range(pattern) for file in _find_remote(one, suffixes, key)]
+    note_files(pattern, len(found), {})
     return sorted(found, key=lambda file: file.path)
 
 
-def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
-    if not is_remote(pattern):
-        return [local_file(path) for path in find_files(pattern, suffixes, key)]
+def _find_remote(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
     try:
         fs, path = filesystem(pattern)
         found = patiently(lambda: _infos(fs, path, suffixes), f"{key}: '{pattern}'")
@@ -59,7 +63,9 @@ def _infos(fs: Any, path: str, suffixes: Sequence[str]) -> list[dict[str, Any]]:
     elif has_suffix(Path(path), suffixes):
         infos = [fs.info(path)]
     else:
-        infos = list(fs.find(path, detail=True).values())
+        folder = str(fs._strip_protocol(path)).rstrip("/")
+        everything = fs.find(path, detail=True).values()
+        infos = [info for info in everything if not is_hidden_path(info["name"].removeprefix(folder).lstrip("/"))]
     return [info for info in infos if info["type"] == "file" and has_suffix(Path(info["name"]), suffixes)]
 
 

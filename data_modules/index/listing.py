@@ -16,11 +16,11 @@ class Listing:
     def __init__(self) -> None:
         self._found: dict[tuple[str, tuple[str, ...]], list[InputFile]] = {}
 
-    def find(self, pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
+    def find(self, pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str] = ()) -> list[InputFile]:
         """See `find_input_files`."""
         asked = (pattern, tuple(suffixes))
         if asked not in self._found:
-            self._found[asked] = find_input_files(pattern, suffixes, key)
+            self._found[asked] = find_input_files(pattern, suffixes, key, beside)
         return self._found[asked]
 
     def agree(self) -> bool:

@@ -69,6 +69,8 @@ class LoaderConfig:
             raise Mistake(f"data.loader.max_megapixels is {self.max_megapixels}; use more than 0")
         if not 0 <= self.max_lost <= 1:
             raise Mistake(f"data.loader.max_lost is {self.max_lost}; it is a share, from 0 to 1")
+        if "://" in (self.cache or ""):
+            raise Mistake(f"data.loader.cache is '{self.cache}'; a cache lies on a local disk, so name a folder")
         window = self.shuffle_window
         if window != "all" and (window < BLOCK or window % BLOCK):
             raise Mistake(f"data.loader.shuffle_window is {window}; use a multiple of {BLOCK}, or all")

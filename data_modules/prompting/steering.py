@@ -77,10 +77,14 @@ class Steering:
         Raises:
             Mistake: there is no such key, or it moves too far.
         """
+        return format_action(*self.move(move), self.rel_t)
+
+    def move(self, move: str) -> Move:
+        """The same step as dx, dy and dyaw."""
         axes = self._triple(move) if "," in move else self._pressed(move)
         if problem := self._outside(axes):
             raise Mistake(f"'{move}' has {problem}")
-        return format_action(*axes, self.rel_t)
+        return axes
 
     def _triple(self, move: str) -> Move:
         values = [_number(value) for value in move.split(",")]

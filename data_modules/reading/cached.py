@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import datasets
 from filelock import FileLock
 
 from data_modules.reading.code import code_of, identity
+from lit_mm.mistake import Mistake
 
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
@@ -42,8 +44,7 @@ def mapped(
         with_indices: whether the function wants the numbers of the rows too.
     """
     made_of = identity(rows._fingerprint, code_of(function), settings)
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = usable_cache()
     with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
         return rows.map(
             function,
@@ -73,6 +74,7 @@ def generated(
         features: of the rows.
     """
     made_of = identity(items, code_of(function), settings, str(features))
+    usable_cache()
     with progress(len(items) >= MANY):
         return datasets.Dataset.from_generator(
             function,
@@ -80,6 +82,25 @@ def generated(
             gen_kwargs={"items": list(items), **settings},
             fingerprint=made_of,
         )
+
+
+def usable_cache() -> Path:
+    """The folder of the `datasets` cache, made if it is not there.
+
+    Raises:
+        Mistake: it cannot be made, or nothing can be written there.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Mistake(
+            f"data.loader.cache: the cache '{folder}' cannot be written to ({error.strerror}); name a folder that can, "
+            "or set HF_DATASETS_CACHE or HF_HOME to one"
+        ) from error
+    return folder
 
 
 @contextmanager
@@ -95,11 +116,10 @@ def progress(shown: bool) -> Iterator[None]:
 
 def remembered(find: Callable[[], Any], *made_of: object) -> Any:
     """What `find` returns, a value that JSON can hold, found once for all that it is made of."""
-    file = Path(datasets.config.HF_DATASETS_CACHE) / f"{identity(*made_of)}.json"
+    file = usable_cache() / f"{identity(*made_of)}.json"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(find()))
+            beside.write_text(json.dumps(find()), encoding="utf-8")
             beside.replace(file)
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.cached import code_of, generated, progress, remembered
+from data_modules.reading.cached import code_of, generated, progress, remembered, usable_cache
 from data_modules.reading.columns import Column
 from data_modules.reading.files import HUB, Stamps, Tolerance, listed, settle_broken, stamp, total_size
 from data_modules.reading.json_lines import strings_of
@@ -55,6 +55,7 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
     if len(parts) not in (2, 3):
         raise Mistake(f"{key}: '{name}' is not a Hub name; write hf://owner/name, hf://owner/name/config:split")
     config = parts[2] if len(parts) == 3 else None
+    usable_cache()
     try:
         with progress(True):
             return datasets.load_dataset("/".join(parts[:2]), config, split=wanted or split)
@@ -155,6 +156,7 @@ def _load(builder: str, files: Sequence[Path], columns: Sequence[str]) -> datase
     options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
     if builder == "parquet" and set(columns) <= set(pq.read_schema(files[0]).names):
         options = {"columns": list(columns)}
+    usable_cache()
     with progress(total_size(stamp(files)) >= LARGE):
         return datasets.load_dataset(builder, data_files={"train": [str(f) for f in files]}, split="train", **options)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise
 from typing import Any, Literal
@@ -63,7 +64,18 @@ class FlowSampler:
 
     @torch.no_grad()
     def sample(self, velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, shift: float = 1.0) -> Tensor:
-        """Data that belongs to `noise`.
+        """Data that belongs to `noise`; arguments as for `estimates`.
+
+        Returns:
+            (F, ...) float32.
+        """
+        return deque(self.estimates(velocity, noise, shift), maxlen=1)[0]
+
+    @torch.no_grad()
+    def estimates(
+        self, velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, shift: float = 1.0
+    ) -> Iterator[Tensor]:
+        """What the data would be if each step's velocity held until t = 1: of the last step, the sample itself.
 
         Args:
             velocity: takes z (F, ...) float32 and t (F,) float32, gives dz/dt (F, ...), guided if it should be.
@@ -71,8 +83,8 @@ class FlowSampler:
             noise: (F, ...), from a standard normal.
             shift: the noise shift of training.
 
-        Returns:
-            (F, ...) float32.
+        Yields:
+            (F, ...) float32, one for each step.
         """
         z = self.noise_scale * noise.float()
 
@@ -83,5 +95,5 @@ class FlowSampler:
             v = slope(z, now)
             if self.method == "heun" and then < 1:
                 v = (v + slope(z + (then - now) * v, then)) / 2
+            yield z + (1.0 - now) * v
             z = z + (then - now) * v
-        return z

@@ -13,7 +13,7 @@ from lit_mm.generation.request import Continuation, Request
 from lit_mm.generation.roll_out import RollOut, roll_out, shown
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
-from lit_mm.prompt import Answer, FailedPrompt, Prompt
+from lit_mm.prompt import Answer, FailedPrompt, Prompt, Wanted
 from lit_mm.sequence import Document, Segment, Text
 
 Answered = Answer | FailedPrompt
@@ -52,11 +52,10 @@ def answer_all(
             answered.append(prompt)
             continue
         try:
-            _check_pictures(decoder, prompt)
             if prompt.wanted == "frames":
                 rolled[place] = _roll_out(decoder, prompt, context)
             else:
-                requests[place] = _request(decoder, prompt, context)
+                requests[place] = as_request(decoder, prompt, context)
             answered.append(None)  # until it is there
         except Mistake as error:
             sentence = f"prompt '{prompt.name}': {error}"
@@ -68,7 +67,18 @@ def answer_all(
     return [a for a in answered if a is not None]
 
 
-def _request(decoder: Decoder, prompt: Prompt, context: int | None) -> Request:
+def as_request(decoder: Decoder, prompt: Prompt, context: int | None) -> Request:
+    """What a prompt of any kind but `frames` asks of the loop of decoding.
+
+    Args:
+        decoder: the model.
+        prompt: what is asked.
+        context: positions of a row in training; unlimited by default.
+
+    Raises:
+        Mistake: it cannot be answered; see `answer_all`.
+    """
+    check_pictures(decoder, prompt.wanted)
     t = decoder.tokenizer
     prefix: list[Segment] = []
     opening: list[int | str] = [t.bos_id]
@@ -95,6 +105,7 @@ def _request(decoder: Decoder, prompt: Prompt, context: int | None) -> Request:
 
 
 def _roll_out(decoder: Decoder, prompt: Prompt, context: int | None) -> RollOut:
+    check_pictures(decoder, prompt.wanted)
     frames = torch.stack(prompt.pictures)
     rolled = RollOut(frames, prompt.actions, prompt.seed, _sampler(decoder, prompt))
     for action in prompt.actions:
@@ -142,9 +153,13 @@ def _check_length(decoder: Decoder, prefix: Sequence[Segment], answer: int, cont
         )
 
 
-def _check_pictures(decoder: Decoder, prompt: Prompt) -> None:
-    """The velocity head starts at zero, and moves with the first picture."""
-    if prompt.wanted in ("image", "frames") and not decoder.model.velocity_head.linear.weight.any():
+def check_pictures(decoder: Decoder, wanted: Wanted) -> None:
+    """Refuse to draw with a model that never learned it: its velocity head is still zero, as it started.
+
+    Raises:
+        Mistake: it was trained on text alone.
+    """
+    if wanted in ("image", "frames") and not decoder.model.velocity_head.linear.weight.any():
         raise Mistake(
             "it asks for pictures, but the model was never trained to draw one; use a checkpoint of a run with pictures"
         )

@@ -25,14 +25,14 @@ class Decoder(ModelParts):
 
         Where the model is sharded, all processes ask the same at the same time.
         """
-        with _uncompiled():
+        with uncompiled():
             return Generation(self, requests).run()
 
     @torch.no_grad()
     def score(self, prefixes: Sequence[Prefix]) -> list[Tensor]:
         """Logits (positions, vocabulary) of what comes behind every position of each prefix."""
         encoded = self.encode(prefixes)
-        with _uncompiled():
+        with uncompiled():
             return CachedRows(self.model, self.vision, self.flow, len(encoded)).append_all(range(len(encoded)), encoded)
 
     def write_text(
@@ -60,7 +60,7 @@ class Decoder(ModelParts):
 
 
 @contextmanager
-def _uncompiled() -> Iterator[None]:
+def uncompiled() -> Iterator[None]:
     """Rows grow with every call: compiled blocks would be compiled for length after length."""
     with torch.compiler.set_stance("force_eager"):
         yield

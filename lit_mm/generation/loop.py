@@ -5,7 +5,7 @@ What rows hold is computed once (`CachedRows`), for guidance in a second row wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from lit_mm.flow.guidance import guide
 from lit_mm.flow.sampler import FlowSampler
+from lit_mm.generation.drawing import draw_frames, frame_noise
 from lit_mm.generation.parts import ModelParts
 from lit_mm.generation.request import Continuation, Prefix, Request, Stop, frame_seed
 from lit_mm.generation.rows import CachedRows
@@ -73,17 +73,28 @@ class Generation:
 
     def run(self) -> list[Continuation]:
         """All answers."""
+        for _ in self.steps():
+            pass
+        return [row.answer for row in self.rows]
+
+    def steps(self) -> Iterator[Tensor | None]:
+        """Go on token by token, and frame by frame step by step.
+
+        Yields:
+            After tokens nothing; after each step of a drawing its estimate (R, N, C), see `draw_frames`. What is
+            written so far is in `rows`.
+        """
         if not self.rows:
-            return []
+            return
         self._read_prefixes()
         while open_rows := [row for row in self.rows if not row.ended]:
             # Frames wait until no row has text to write, so that as many as possible are drawn together.
             writing = [row for row in open_rows if not row.draws]
             if writing:
                 self._write(writing)
+                yield None
             else:
-                self._draw(open_rows)
-        return [row.answer for row in self.rows]
+                yield from self._draw(open_rows)
 
     def _read_prefixes(self) -> None:
         for row in self.rows:
@@ -159,38 +170,24 @@ class Generation:
             row.text = opening + t.encode(text[: min(places)])
         return bool(places)
 
-    def _draw(self, rows: list[Row]) -> None:
+    def _draw(self, rows: list[Row]) -> Iterator[Tensor]:
         """One frame for each of some rows, those with the same sampler together."""
         for sampler in {id(s): s for s in map(self._sampler, rows)}.values():
-            self._draw_with(sampler, [row for row in rows if self._sampler(row) is sampler])
+            yield from self._draw_with(sampler, [row for row in rows if self._sampler(row) is sampler])
 
-    def _draw_with(self, sampler: FlowSampler, rows: list[Row]) -> None:
+    def _draw_with(self, sampler: FlowSampler, rows: list[Row]) -> Iterator[Tensor]:
         parts, numbers = self.parts, [row.number for row in rows]
-        guided = sampler.guidance_scale != 1.0
-        if guided:
+        unguided: list[int] = []
+        if sampler.guidance_scale != 1.0:
             behind, new = self._unconditional(rows)
             if behind:
                 self.cached.append(behind, new)
-            numbers = numbers + [n + len(self.rows) for n in numbers]
-        predict = self.cached.frame(numbers)
-
-        def velocity(z: Tensor, t: Tensor) -> Tensor:
-            doubled, timesteps = (torch.cat([z, z]), torch.cat([t, t])) if guided else (z, t)
-            v = parts.flow.parameterisation.velocity(predict(doubled, timesteps).float(), doubled, timesteps)
-            if not guided:
-                return v
-            conditional, unconditional = v.chunk(2)
-            return guide(conditional, unconditional, sampler.guidance_scale)
-
-        shape = (parts.vision.num_tokens, parts.vision.channels)
-        noise = torch.stack([self._noise(row, shape) for row in rows])
-        latents = parts.read_again(sampler.sample(velocity, noise, parts.flow.noise_shift(*shape)))
-        self._keep(rows, latents)
-
-    def _noise(self, row: Row, shape: tuple[int, int]) -> Tensor:
-        device = self.parts.device
-        generator = torch.Generator(device).manual_seed(frame_seed(row.request.seed, len(row.answer.latents)))
-        return torch.randn(shape, generator=generator, device=device)
+            unguided = [n + len(self.rows) for n in numbers]
+        seeds = [frame_seed(row.request.seed, len(row.answer.latents)) for row in rows]
+        noise = torch.stack([frame_noise(parts, seed) for seed in seeds])
+        for latents in draw_frames(parts, self.cached, numbers, unguided, noise, sampler):
+            yield latents
+        self._keep(rows, parts.read_again(latents))
 
     def _unconditional(self, rows: list[Row]) -> tuple[list[int], list[list[Segment]]]:
         """Which rows for guidance have something new to read, and what."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lit_mm.flow.sampler import FlowSampler
-from lit_mm.generation.decoding import Decoder
+from lit_mm.generation.decoding import Decoder, uncompiled
 from lit_mm.generation.request import frame_seed
+from lit_mm.generation.windows import Windows
 from lit_mm.sequence import Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
@@ -41,27 +43,44 @@ def roll_out(decoder: Decoder, roll_outs: Sequence[RollOut]) -> list[Tensor]:
     Returns:
         For each roll-out (actions, N, C) latents.
     """
-    t = decoder.tokenizer
-    windows = [list(frames) for frames in _latents(decoder, [r.context for r in roll_outs])]
-    drawn: list[list[Tensor]] = [[] for _ in roll_outs]
-    for step in range(max((len(r.actions) for r in roll_outs), default=0)):
-        going_on = [i for i, r in enumerate(roll_outs) if step < len(r.actions)]
-        prefixes = [
-            shown(t, torch.stack(windows[i]), [t.bos_id], [roll_outs[i].actions[step], t.boi_id]) for i in going_on
-        ]
-        for sampler in {id(roll_outs[i].sampler): roll_outs[i].sampler for i in going_on}.values():
-            alike = [n for n, i in enumerate(going_on) if roll_outs[i].sampler is sampler]
-            seeds = [frame_seed(roll_outs[going_on[n]].seed, step) for n in alike]
-            latents = decoder.draw_latents([prefixes[n] for n in alike], seeds, sampler)
-            for n, of_row in zip(alike, latents, strict=True):
-                i = going_on[n]
-                drawn[i].append(of_row[:, : decoder.vision.channels])
-                windows[i] = [*windows[i][1:], of_row]
+    if not roll_outs:
+        return []
+    samplers = [r.sampler or decoder.sampler for r in roll_outs]
+    with uncompiled():
+        windows = Windows(decoder, len(roll_outs), any(s.guidance_scale != 1.0 for s in samplers))
+        seen = [list(frames) for frames in as_latents(decoder, [r.context for r in roll_outs])]
+        drawn: list[list[Tensor]] = [[] for _ in roll_outs]
+        for step in range(max((len(r.actions) for r in roll_outs), default=0)):
+            going_on = [i for i, r in enumerate(roll_outs) if step < len(r.actions)]
+            read = [shown(decoder.tokenizer, seen[i], [decoder.tokenizer.bos_id]) for i in going_on]
+            windows.read(going_on, read)
+            told = [action_behind(decoder.tokenizer, roll_outs[i].actions[step]) for i in going_on]
+            windows.read(going_on, [[*frames, action] for frames, action in zip(read, told, strict=True)])
+            for sampler in {id(samplers[i]): samplers[i] for i in going_on}.values():
+                alike = [i for i in going_on if samplers[i] is sampler]
+                seeds = [step_seed(roll_outs[i].seed, step) for i in alike]
+                latents = deque(windows.draw(alike, seeds, sampler), maxlen=1)[0]
+                for i, of_row in zip(alike, decoder.read_again(latents), strict=True):
+                    drawn[i].append(of_row[:, : decoder.vision.channels])
+                    seen[i] = [*seen[i][1:], of_row]
     return [torch.stack(frames) for frames in drawn]
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of the noise of a roll-out's n-th frame: that of the first frame of an answer of its own."""
+    return frame_seed(frame_seed(seed, step), 0)
+
+
+def action_behind(tokenizer: Tokenizer, action: str) -> Text:
+    """What is done behind a window of frames, and the beginning of the frame that follows."""
+    return Text(tokenizer.ids(action, tokenizer.boi_id))
+
+
 def shown(
-    tokenizer: Tokenizer, frames: Tensor, opening: Sequence[int | str], closing: Sequence[int | str] = ()
+    tokenizer: Tokenizer,
+    frames: Tensor | Sequence[Tensor],
+    opening: Sequence[int | str],
+    closing: Sequence[int | str] = (),
 ) -> list[Segment]:
     """Clean frames behind some text, each between its delimiters, and text behind the last."""
     t = tokenizer
@@ -73,7 +92,7 @@ def shown(
     return [*segments, Text(t.ids(*before, *closing))]
 
 
-def _latents(decoder: Decoder, contexts: Sequence[Tensor]) -> list[Tensor]:
+def as_latents(decoder: Decoder, contexts: Sequence[Tensor]) -> list[Tensor]:
     """Contexts as latents; all pictures are encoded together."""
     prefixes = [[Frame(frame, clean=True) for frame in context] for context in contexts]
     encoded = decoder.encode(prefixes)

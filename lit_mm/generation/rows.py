@@ -84,6 +84,10 @@ class CachedRows:
         output = self.model.hidden(tokens, layout, visual, self._contexts(rows, layout), wanted)
         return self.model.logits(output.hidden[0])
 
+    def forget(self, row: int, length: int) -> None:
+        """Go back to where a row held `length` positions; what comes next is written over the rest."""
+        self.lengths[row] = length
+
     def append_tokens(self, rows: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """Read one more token of text a row; as `append`, with less ado.
 

@@ -98,18 +98,17 @@ def _streaming(folder: Path, column: str) -> Ready:
 
 
 def litdata_pairs(tars: Path, folder: Path, tokenizer: Tokenizer) -> Ready:
-    """`litdata`: pictures copied to its chunks by one worker."""
-    from litdata import StreamingDataset, optimize
+    """`litdata`: pictures copied to its chunks."""
+    from litdata import StreamingDataset
+    from litdata.streaming.cache import Cache
 
-    found = [str(file) for file in sorted(tars.glob("*.tar"))]
-    optimize(fn=_of_tar, inputs=found, output_dir=str(folder / "lit"), chunk_bytes="64MB", num_workers=1)
+    chunks = Cache(str(folder / "lit"), chunk_bytes="64MB")
+    for number, (content, caption) in enumerate(pairs(tars)):
+        chunks[number] = {"jpg": content, "txt": caption}
+    chunks.done()
+    chunks.merge()
     made = StreamingDataset(str(folder / "lit"))
     return len(made), lambda i: made[i]["jpg"]
-
-
-def _of_tar(tar: str) -> Iterator[dict[str, Any]]:
-    for content, caption in pairs(Path(tar).parent):
-        yield {"jpg": content, "txt": caption}
 
 
 def wids_pairs(tars: Path, folder: Path, tokenizer: Tokenizer) -> Ready:

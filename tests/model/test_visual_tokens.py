@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -159,9 +159,10 @@ def test_drawn_frames_are_read_again_when_they_become_context(tokenizer: Tokeniz
     assert visual.read_linear is not None
     at_one = visual.time(sinusoidal_embedding(torch.ones(1), visual.time_features))
     vectors = reader.encode(pictures) @ visual.read_linear.weight.T + at_one
-    # For each frame its context is read once, pictures 0 and 1, then 1 and 2, the one just drawn; two evaluations follow.
-    assert len(seen) == 6
-    for rows, wanted in ((seen[0], vectors[:2]), (seen[3], vectors[1:3])):
+    # For each frame its context is read once, pictures 0 and 1, then 1 and 2, the one just drawn; the action and
+    # two evaluations follow.
+    assert len(seen) == 8
+    for rows, wanted in ((seen[0], vectors[:2]), (seen[4], vectors[1:3])):
         windows = rows[0].unfold(0, 4, 1).transpose(1, 2)  # every run of four positions
         for tokens in wanted:
             nearest = (windows - tokens).abs().amax((1, 2)).min()
@@ -207,9 +208,11 @@ class RecordingSampler(FlowSampler):
         super().__init__(steps=1, guidance_scale=1.0)
         self.shifts: list[float] = []
 
-    def sample(self, velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, shift: float = 1.0) -> Tensor:
+    def estimates(
+        self, velocity: Callable[[Tensor, Tensor], Tensor], noise: Tensor, shift: float = 1.0
+    ) -> Iterator[Tensor]:
         self.shifts.append(shift)
-        return super().sample(velocity, noise, shift)
+        return super().estimates(velocity, noise, shift)
 
 
 def small_vae(folder: Path) -> Vae:

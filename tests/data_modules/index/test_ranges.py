@@ -119,10 +119,11 @@ def test_a_cache_is_asked_first(server: Server, tmp_path: Path, document_format:
 
 def test_a_cache_keeps_to_its_limit(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(range_cache, "FOLDERS", 2)
-    file, cache = served(server), RangeCache(tmp_path, 100)
+    folder = tmp_path / "kept"
+    file, cache = served(server), RangeCache(folder, 100)
     for at in range(20):
         cache.keep(file, at, bytes([at]) * 10)
-        assert sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file()) <= 100
+        assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) <= 100
         time.sleep(0.01)  # the clock of files ticks slowly
         cache.get(file, 0, 10)  # used again and again, so it stays
         time.sleep(0.01)

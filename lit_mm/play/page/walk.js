@@ -1,0 +1,112 @@
+// The tab to walk in.
+
+import { Keys, typing } from "./keys.js";
+import { sliders } from "./sliders.js";
+import { copy, mark, paint, takesPictures } from "./picture.js";
+
+const STRIP = 32;  // frames
+const $ = (id) => document.getElementById(id);
+
+export class Walk {
+  #mode = "held";
+  #view = null;
+  #sliders = {};
+
+  constructor(link, trouble) {
+    this.link = link;
+    this.keys = new Keys($("pads"), (keys) => link.send("keys", { keys }));
+    $("pause").onclick = () => this.#time(this.#mode === "paused" ? this.#running() : "paused");
+    $("always").onchange = () => this.#mode !== "paused" && this.#time(this.#running());
+    $("step").onclick = () => link.send("step");
+    $("undo").onclick = () => link.send("undo");
+    $("mark").onchange = () => this.#mark();
+    $("to-place").onclick = () => link.send("reset", { to: "place" });
+    $("to-data").onclick = () => link.send("reset", { to: "data" });
+    $("to-truth").onclick = () => link.send("truth");
+    $("save").onclick = () => link.send("save");
+    $("say").onsubmit = (event) => { event.preventDefault(); this.#say(); };
+    takesPictures($("walk"), $("walk-file"), (file) => link.sendPicture(file, "walk").catch((error) => trouble(error.message)));
+    addEventListener("keydown", (event) => this.#shortcut(event));
+  }
+
+  hello(message) {
+    this.keys.show(message.keys);
+    $("truth-name").textContent = message.truth ? `(${message.truth})` : "";
+    for (const id of ["true-figure", "to-place", "to-truth", "mark-box", "differ-box"]) $(id).hidden = !message.truth;
+    $("screens").classList.toggle("alone", !message.truth);
+    $("to-data").hidden = !message.data;
+    $("frames").max = message.most_frames;
+    $("sentence").maxLength = $("caption").maxLength = $("question").maxLength = message.most_text;
+    this.#sliders = sliders($("sliders"), message.ranges, (values) => this.link.send("set", { values }));
+    $("strip").replaceChildren();
+    this.state({ settings: message.settings, mode: "held" });
+  }
+
+  state({ settings, mode }) {
+    this.#mode = mode;
+    $("pause").setAttribute("aria-pressed", mode === "paused");
+    if (mode !== "paused") $("always").checked = mode === "always";
+    for (const [name, value] of Object.entries(settings)) this.#value(name, value);
+  }
+
+  async view(message) {
+    const older = this.#view;
+    await paint($("imagined"), message.parts[0]);
+    const known = message.parts.length > 1;
+    if (known) await paint($("true"), message.parts[1]);
+    $("true").hidden = !known;
+    $("no-truth").hidden = known;
+    this.#view = message;
+    this.#mark();
+    $("number").textContent = message.number;
+    $("differ").textContent = known ? message.differ.length : "–";
+    $("action").textContent = message.action ? message.action + (message.understood === false ? " (the simulator does not understand it)" : "") : "–";
+    if (message.ms !== undefined) {
+      $("ms").textContent = message.ms;
+      $("fps").textContent = message.fps || "–";
+    }
+    $("undo").disabled = !message.undo;
+    $("to-truth").disabled = !known;
+    this.#strip(message, older);
+  }
+
+  #strip(message, older) {
+    const strip = $("strip");
+    if (!older || message.number <= older.number) {
+      for (const item of [...strip.children]) if (Number(item.dataset.number) >= message.number) item.remove();
+    }
+    const item = document.createElement("li");
+    item.dataset.number = message.number;
+    item.append(copy($("imagined")), (message.keys ?? []).join("+") || (message.action && message.ms !== undefined ? "“…”" : "start"));
+    strip.prepend(item);
+    while (strip.children.length > STRIP) strip.lastChild.remove();
+  }
+
+  #mark() {
+    const grid = this.#view?.grid ?? [1, 1];
+    mark($("marks"), grid, $("mark").checked ? this.#view?.differ ?? [] : []);
+  }
+
+  #running() { return $("always").checked ? "always" : "held"; }
+  #time(mode) { this.link.send("time", { mode }); }
+
+  #say() {
+    const text = $("sentence").value;
+    if (text.trim()) this.link.send("say", { text, frames: Number($("frames").value) });
+  }
+
+  #shortcut(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || $("walk").hidden) return;
+    const buttons = { KeyP: "pause", Period: "step", Backspace: "undo", KeyR: "to-place", KeyT: "to-truth" };
+    const id = buttons[event.code];
+    if (event.code === "KeyM" && !event.repeat) { $("mark").checked = !$("mark").checked; this.#mark(); }
+    if (!id || $(id).hidden || $(id).disabled || (event.repeat && id !== "undo" && id !== "step")) return;
+    event.preventDefault();
+    $(id).click();
+  }
+
+  #value(name, value) {
+    const slider = this.#sliders[name];
+    if (slider) slider.show(value);
+  }
+}
