@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +14,8 @@ import torch
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
 from data_modules.index.indexed_pairs import IndexedPairs, open_pairs, pair_sidecars
-from data_modules.index.input_files import find_input_files
 from data_modules.index.pair_index import PairFields, fields_of_tar
+from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
@@ -106,9 +108,14 @@ class ImageTextDataModule(DocumentDataModule):
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is in tars, and what makes them."""
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or not _are_tars(path, key):
+        if path is None or is_on_hub(path, (TAR,)):
             return None
-        return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
+        with _pictures_alone_are_told(path):
+            files = self.listing.find(path, (TAR,) if is_remote(path) else SUFFIXES, key, PICTURE_SUFFIXES)
+        kinds = {file.path.lower().endswith(TAR) for file in files}
+        if len(kinds) > 1:
+            raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
+        return pair_sidecars(files, self.tar_fields, tokenizer, self.cache) if kinds == {True} else None
 
     def _indexed(self, path: str, split: Split, indexing: Indexing, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
@@ -126,7 +133,7 @@ class ImageTextDataModule(DocumentDataModule):
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
         if not len(view):
             raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
-        return IndexedPairs(view, format.image_size, self._cropping(split))
+        return IndexedPairs(view, format.image_size, RangeReader(self.range_cache), self._cropping(split))
 
     def _tables(self, path: str, split: Split, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
@@ -154,7 +161,7 @@ class ImageTextDataModule(DocumentDataModule):
             return [PairTable(rows, self.image_column, self.caption_column, [Path(path)])], 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(_found(path, key), lambda f: f.parent):
+        for _, group in groupby(find_files(path, SUFFIXES, key, PICTURE_SUFFIXES), lambda f: f.parent):
             files = list(group)
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             columns = (image, self.caption_column)
@@ -165,24 +172,11 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, skipped
 
 
-def _are_tars(path: str, key: str) -> bool:
-    """Whether a path names tars alone.
-
-    Raises:
-        MissingFile: it names nothing that can be read.
-        Mistake: it names tars and tables.
-    """
-    if is_remote(path):
-        return not is_on_hub(path, (TAR,))
-    kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
-    if len(kinds) > 1:
-        raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
-    return kinds == {True}
-
-
-def _found(path: str, key: str) -> list[Path]:
+@contextmanager
+def _pictures_alone_are_told(path: str) -> Iterator[None]:
+    """Say what is missing where there are pictures, but nothing that captions them."""
     try:
-        return find_files(path, SUFFIXES, key, PICTURE_SUFFIXES)
+        yield
     except MissingFile as error:
         folder = Path(path).expanduser()
         count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
@@ -228,6 +222,10 @@ class ImageTextDataset(DocumentDataset):
         opening = Text(t.ids(t.bos_id, t.boi_id), loss=False)
         closing = Text(torch.tensor([t.eoi_id, *caption, t.eos_id]))
         return Document((opening, *frames, closing), self.source)
+
+    def ahead(self, draw: Draw) -> None:
+        """Its picture."""
+        (self.latents or self.pictures).ahead([self.pairs.picture_key(draw.index)])
 
     def picture_keys(self) -> np.ndarray:
         """Those of all pairs."""

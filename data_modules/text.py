@@ -12,7 +12,6 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
-from data_modules.index.input_files import find_input_files
 from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
@@ -82,7 +81,7 @@ class TextDataModule(DocumentDataModule):
         path, key = self.paths[split], f"{self.key}.{split}"
         if path is None or is_on_hub(path, INDEXED):
             return None
-        files = find_input_files(path, INDEXED if is_remote(path) else SUFFIXES, key)
+        files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key)
         kinds = sorted({_kind(file.path) for file in files})
         if len(kinds) > 1:
             raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
