@@ -128,10 +128,14 @@ def test_what_is_true_becomes_what_was_seen(walk: Walk, game: Game) -> None:
 
 def test_a_long_walk_is_kept_in_part(walk: Walk, game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "LONGEST", 2)
+    monkeypatch.setattr(walking, "MOST_FRAMES", 6)
     walk.change(replace(game.settings, steps=1))
     press(walk, game, *KEYS * 4)
-    assert [len(stretch.moments) for stretch in walk.stretches] == [2] * walking.KEPT
-    assert walk.length == 2 * walking.KEPT
+    assert [len(stretch.moments) for stretch in walk.stretches] == [2, 2, 2, 2]
+    assert walk.number == 16
+    for seed in range(60):
+        walk.change(replace(walk.settings, seed=seed))
+    assert len(walk.stretches) == 5, "one without a frame gives way to the next"
 
 
 def test_a_sentence_that_is_too_long_leaves_the_walk_as_it_was(walk: Walk, game: Game) -> None:
