@@ -29,6 +29,7 @@ def main(out: str) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
             page = browser.new_page(viewport=SIZE, color_scheme="light")
+            page.set_default_timeout(300_000)  # of a busy machine
             page.goto(address[0] if address else "")
             play(page)
             page.screenshot(path=out)
@@ -42,7 +43,7 @@ def play(page: Page) -> None:
     """Walk, and mark what differs."""
     page.wait_for_selector("#strip li")
     page.keyboard.press("r")
-    page.wait_for_function("document.getElementById('number').textContent === '0'")
+    page.wait_for_function("() => document.getElementById('number').textContent === '0'")
     for number, key in enumerate(WALK, 1):
         page.keyboard.press(key)
         page.wait_for_function("n => Number(document.getElementById('number').textContent) === n", arg=number)
