@@ -254,6 +254,7 @@ def test_reload_in_the_middle_begins_anew(opened: Callable[..., Page], served: S
     page.keyboard.down("w")
     page.wait_for_timeout(300)
     page.reload()
+    page.keyboard.up("w")
     begun(page)
     wait_for_number(page, 0)
     np.testing.assert_array_equal(pixels(page, "imagined"), first)
