@@ -271,6 +271,12 @@ def test_a_server_that_stops_is_told_and_found_again(opened: Callable[..., Page]
     page.wait_for_selector("#link.gone")
     assert "the server" in page.inner_text("#trouble")
     assert page.inner_text("#link") == "stopped"
+    with serving(game, served.port):
+        page.wait_for_selector("#link:not(.gone)")
+        page.keyboard.up("w")
+        begun(page)
+        wait_for_number(page, 0)
+        assert page.is_hidden("#trouble")
 
 
 def test_it_fits_a_phone_and_buttons_are_touched(opened: Callable[..., Page]) -> None:
