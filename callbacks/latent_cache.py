@@ -69,7 +69,8 @@ class LatentCache(Callback):
             StaleLatents: a store in the folder does not fit.
             NonFiniteLatents: the tokenizer makes NaN or infinity of a picture.
             BrokenFile: a picture cannot be read.
-            Mistake: the model has no frozen visual tokenizer, or the disk is too small.
+            Mistake: the model has no frozen visual tokenizer, a source cuts its pictures anew whenever they are drawn,
+                or the disk is too small.
         """
         if stage not in ("fit", "validate"):
             return
@@ -97,6 +98,11 @@ class LatentCache(Callback):
     ) -> _Cached:
         pictures, keys = dataset.pictures, dataset.picture_keys()
         assert pictures is not None
+        if pictures.cut_anew:
+            raise Mistake(
+                f"callbacks.LatentCache encodes every picture once, but source '{name}' cuts another part out of it "
+                "each time it is drawn: leave the callback out, or set the source's crop.rule to centre"
+            )
         index = StoreIndex(
             tokenizer=vision.fingerprint(),
             image_size=vision.image_size,

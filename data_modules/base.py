@@ -24,6 +24,7 @@ from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.stages import Stage
 from data_modules.prompting.loader import prompt_loader
+from data_modules.prompting.template import Template
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
@@ -49,6 +50,8 @@ class DocumentDataModule(LightningDataModule, ABC):
             `data_modules.prompting.prompts`).
         steering: YAML file that says what keys in the prompts' actions do (see `data_modules.prompting.steering`);
             without it they are texts.
+        template: how turns of conversations are written down (see `data_modules.prompting.template`), also in prompts
+            of the kind `answer`. Inside a mixture, the mixture's is used.
 
     Attributes:
         key: of this module in the configuration, for messages; a mixture sets those of its sources.
@@ -64,9 +67,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         tokens_per_frame: int = 0,
         prompts: str | None = None,
         steering: str | None = None,
+        template: Template | None = None,
     ) -> None:
         super().__init__()
-        self.prompts, self.steering = prompts, steering
+        self.prompts, self.steering, self.template = prompts, steering, template or Template()
         self.tokenizer_path = tokenizer
         self.loader = loader or LoaderConfig()
         self.image_size = image_size
@@ -147,6 +151,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             opened = {}
             for name, module in self.modules().items():
                 module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
+                module.template = self.template
                 dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
                     check_lengths(name, dataset)
@@ -209,7 +214,7 @@ class DocumentDataModule(LightningDataModule, ABC):
 
     def predict_dataloader(self) -> DataLoader:
         """What predict is asked."""
-        return prompt_loader(self.prompts, self.image_size, self.steering, self.trainer)
+        return prompt_loader(self.prompts, self.image_size, self.steering, self.template, self.trainer)
 
     def _loading(self, workers: int) -> dict[str, Any]:
         return {

@@ -115,14 +115,19 @@ class DocumentDataset(ABC):
         other.latents = latents
         return other
 
-    def frames(self, keys: Sequence[int], clean: int = 0) -> list[Frame]:
+    def frames(self, keys: Sequence[int], clean: int = 0, seed: int = 0) -> list[Frame]:
         """The pictures with these keys as frames, the first `clean` of which are read only.
+
+        Args:
+            keys: of the pictures.
+            clean: how many are not drawn.
+            seed: of the draw that shows them.
 
         Raises:
             BrokenFile: a file behind one of them cannot be read.
         """
         assert self.pictures is not None
-        images = (self.latents or self.pictures).read(keys)
+        images = self.latents.read(keys) if self.latents else self.pictures.read_drawn(keys, seed)
         return [
             Frame(image, number < clean, self.pictures.origin(key))
             for number, (key, image) in enumerate(zip(keys, images, strict=True))

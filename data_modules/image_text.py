@@ -17,7 +17,8 @@ from data_modules.index.pair_index import PairFields, fields_of_tar
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
-from data_modules.reading.files import HUB, find_files, say, settle_broken, stamp, warn
+from data_modules.reading.cropping import CENTRE, Cropping
+from data_modules.reading.files import find_files, is_on_hub, say, settle_broken, stamp, warn
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
@@ -53,6 +54,7 @@ class ImageTextDataModule(DocumentDataModule):
         max_caption: longer captions are cut to so many tokens.
         without_caption: what happens to pictures of tars that have no caption: they are left out, or shown like those
             that lose theirs.
+        crop: how training pictures become squares; their centres by default.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ImageTextDataModule(DocumentDataModule):
         condition_dropout: float = 0.1,
         max_caption: int = 128,
         without_caption: Literal["leave_out", "unconditional"] = "leave_out",
+        crop: Cropping = CENTRE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -79,7 +82,7 @@ class ImageTextDataModule(DocumentDataModule):
         self.caption_column = caption_column or "caption"
         self.shares = (caption_first * (1 - condition_dropout), caption_first * condition_dropout, 1 - caption_first)
         self.max_caption = max_caption
-        self.without_caption = without_caption
+        self.without_caption, self.crop = without_caption, crop
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ImageTextDataset | None:
         """Pairs of one split; captions are tokenized once, pictures are read when drawn."""
@@ -87,14 +90,18 @@ class ImageTextDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
+        self.crop.check(f"{self.key}.crop", format.image_size)
         indexing = self.indexing(split, format.tokenizer)
         if indexing is not None:
-            pairs: Pairs = self._indexed(path, indexing, key, format)
+            pairs: Pairs = self._indexed(path, split, indexing, format)
         else:
-            pairs = self._tables(path, split, key, format)
+            pairs = self._tables(path, split, format)
         if cut := pairs.counts.cut:
             say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, len(pairs), self.max_caption)
         return ImageTextDataset(source, pairs, self.shares, format)
+
+    def _cropping(self, split: Split) -> Cropping:
+        return self.crop if split == "train" else CENTRE
 
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is in tars, and what makes them."""
@@ -103,7 +110,8 @@ class ImageTextDataModule(DocumentDataModule):
             return None
         return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
 
-    def _indexed(self, path: str, indexing: Indexing, key: str, format: DocumentFormat) -> Pairs:
+    def _indexed(self, path: str, split: Split, indexing: Indexing, format: DocumentFormat) -> Pairs:
+        key = f"{self.key}.{split}"
         unconditional = self.without_caption == "unconditional"
         view = open_pairs(indexing, unconditional, self.cache, key)
         totals = view.totals
@@ -118,9 +126,10 @@ class ImageTextDataModule(DocumentDataModule):
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
         if not len(view):
             raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
-        return IndexedPairs(view, format.image_size)
+        return IndexedPairs(view, format.image_size, self._cropping(split))
 
-    def _tables(self, path: str, split: Split, key: str, format: DocumentFormat) -> Pairs:
+    def _tables(self, path: str, split: Split, format: DocumentFormat) -> Pairs:
+        key = f"{self.key}.{split}"
         parts, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
         total = sum(len(part.rows) for part in tokenized)
@@ -133,12 +142,12 @@ class ImageTextDataModule(DocumentDataModule):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
         files = [file for part in parts for file in part.files if file.is_file()]
-        return TablePairs(tokenized, format.image_size, counts, stamp(files))
+        return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
         from data_modules.reading.records import check_column, is_json, load_hub, load_records
 
-        if _is_on_hub(path):
+        if is_on_hub(path, (TAR,)):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, self.caption_column):
                 check_column(rows, column, f"'{path}'", key)
@@ -156,11 +165,6 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, skipped
 
 
-def _is_on_hub(path: str) -> bool:
-    """Whether a path names a data set of the Hub, and not tars there."""
-    return path.startswith(HUB) and not path.endswith(TAR)
-
-
 def _are_tars(path: str, key: str) -> bool:
     """Whether a path names tars alone.
 
@@ -169,7 +173,7 @@ def _are_tars(path: str, key: str) -> bool:
         Mistake: it names tars and tables.
     """
     if is_remote(path):
-        return not _is_on_hub(path)
+        return not is_on_hub(path, (TAR,))
     kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
     if len(kinds) > 1:
         raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
@@ -178,7 +182,7 @@ def _are_tars(path: str, key: str) -> bool:
 
 def _found(path: str, key: str) -> list[Path]:
     try:
-        return find_files(path, SUFFIXES, key)
+        return find_files(path, SUFFIXES, key, PICTURE_SUFFIXES)
     except MissingFile as error:
         folder = Path(path).expanduser()
         count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
@@ -213,7 +217,8 @@ class ImageTextDataset(DocumentDataset):
         """One pair; see `variants`. One without a caption is unconditional in each."""
         t, caption = self.format.tokenizer, self.pairs.caption_ids(draw.index)
         variant = self.variants[draw.variant] if caption else "unconditional"
-        frames = self.frames([self.pairs.picture_key(draw.index)], clean=variant == "image_first")
+        clean = int(variant == "image_first")
+        frames = self.frames([self.pairs.picture_key(draw.index)], clean, draw.seed)
         if variant == "unconditional":
             caption = []
         if variant == "caption_first":

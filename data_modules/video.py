@@ -17,7 +17,7 @@ from lit_mm.sequence import Document, Segment, Text
 class VideoDataModule(DocumentDataModule):
     """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
-    Files: MP4, MOV, AVI, MKV, WebM or MPEG, of any size, rate and rotation.
+    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation.
 
     Args:
         train: file, folder or pattern such as `data/*.mp4`.

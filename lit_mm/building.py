@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -111,7 +110,7 @@ class BuildsModel(LightningModule):
         self.model = self._build()
         if self.start_from is not None and self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             tokenizers = self.vision.fingerprint(), self.tokenizer.fingerprint()
-            load_starting_weights(self.model, Path(self.start_from), *tokenizers)
+            load_starting_weights(self.model, self.start_from, *tokenizers)
         if self.state.averages_weights:
             self.averaged = freeze(self._build())
             self.restart_average()

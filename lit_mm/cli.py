@@ -28,18 +28,22 @@ from lit_mm.command_line.checkpoint_config import with_checkpoint_config
 from lit_mm.command_line.commands import COMMANDS, DESCRIPTION, ENDS, completed_help
 from lit_mm.command_line.config_files import check_configs, in_configs
 from lit_mm.command_line.dry_run import Run, report
+from lit_mm.command_line.local_folders import check_local
 from lit_mm.command_line.mistakes import check_start
 from lit_mm.command_line.packaged import find_packaged_configs, packaged_arguments
 from lit_mm.command_line.parser import ConfigParser
 from lit_mm.command_line.printed_rows import print_rows
 from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
+from lit_mm.command_line.terminal import write_anywhere
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer, usable_precision
-from lit_mm.mistake import Mistake, killed_worker, mistake_in, notes_of
+from lit_mm.mistake import Mistake, add_note, killed_worker, mistake_in, notes_of, refused_by_system
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.stopping import Stopped, stopped_by_signals
+
+REPORT = "This looks like a fault of lit-mm: please report it, with all lines above and the config.yaml of the run."
 
 
 class LitCLI(LightningCLI):
@@ -139,6 +143,7 @@ class LitCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, CheckpointFiles()]
         check_values(given)
+        check_local(self._get(self.config, "trainer"))
         with in_trainer():
             folder = given.get("default_root_dir") or (new_without_logger() if given.get("logger") is False else "runs")
             kwargs |= completed_callbacks(given) | {"plugins": plugins, "default_root_dir": folder}
@@ -198,10 +203,11 @@ class LitCLI(LightningCLI):
 def main(args: list[str] | None = None) -> None:
     """Run the program. A mistake in the configuration or the data ends it with one sentence and exit code 1.
 
-    Any other error is one of the program and shows its traceback; with the environment variable LIT_MM_TRACEBACK set, a
-    mistake does so too.
+    Any other error is one of the program: it shows its traceback and asks for a report. With the environment variable
+    LIT_MM_TRACEBACK set, a mistake shows its traceback too.
     """
     _quieten()
+    write_anywhere()
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does: a user's own classes are found in the working folder
     try:
@@ -215,6 +221,8 @@ def main(args: list[str] | None = None) -> None:
         if isinstance(error.__cause__, Stopped):  # what a signal to a worker has broken
             sys.exit(error.__cause__.code)
         sentence = _sentence_of(error)
+        if sentence is None:
+            add_note(error, REPORT)
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sys.exit("\n".join([f"error: {sentence}", *notes_of(error)]))
@@ -246,11 +254,11 @@ def _leave_group() -> None:
 
 
 def _sentence_of(error: Exception) -> str | None:
-    """Of a mistake, or of a data worker that was killed; None if the error is one of the program."""
+    """Of a mistake, or of what the system did or refused; None if the error is one of the program."""
     if isinstance(error, MisconfigurationException):  # Lightning's word for the same
         return str(error).strip()
     mistake = mistake_in(error)
-    return killed_worker(error) if mistake is None else mistake.sentence
+    return killed_worker(error) or refused_by_system(error) if mistake is None else mistake.sentence
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

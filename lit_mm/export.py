@@ -41,6 +41,8 @@ def export(checkpoint: Path, folder: Path, dtype: Literal["float32", "bfloat16"]
         Mistake: the folder is not empty, or the checkpoint cannot be read or is of another kind of model.
         MissingFile: the checkpoint or the text tokenizer is not there.
     """
+    if ":/" in str(folder):  # a URL, of which `Path` leaves one slash
+        raise Mistake(f"'{folder}' is a URL; export to a folder on a local disk, and copy it from there")
     if folder.exists() and any(folder.iterdir()):
         raise Mistake(f"'{folder}' is not empty; name another folder")
     weights, header = read_trained(checkpoint)

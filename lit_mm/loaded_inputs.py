@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from data_modules.prompting.prompts import prompts_of
 from data_modules.prompting.steering import Steering
+from data_modules.prompting.template import Template
 from data_modules.reading.pictures import as_picture, is_picture
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
@@ -177,13 +179,14 @@ def stops(given: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def prompts(given: Any, image_size: int, steering: str | None) -> list[Prompt]:
+def prompts(given: Any, image_size: int, steering: str | None, template: Template) -> list[Prompt]:
     """Prompts as they are, and those that mappings ask for.
 
     Args:
         given: a list of `Prompt` and of mappings as in a file of prompts.
         image_size: side to which pictures of mappings are brought.
         steering: file that says what keys mean in these.
+        template: how turns of conversations are written down in these.
 
     Raises:
         Mistake: something in it is neither, or cannot be asked.
@@ -201,11 +204,16 @@ def prompts(given: Any, image_size: int, steering: str | None) -> list[Prompt]:
                 f"prompts[{place}] is {one!r:.80}; give a mapping such as {{'draw': 'a red fox'}}, or a "
                 "lit_mm.prompt.Prompt"
             )
-        for prompt in prompts_of(dict(one), image_size, keys, place):
+        for prompt in prompts_of(dict(one), image_size, keys, place, template):
             if isinstance(prompt, FailedPrompt):
                 raise Mistake(prompt.error)
             found.append(prompt)
     return found
+
+
+def image(pixels: Tensor) -> Image.Image:
+    """Pixels (3, height, width) uint8 as a picture of PIL's."""
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
 
 
 def device(given: Any) -> torch.device:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_modules.prompting.steering import Steering, action_texts
+from data_modules.prompting.template import PLAIN, Template
 from data_modules.reading.pictures import Picture, as_picture, is_picture
 from lit_mm import loaded_inputs as inputs
 from lit_mm.generation.answers import answer_all
@@ -42,13 +43,17 @@ class LoadedModel:
         decoder: the model and both tokenizers.
         context: positions of a row in training; nothing longer can be asked or answered.
         steering: file that says what keys in actions mean, if there is one.
+        template: how turns of conversations are written down.
 
     Attributes:
         decoder: for all that is not here: `decoder.model` is the transformer, a plain `nn.Module`.
     """
 
-    def __init__(self, source: Path, decoder: Decoder, context: int, steering: str | None = None) -> None:
-        self.source, self.decoder, self.context, self.steering = source, decoder, context, steering
+    def __init__(
+        self, source: Path, decoder: Decoder, context: int, steering: str | None = None, template: Template = PLAIN
+    ) -> None:
+        self.source, self.decoder, self.context = source, decoder, context
+        self.steering, self.template = steering, template
 
     def __repr__(self) -> str:
         millions = sum(parameter.numel() for parameter in self.decoder.model.parameters()) / 1e6
@@ -89,7 +94,7 @@ class LoadedModel:
         """
         sampler = inputs.sampler(guidance, steps)
         asked = [Prompt("draw", "image", (caption,), sampler=sampler) for caption in inputs.texts(captions, "captions")]
-        return inputs.as_given(captions, [_image(answer.frames[0]) for answer in self.answer(asked, seed)])
+        return inputs.as_given(captions, [inputs.image(answer.frames[0]) for answer in self.answer(asked, seed)])
 
     @overload
     def describe(self, pictures: Picture, question: str | None = None, **options: Any) -> str: ...
@@ -185,7 +190,7 @@ class LoadedModel:
             )
             for shown, done in zip(*of_all, strict=True)
         ]
-        drawn = [[_image(frame) for frame in answer.frames] for answer in self.answer(asked, seed)]
+        drawn = [[inputs.image(frame) for frame in answer.frames] for answer in self.answer(asked, seed)]
         return drawn if batched else drawn[0]
 
     def answer(self, prompts: Sequence[Prompt | Mapping[str, Any]], seed: Seeds | None = None) -> list[Answer]:
@@ -202,7 +207,7 @@ class LoadedModel:
         Raises:
             Mistake: one of them is no prompt, or cannot be answered.
         """
-        asked = inputs.prompts(prompts, self.image_size, self.steering)
+        asked = inputs.prompts(prompts, self.image_size, self.steering, self.template)
         if seed is not None:
             seeds = inputs.seeds(seed, len(asked))
             asked = [replace(prompt, seed=number) for prompt, number in zip(asked, seeds, strict=True)]
@@ -238,7 +243,9 @@ class LoadedModel:
         several = inputs.tokens(tokens, self.decoder.vision.num_tokens, self.decoder.vision.channels)
         if not len(several):
             return []
-        images = [_image(one) for part in several.split(AT_ONCE) for one in self.decoder.decode(part.to(self.device))]
+        images = [
+            inputs.image(one) for part in several.split(AT_ONCE) for one in self.decoder.decode(part.to(self.device))
+        ]
         return images if tokens.ndim == 3 else images[0]
 
     def logits(self, texts: str | tuple[Part, ...] | list[str | tuple[Part, ...]]) -> Tensor | list[Tensor]:
@@ -291,7 +298,3 @@ class LoadedModel:
         most, stops, how = inputs.whole("max_tokens", max_tokens), inputs.stops(stop), inputs.sampling(sampling)
         prompts = [replace(one, max_tokens=most, stop=stops, sampling=how) for one in asked]
         return [answer.text for answer in self.answer(prompts, seed)]
-
-
-def _image(pixels: Tensor) -> Image.Image:
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
 from data_modules.mixing.loaders import LoaderConfig
+from data_modules.prompting.template import Template
 from lit_mm import loaded_inputs
 from lit_mm.building import BuildsModel
 from lit_mm.generation.decoding import Decoder
@@ -52,7 +53,7 @@ def load(source: str | Path, device: str | torch.device | None = None, precision
     module.eval().to(place)
     decoder = Decoder(module.model, module.vision, module.flow, module.sampler, tokenizer)
     context = (data.get("loader") or {}).get("row_length", LoaderConfig.row_length)
-    return LoadedModel(path, decoder, context, data.get("steering"))
+    return LoadedModel(path, decoder, context, data.get("steering"), Template(**(data.get("template") or {})))
 
 
 def _module(config: dict[str, Any]) -> LitMultimodal:

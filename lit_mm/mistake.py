@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_ROOM, _LEAVE, _LIMIT = (
+    "make room, or write elsewhere",
+    "allow it, or name another place",
+    "raise the limit (ulimit -n)",
+)
+_REFUSALS = {errno.ENOSPC: _ROOM, errno.EDQUOT: _ROOM, errno.EACCES: _LEAVE, errno.EPERM: _LEAVE, errno.EROFS: _LEAVE}
+_REFUSALS |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (ulimit -n)")
 
 
 class Mistake(ValueError):
@@ -54,6 +63,14 @@ def killed_worker(error: BaseException | None) -> str | None:
             )
         error = error.__cause__ or error.__context__
     return None
+
+
+def refused_by_system(error: BaseException) -> str | None:
+    """What the user reads where the system lets nothing be written or opened any more; None of any other error."""
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+        return None
+    where = f"'{error.filename}'" if error.filename is not None else "a file"
+    return f"{where} cannot be used: {error.strerror}; {_REFUSALS[error.errno]}"
 
 
 def add_note(error: BaseException, text: str) -> None:

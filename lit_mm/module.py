@@ -78,8 +78,9 @@ class LitMultimodal(AnswersPrompts):
             weight decay is applied to matrices only.
         schedule: of the learning rate.
         parallelize: activation checkpointing and compilation.
-        start_from: folder of `lit_mm.export` whose weights a fit starts from, with a fresh optimizer and all rows still
-            to come. What `--ckpt_path` holds is loaded after it, and wins.
+        start_from: folder of `lit_mm.export`, or the name of a model that comes with the package, whose weights a fit
+            starts from, with a fresh optimizer and all rows still to come. What `--ckpt_path` holds is loaded after it,
+            and wins.
     """
 
     def __init__(

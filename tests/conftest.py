@@ -11,11 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from lit_mm.backbone import SequenceLayout
 from lit_mm.cli import LitCLI, main
 from tests.helpers.forked import FOLDER
 from tests.helpers.program import ROOT, SMALL
+
+# The same cases in every run, and none kept in the working folder.
+settings.register_profile("tests", derandomize=True, database=None, deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,8 @@ from callbacks.evaluation.final_evaluation import FinalEvaluation, unused
 from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
 from data_modules.reading.actions import Pose, action_text, displacement
-from data_modules.reading.episodes import POSE, VideoTable, read_table
+from data_modules.reading.episode_tables import read_table
+from data_modules.reading.episodes import POSE, VideoTable
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Prefix
 from lit_mm.generation.rows import CachedRows

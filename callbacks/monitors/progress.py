@@ -16,9 +16,10 @@ from callbacks.steps import step_logs
 
 
 def on_terminal() -> bool:
-    """Whether standard output can redraw a bar: a terminal that moves its cursor, or a notebook."""
+    """Whether standard output can redraw a bar: a terminal that moves its cursor and knows its signs, or a notebook."""
     console = rich.get_console()
-    return console.is_jupyter or (sys.stdout.isatty() and not console.is_dumb_terminal)
+    whole = console.encoding.startswith("utf")  # of a bar's signs, other encodings lack some
+    return console.is_jupyter or (sys.stdout.isatty() and not console.is_dumb_terminal and whole)
 
 
 class StepBar(RichProgressBar):

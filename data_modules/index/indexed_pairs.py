@@ -10,11 +10,13 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.index.keys import key_of_texts
-from data_modules.index.making import make_missing
-from data_modules.index.pair_index import READER, PairFields, index_pairs
+from data_modules.index.making import opened_view
+from data_modules.index.pair_index import PairFields, index_pairs
 from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
 from data_modules.index.storage import InputFile, RangeReader
+from data_modules.reading.code import code_of
+from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.picture_source import READING, PictureSource
@@ -31,7 +33,7 @@ def pair_sidecars(files: Sequence[InputFile], fields: PairFields, tokenizer: Tok
         tokenizer: of the captions.
         cache: folder of all indexes.
     """
-    depends_on = f"pairs {READER} {fields} {tokenizer.fingerprint()}"
+    depends_on = f"pairs {code_of(index_pairs)} {fields} {tokenizer.fingerprint()}"
     sidecars = [Sidecar.of(file, depends_on, cache) for file in files]
     return Indexing(sidecars, partial(index_pairs, fields=fields, tokenizer=tokenizer))
 
@@ -42,11 +44,12 @@ class IndexedPairs(Pairs):
     Args:
         view: of their indexes.
         size: side of a picture in pixels.
+        cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int) -> None:
+    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
         self.view = view
-        self.pictures: PictureSource = TarPictures(view, size)
+        self.pictures: PictureSource = TarPictures(view, size, cropping)
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
         files = [sidecar.file for sidecar in view.sidecars]
@@ -81,10 +84,12 @@ class TarPictures(PictureSource):
     Args:
         view: of the tars' indexes.
         size: side of a picture in pixels.
+        cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int) -> None:
+    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
         self.view, self.size, self.ranges = view, size, RangeReader()
+        self.cropping, self.cut_anew = cropping, cropping.rule == "random"
 
     def _place(self, key: int) -> tuple[InputFile, int, int]:
         number, row = self.view.locate(key)
@@ -92,12 +97,16 @@ class TarPictures(PictureSource):
         return self.view.sidecars[number].file, int(index["offset"][row]), int(index["size"][row])
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each."""
+        """(3, size, size) uint8 each, their centres."""
         return [self._picture(key) for key in keys]
 
-    def _picture(self, key: int) -> Tensor:
+    def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
+        """(3, size, size) uint8 each, cut as the seed has it."""
+        return [self._picture(key, self.cropping.cut(seed, number)) for number, key in enumerate(keys)]
+
+    def _picture(self, key: int, cut: RandomCut | None = None) -> Tensor:
         file, offset, size = self._place(key)
-        return read_picture(self.ranges.read(file, offset, size), self.size, name=self.origin(key))
+        return read_picture(self.ranges.read(file, offset, size), self.size, self.origin(key), cut)
 
     def origin(self, key: int) -> str:
         """The tar, and where in it the picture begins."""
@@ -122,9 +131,6 @@ def open_pairs(indexing: Indexing, with_bare: bool, cache: Path, key: str) -> So
         BrokenFile: a tar cannot be read at all.
     """
     sidecars = indexing.sidecars
-    try:
-        return SourceView(sidecars, with_bare, cache)
-    except (OSError, ValueError):
-        make_missing(indexing, key, cache / "locks" / key_of_texts(s.name for s in sidecars))
-        make_view(sidecars, with_bare, cache)
-        return SourceView(sidecars, with_bare, cache)
+    return opened_view(
+        lambda: SourceView(sidecars, with_bare, cache), lambda: make_view(sidecars, with_bare, cache), indexing, key
+    )

@@ -23,6 +23,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".
 KINDS = {
     "draw": "a caption to draw",
     "describe": "a picture, or a folder of pictures, to describe",
+    "answer": "a question, or the turns of a conversation, to answer",
     "continue": "a text to go on with",
     "imagine": "a video, or a list of pictures, to act in",
     "interleave": "a list of {text: …} and {picture: FILE} to go on with",
@@ -34,6 +35,7 @@ OPTIONS = {
 OWN_OPTIONS = {
     "draw": {"truth"},
     "describe": {"question"},
+    "answer": {"pictures"},
     "imagine": {"frames", "actions", "counterfactuals", "truth"},
     "interleave": {"wanted"},
 }

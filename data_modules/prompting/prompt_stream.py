@@ -9,6 +9,7 @@ from torch.utils.data import IterableDataset
 from data_modules.prompting.prompt_items import STDIN, is_prompt
 from data_modules.prompting.prompts import Prompts
 from data_modules.prompting.steering import Steering
+from data_modules.prompting.template import Template
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import FailedPrompt, Prompt
 
@@ -20,10 +21,17 @@ class PromptStream(IterableDataset[Prompt | FailedPrompt]):
         lines: read no further than the prompt that is asked for.
         image_size: side to which pictures are brought.
         steering: what keys mean.
+        template: how turns of conversations are written down.
     """
 
-    def __init__(self, lines: Iterable[str], image_size: int, steering: Steering | None = None) -> None:
-        self.lines, self.image_size, self.steering = lines, image_size, steering
+    def __init__(
+        self,
+        lines: Iterable[str],
+        image_size: int,
+        steering: Steering | None = None,
+        template: Template | None = None,
+    ) -> None:
+        self.lines, self.image_size, self.steering, self.template = lines, image_size, steering, template
 
     def __len__(self) -> int:
         """More than there will be: Lightning reads one batch ahead of a loader whose length it does not know."""
@@ -33,7 +41,7 @@ class PromptStream(IterableDataset[Prompt | FailedPrompt]):
         taken: set[str] = set()
         for number, line in enumerate(filter(is_prompt, self.lines)):
             try:
-                prompts = Prompts(STDIN, self.image_size, self.steering, line, number)
+                prompts = Prompts(STDIN, self.image_size, self.steering, line, number, self.template)
                 names = {item.name.casefold() for item in prompts.items}
                 if twice := names & taken:
                     raise Mistake(f"an earlier prompt is named '{min(twice)}' too; names become file names")

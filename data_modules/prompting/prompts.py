@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data_modules.prompting.asked_values import count_of, is_whole, list_of, sampler_of, sampling_of, text_of
 from data_modules.prompting.prompt_items import GIVEN, STDIN, Item, check_name, check_names, pictures_of, read_items
 from data_modules.prompting.steering import Steering, action_texts
+from data_modules.prompting.template import Template, asked_turns
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.pictures import as_picture, is_picture, square
 from lit_mm.mistake import Mistake
@@ -19,9 +20,6 @@ from lit_mm.packaged import packaged
 from lit_mm.prompt import FailedPrompt, Prompt, Wanted
 
 _WANTED: tuple[Wanted, ...] = ("any", "text", "image")
-_METHODS = ("euler", "heun")
-_TOO_MANY = 2**62  # seeds are counted up from there
-_COUNTS = {"max_tokens": 1, "max_frames": 0, "repeat": 1, "seed": 0, "top_k": 0, "steps": 1}  # and their least values
 
 
 class Prompts(Dataset[Prompt | FailedPrompt]):
@@ -31,6 +29,8 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
 
     - `draw: CAPTION`,
     - `describe: PICTURE` (or a folder: each of its pictures), with `question: TEXT` if there is one,
+    - `answer: TEXT` with `pictures` (a file or a list) if there are some, or `answer: [{user: TEXT}, {assistant: TEXT},
+      {user: TEXT}]`, written down by the template of conversations; `<image>` says where a picture stands,
     - `continue: TEXT`,
     - `imagine: VIDEO` with `frames` (their numbers), or `imagine: [PICTURE, …]`, shown first; `actions` to take: a
       sequence such as `W*4 LEFT "look up"*2` (see `data_modules.prompting.steering`) or a list of texts; or
@@ -56,6 +56,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         steering: what keys mean.
         text: what came by standard input, or the mappings that are given.
         first: number of the first item.
+        template: how turns of conversations are written down.
 
     Raises:
         Mistake: the source cannot be read as a whole; see `data_modules.prompting.prompt_items`.
@@ -69,8 +70,9 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         steering: Steering | None = None,
         text: str | list[Any] | None = None,
         first: int = 0,
+        template: Template | None = None,
     ) -> None:
-        self.image_size, self.steering = image_size, steering
+        self.image_size, self.steering, self.template = image_size, steering, template or Template()
         self.folder = Path(source).parent if source not in (STDIN, GIVEN) else Path()
         self.items = [one for settings in read_items(source, text, first) for one in self._expanded(settings)]
         check_names([item.name for item in self.items], source)
@@ -95,7 +97,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         name = settings["name"]
         ways: dict[str, Any] = {name: None}
         try:
-            repeat = _count(settings, "repeat", 1)
+            repeat = count_of(settings, "repeat", 1)
             if "counterfactuals" in settings:
                 ways = {f"{name}-{way}": actions for way, actions in self._counterfactuals(settings).items()}
             elif isinstance(settings.get("describe"), str) and (folder := self._folder(settings["describe"])):
@@ -127,16 +129,18 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         stop = [asked["stop"]] if isinstance(asked.get("stop"), str) else asked.get("stop", [])
         if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
             raise Mistake(f"'stop' is {asked['stop']!r}; give a text, or a list of texts")
+        if item.kind == "answer":
+            stop = [*stop, *self.template.stop]
         return Prompt(
             item.name,
             wanted,
             parts,
             actions,
-            seed=_count(asked, "seed", 0) + item.repetition,
-            max_tokens=_count(asked, "max_tokens", 64),
-            max_frames=_count(asked, "max_frames", 4),
-            sampling=_sampling(asked),
-            sampler=_sampler(asked),
+            seed=count_of(asked, "seed", 0) + item.repetition,
+            max_tokens=count_of(asked, "max_tokens", 64),
+            max_frames=count_of(asked, "max_frames", 4),
+            sampling=sampling_of(asked),
+            sampler=sampler_of(asked),
             stop=tuple(stop),
             truth=self._truth(item.kind, asked),
             group=item.group,
@@ -146,13 +150,15 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
     def _contents(self, item: Item) -> tuple[Wanted, tuple[str | Tensor, ...], tuple[str, ...]]:
         asked = item.settings
         if item.kind == "draw":
-            return "image", (_text(asked, "draw"),), ()
+            return "image", (text_of(asked, "draw"),), ()
         if item.kind == "continue":
-            return "text", (_text(asked, "continue"),), ()
+            return "text", (text_of(asked, "continue"),), ()
         if item.kind == "describe":
             picture = self._picture("describe", asked["describe"] if item.shown is None else item.shown)
-            question = (_text(asked, "question"),) if "question" in asked else ()
+            question = (text_of(asked, "question"),) if "question" in asked else ()
             return "text", (picture, *question), ()
+        if item.kind == "answer":
+            return "text", tuple(self._conversation(asked)), ()
         if item.kind == "imagine":
             actions = action_texts(asked.get("actions") if item.shown is None else item.shown, self.steering)
             return "frames", tuple(self._frames(asked, "frames")), actions
@@ -161,9 +167,18 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             raise Mistake(f"'wanted' is {wanted!r}; give one of {', '.join(_WANTED)}")
         return (
             wanted,
-            tuple(self._part(part) for part in _list(asked, "interleave", "{text: …} and {picture: FILE}")),
+            tuple(self._part(part) for part in list_of(asked, "interleave", "{text: …} and {picture: FILE}")),
             (),
         )
+
+    def _conversation(self, asked: dict[str, Any]) -> list[Any]:
+        shown = asked.get("pictures", [])
+        shown = shown if isinstance(shown, list) else [shown]
+        turns = [
+            (role, [self._picture("pictures", shown[one["number"]]) if isinstance(one, dict) else one for one in said])
+            for role, said in asked_turns(asked["answer"], len(shown))
+        ]
+        return self.template.asked(turns)
 
     # ---- files
 
@@ -187,7 +202,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         if isinstance(part, dict) and part.keys() == {"picture"}:
             return self._picture("picture", part["picture"])
         if isinstance(part, dict) and part.keys() == {"text"}:
-            return _text(part, "text")
+            return text_of(part, "text")
         raise Mistake(f"'interleave' has a part {part!r}; give {{text: …}} or {{picture: FILE}}")
 
     def _frames(self, asked: dict[str, Any], key: str) -> list[Tensor]:
@@ -197,12 +212,12 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             if "frames" in asked:
                 raise Mistake("'frames' are of a video, but 'imagine' is a list of pictures; leave 'frames' out")
             listed = "imagine" if key == "frames" else key
-            return [self._picture(listed, name) for name in _list(asked, listed, "pictures")]
+            return [self._picture(listed, name) for name in list_of(asked, listed, "pictures")]
         path = self._path("imagine", shown)
         index = index_video(path)
-        numbers = _list(asked, key, f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
+        numbers = list_of(asked, key, f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
         for number in numbers:
-            if not _whole(number) or not 0 <= number < len(index):
+            if not is_whole(number) or not 0 <= number < len(index):
                 raise Mistake(f"'{key}' has {number!r}, but '{shown}' has the frames 0 to {len(index) - 1}")
         return [square(frame, self.image_size) for frame in VideoReader().read(str(path), index, numbers)]
 
@@ -215,7 +230,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
 
 
 def prompts_of(
-    mapping: dict[Any, Any], image_size: int, steering: Steering | None, number: int
+    mapping: dict[Any, Any], image_size: int, steering: Steering | None, number: int, template: Template | None = None
 ) -> list[Prompt | FailedPrompt]:
     """Prompts of one mapping as in `Prompts`, whose pictures may also be given as `lit_mm.load` takes them.
 
@@ -224,71 +239,10 @@ def prompts_of(
         image_size: side to which pictures are brought.
         steering: what keys mean.
         number: of the mapping, which is its name where it has none.
+        template: how turns of conversations are written down.
 
     Raises:
         Mistake: it is of no kind, or has an option that there is not.
     """
-    asked = Prompts(GIVEN, image_size, steering, [mapping], number)
+    asked = Prompts(GIVEN, image_size, steering, [mapping], number, template)
     return [asked[i] for i in range(len(asked))]
-
-
-def _text(asked: dict[str, Any], key: str) -> str:
-    """YAML reads `continue: 1789` as a number; a list or a mapping is no text however it is read."""
-    value = asked[key]
-    if isinstance(value, list | dict) or value is None or not str(value).strip():
-        raise Mistake(f"'{key}' is {value!r}; give a text")
-    if any("\ud800" <= character <= "\udfff" for character in str(value)):
-        raise Mistake(f"'{key}' is {value!r}, which holds half of a character (a lone surrogate); give a whole text")
-    return str(value)
-
-
-def _list(asked: dict[str, Any], key: str, of: str) -> list[Any]:
-    value = asked.get(key)
-    if not isinstance(value, list) or not value:
-        raise Mistake(f"'{key}' is {value!r}; give a list of {of}")
-    return value
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _count(asked: dict[str, Any], key: str, default: int) -> int:
-    value = asked.get(key, default)
-    if not _whole(value) or not _COUNTS[key] <= value < _TOO_MANY:
-        raise Mistake(f"'{key}' is {value!r}; give a whole number of {_COUNTS[key]} or more, below 2**62")
-    return int(value)
-
-
-def _number(asked: dict[str, Any], key: str) -> float:
-    value = asked[key]
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise Mistake(f"'{key}' is {value!r}; give a number")
-    return number
-
-
-def _sampling(asked: dict[str, Any]) -> dict[str, float]:
-    given: dict[str, float] = {k: _number(asked, k) for k in ("temperature", "top_p", "min_p") if k in asked}
-    if "top_k" in asked:
-        given["top_k"] = _count(asked, "top_k", 0)
-    return given
-
-
-def _sampler(asked: dict[str, Any]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for name in ("guidance_scale", "noise_scale"):
-        if name in asked:
-            given[name] = _number(asked, name)
-    if given.get("noise_scale", 0) < 0:
-        raise Mistake(f"'noise_scale' is {asked['noise_scale']}; give a number of 0 or more")
-    if "steps" in asked:
-        given["steps"] = _count(asked, "steps", 1)
-    if "method" in asked:
-        if asked["method"] not in _METHODS:
-            raise Mistake(f"'method' is {asked['method']!r}; give one of {', '.join(_METHODS)}")
-        given["method"] = asked["method"]
-    return given

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import json
 import os
-import sys
-import textwrap
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +13,9 @@ from typing import Any
 import datasets
 from filelock import FileLock
 
-from lit_mm.tokenizer import Tokenizer
+from data_modules.reading.code import code_of, identity
+from lit_mm.mistake import Mistake
 
-OURS = ("data_modules", "lit_mm")
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
 
@@ -48,8 +44,7 @@ def mapped(
         with_indices: whether the function wants the numbers of the rows too.
     """
     made_of = identity(rows._fingerprint, code_of(function), settings)
-    cache = Path(datasets.config.HF_DATASETS_CACHE)
-    cache.mkdir(parents=True, exist_ok=True)
+    cache = usable_cache()
     with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
         return rows.map(
             function,
@@ -79,6 +74,7 @@ def generated(
         features: of the rows.
     """
     made_of = identity(items, code_of(function), settings, str(features))
+    usable_cache()
     with progress(len(items) >= MANY):
         return datasets.Dataset.from_generator(
             function,
@@ -86,6 +82,25 @@ def generated(
             gen_kwargs={"items": list(items), **settings},
             fingerprint=made_of,
         )
+
+
+def usable_cache() -> Path:
+    """The folder of the `datasets` cache, made if it is not there.
+
+    Raises:
+        Mistake: it cannot be made, or nothing can be written there.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Mistake(
+            f"data.loader.cache: the cache '{folder}' cannot be written to ({error.strerror}); name a folder that can, "
+            "or set HF_DATASETS_CACHE or HF_HOME to one"
+        ) from error
+    return folder
 
 
 @contextmanager
@@ -101,51 +116,10 @@ def progress(shown: bool) -> Iterator[None]:
 
 def remembered(find: Callable[[], Any], *made_of: object) -> Any:
     """What `find` returns, a value that JSON can hold, found once for all that it is made of."""
-    file = Path(datasets.config.HF_DATASETS_CACHE) / f"{identity(*made_of)}.json"
+    file = usable_cache() / f"{identity(*made_of)}.json"
     if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
             beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(find()))
+            beside.write_text(json.dumps(find()), encoding="utf-8")
             beside.replace(file)
-    return json.loads(file.read_text())
-
-
-def identity(*parts: object) -> str:
-    """16 hex digits over all parts; of a tokenizer its contents count, and not where its file lies."""
-    return hashlib.sha256(repr([_plain(part) for part in parts]).encode()).hexdigest()[:16]
-
-
-def _plain(part: object) -> object:
-    if isinstance(part, Tokenizer):
-        return part.fingerprint()
-    return {name: _plain(value) for name, value in sorted(part.items())} if isinstance(part, Mapping) else part
-
-
-def code_of(function: Callable[..., Any]) -> str:
-    """Hash of the code of a function and of all it uses, without what is a library's, docstrings and comments."""
-    found: dict[str, str] = {}
-    roots = {*OURS, function.__module__.partition(".")[0]}
-    waiting: list[Any] = [function]
-    while waiting:
-        thing = waiting.pop()
-        name = f"{thing.__module__}.{thing.__qualname__}"
-        if name in found or thing.__module__.partition(".")[0] not in roots:
-            continue
-        tree = _without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(thing))))
-        found[name] = ast.unparse(tree)
-        scope = vars(sys.modules[thing.__module__])
-        for used in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & scope.keys():
-            value = scope[used]
-            if inspect.isfunction(value) or inspect.isclass(value):
-                waiting.append(value)
-            elif isinstance(value, str | int | float | tuple):
-                found[f"{thing.__module__}.{used}"] = repr(value)
-    return identity(found)
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,75 +13,51 @@ import av
 import numpy as np
 
 from data_modules.dataset import BrokenFile
+from data_modules.reading.file_part import FilePart, Part
 from data_modules.reading.frames import ToPicture
+from data_modules.reading.time_stamps import VideoIndex, index_from_packets, shown_at
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".ogv", ".ogm", ".wmv", ".asf"),
+    *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".flv", ".f4v", ".y4m"),
+)
 SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")  # decoders that can leave out a single frame
 PROBED = 64  # packets that are compared with a header
 NEAR = 1  # keyframes between two wanted frames up to which decoding on is cheaper than a new seek
 
 
-@dataclass(frozen=True)
-class VideoIndex:
-    """When each frame is shown, and where decoding may start.
-
-    Attributes:
-        pts: (frames,) int64, time stamps in the order they are shown, in units of `time_base`.
-        keyframes: (keyframes,) int64, the time stamps of frames that need no other.
-        time_base: seconds of one unit.
-    """
-
-    pts: np.ndarray
-    keyframes: np.ndarray
-    time_base: float
-
-    def __len__(self) -> int:
-        return len(self.pts)
-
-    @property
-    def seconds(self) -> np.ndarray:
-        """(frames,) float64, the moment each frame appears, counted from the first."""
-        return (self.pts - self.pts[0]) * self.time_base
-
-
-def index_video(path: str | Path) -> VideoIndex:
+def index_video(path: str | Path, part: Part | None = None, name: str | None = None) -> VideoIndex:
     """Read the time stamps of a video from its header, or of its packets where the header does not say them.
 
-    Nothing is decoded, except in files that carry no time stamps.
+    Its frames are those that FFmpeg shows of all of it, in their order. Nothing is decoded, except in files that carry
+    no time stamps, and in those that begin between two keyframes.
+
+    Args:
+        path: of the file.
+        part: of it, which is the video; all of it by default.
+        name: how messages call it; its path by default.
 
     Raises:
-        BrokenFile: it cannot be opened, has no video in it, or ends before the frames that its header promises.
+        BrokenFile: it cannot be opened, has no video in it, ends before the frames that its header promises, or its
+            clock starts again on the way.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(_opened(str(path), part)) as container:
             if not container.streams.video:
-                raise BrokenFile(path, "there is no video stream in it")
+                raise BrokenFile(name or path, "there is no video stream in it")
             stream = container.streams.video[0]
             if (
                 container.format.name == "avi"
                 and stream.codec_context.name == "h264"
                 and stream.codec_context.has_b_frames
             ):
-                raise BrokenFile(path, "AVI does not say when the B frames of H.264 are shown; use MP4")
-            if (index := _index_from_header(container, stream, os.path.getsize(path))) is not None:
+                raise BrokenFile(name or path, "AVI does not say when the B frames of H.264 are shown; use MP4")
+            if (index := _index_from_header(container, stream, part[1] if part else os.path.getsize(path))) is not None:
                 return index
             container.seek(0)
-            packets = [p for p in container.demux(stream) if p.size]
-            pts = [p.pts for p in packets if not p.is_discard]
-            keyframes = [p.pts for p in packets if p.is_keyframe and not p.is_discard]
-            promised = stream.frames if container.format.name.startswith("mov") else 0
-            if any(p is None for p in pts):
-                container.seek(0)
-                frames = [(_shown(f), f.key_frame) for f in container.decode(stream)]
-                pts, keyframes = [t for t, _ in frames], [t for t, key in frames if key]
-            time_base = float(stream.time_base or 0)
+            return index_from_packets(container, stream, name or path)
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-        raise BrokenFile(path, _reason(error)) from error
-    if len(packets) < promised:
-        raise BrokenFile(path, f"its header promises {promised} frames, but it ends after {len(packets)}")
-    if not pts or not keyframes or not time_base:
-        raise BrokenFile(path, "there is no frame in it")
-    return VideoIndex(np.unique(np.array(pts, np.int64)), np.unique(np.array(keyframes, np.int64)), time_base)
+        raise BrokenFile(name or path, _reason(error)) from error
 
 
 def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | None:
@@ -110,6 +85,11 @@ def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | N
     return VideoIndex(dts + later, dts[key] + later, float(stream.time_base))
 
 
+def _opened(path: str, part: Part | None) -> Any:
+    """What PyAV opens."""
+    return FilePart(path, part) if part else path
+
+
 class VideoReader:
     """Decodes single frames; the last few files stay open, in every process its own.
 
@@ -119,45 +99,59 @@ class VideoReader:
 
     def __init__(self, keep_open: int = 8) -> None:
         self.keep_open = keep_open
-        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._open: OrderedDict[tuple[str, Part | None], Any] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"keep_open": self.keep_open, "_open": OrderedDict(), "_process": -1}
 
-    def read(self, path: str, index: VideoIndex, frames: Sequence[int]) -> list[np.ndarray]:
+    def read(
+        self,
+        path: str,
+        index: VideoIndex,
+        frames: Sequence[int],
+        part: Part | None = None,
+        name: str | None = None,
+    ) -> list[np.ndarray]:
         """Frames by number, each (height, width, 3) uint8 RGB, upright (a phone's rotation mark is applied).
+
+        Args:
+            path: of the file.
+            index: of the video.
+            frames: numbers in it.
+            part: see `index_video`.
+            name: see `index_video`.
 
         Raises:
             BrokenFile: the file cannot be opened or a frame cannot be decoded.
         """
         wanted = sorted({int(index.pts[f]) for f in frames})
         try:
-            container = self._container(path)
+            container = self._container(path, part)
             found: dict[int, np.ndarray] = {}
             for group in _runs(wanted, index.keyframes):
                 found.update(_decode_run(container, group, index.keyframes))
         except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-            self._open.pop(path, None)
-            raise BrokenFile(path, _reason(error)) from error
+            self._open.pop((path, part), None)
+            raise BrokenFile(name or path, _reason(error)) from error
         missing = [f for f in frames if int(index.pts[f]) not in found]
         if missing:
-            self._open.pop(path, None)
-            raise BrokenFile(path, f"frame {missing[0]} of {len(index)} cannot be decoded")
+            self._open.pop((path, part), None)
+            raise BrokenFile(name or path, f"frame {missing[0]} of {len(index)} cannot be decoded")
         return [found[int(index.pts[f])] for f in frames]
 
-    def _container(self, path: str) -> Any:
+    def _container(self, path: str, part: Part | None) -> Any:
         if self._process != os.getpid():  # a forked worker shares its parent's file offsets, so it opens its own
             self._open, self._process = OrderedDict(), os.getpid()
-        if path not in self._open:
+        if (path, part) not in self._open:
             while len(self._open) >= self.keep_open:
                 self._open.popitem(last=False)[1].close()
-            container = av.open(path)
+            container = av.open(_opened(path, part))
             # One thread: workers are parallel already, and skipping single frames needs decoding in packet order.
             container.streams.video[0].codec_context.thread_count = 1
-            self._open[path] = container
-        self._open.move_to_end(path)
-        return self._open[path]
+            self._open[path, part] = container
+        self._open.move_to_end((path, part))
+        return self._open[path, part]
 
 
 def _runs(wanted: list[int], keyframes: np.ndarray) -> list[list[int]]:
@@ -178,7 +172,7 @@ def _decode_run(container: Any, wanted: list[int], keyframes: np.ndarray) -> dic
         if context.name in SKIPPING:  # frames that no other frame needs are decoded only if they are wanted themselves
             context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in todo else "NONREF"
         for frame in packet.decode():
-            at = _shown(frame)
+            at = shown_at(frame)
             if at in todo:
                 if frame.is_corrupt:
                     return found
@@ -213,7 +207,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, av.InvalidDataError):
         return "it is no video, or cut short"
     return getattr(error, "strerror", None) or str(error)
-
-
-def _shown(frame: Any) -> int:
-    return int(frame.pts if frame.pts is not None else frame.dts)

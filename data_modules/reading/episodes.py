@@ -6,10 +6,9 @@ Files are indexed once; the tables are kept in the `datasets` cache and memory-m
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
@@ -19,15 +18,13 @@ from data_modules.dataset import BrokenFile
 from data_modules.mixing.permutation import key_of, permute
 from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
-from data_modules.reading.decoding import VideoIndex, VideoReader, index_video
-from data_modules.reading.files import Stamps, listed, stamp, warn
+from data_modules.reading.decoding import VideoReader, index_video
+from data_modules.reading.episode_tables import read_table, table_of
+from data_modules.reading.files import Stamps, stamp, warn
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import square
+from data_modules.reading.time_stamps import VideoIndex
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 POSE = ("x", "y", "angle")
 COMMAND = ("dx", "dy", "dyaw")
 WORDS = "words"
@@ -159,41 +156,6 @@ def _rows(items: Sequence[tuple[Stamps, Stamps]], columns: Sequence[str]) -> Ite
 def shuffled(count: int) -> np.ndarray:
     """Place (count,) of each document in its table, the same in every run: the first so many are from all files."""
     return permute(np.arange(count), count, key_of("documents of videos"))
-
-
-def table_of(video: Path) -> Path | None:
-    """The table beside an episode's video: the same name ending in .csv, .parquet or .jsonl."""
-    return next((f for suffix in TABLE_SUFFIXES if (f := video.with_suffix(suffix)).is_file()), None)
-
-
-def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame:
-    """The table beside a video, in the order of its `frames` frames; it has at least these columns.
-
-    Raises:
-        BrokenFile: there is no such table, it cannot be read, or it has not one row for every frame.
-    """
-    import pandas as pd
-
-    file = table_of(video)
-    if file is None:
-        raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")
-    # An empty cell alone is missing: "null" and "n/a" are words.
-    read_csv = partial(pd.read_csv, keep_default_na=False, na_values=[""])
-    readers = {".csv": read_csv, ".parquet": pd.read_parquet, ".jsonl": lambda f: pd.read_json(f, lines=True)}
-    try:
-        table = readers[file.suffix](file)
-    except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
-        raise BrokenFile(file, error) from error
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise BrokenFile(
-            file, f"there is no column {listed(missing)}; there are {listed([str(c) for c in table.columns], 'and')}"
-        )
-    if "frame" in table.columns:
-        table = table.sort_values("frame", kind="stable")
-    if len(table) != frames:
-        raise BrokenFile(file, f"it has {len(table)} rows but '{video.name}' has {frames} frames; one each is expected")
-    return table
 
 
 def read_columns(video: Path, frames: int, columns: Sequence[str]) -> dict[str, list[Any]]:

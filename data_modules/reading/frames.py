@@ -26,12 +26,17 @@ class ToPicture:
     def __call__(self, frame: Any) -> np.ndarray:
         """(height, width, 3) uint8: with square pixels, lines of one moment, and the rotation mark of a phone applied.
 
-        Of interlaced frames, whose lines are of two moments, the first field is shown, each line twice.
+        Transparent parts become white, as those of pictures do. Of interlaced frames, whose lines are of two moments,
+        the first field is shown, each line twice.
         """
         matrix = Colorspace.ITU709 if frame.colorspace == UNMARKED and frame.height >= HD else None
         width = max(1, round(frame.width * self.aspect))
-        rgb = self._to_rgb.reformat(frame, width=width, format="rgb24", src_colorspace=matrix, threads=1)
-        picture: np.ndarray = rgb.to_ndarray()
+        kind = "rgba" if any(component.is_alpha for component in frame.format.components) else "rgb24"
+        converted = self._to_rgb.reformat(frame, width=width, format=kind, src_colorspace=matrix, threads=1)
+        picture: np.ndarray = converted.to_ndarray()
+        if kind == "rgba":
+            opacity = picture[..., 3:] / np.float32(255)
+            picture = (picture[..., :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
         if frame.interlaced_frame:
             picture = np.repeat(picture[::2], 2, axis=0)[: len(picture)]
         return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
+from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import read_picture
 from lit_mm.tokenizer import Tokenizer
@@ -76,19 +77,19 @@ class PairTable:
         assert self.ids is not None
         return self.ids[row]
 
-    def picture(self, row: int, size: int) -> Tensor:
-        """One picture, (3, size, size) uint8.
+    def picture(self, row: int, size: int, cut: RandomCut | None = None) -> Tensor:
+        """One picture, (3, size, size) uint8, its centre or what `cut` says.
 
         Raises:
             BrokenFile: it is not there, or cannot be read.
         """
         path, content = self._stored(row)
         if content is not None:
-            return read_picture(content.as_py(), size, name=self.origin(row))
+            return read_picture(content.as_py(), size, self.origin(row), cut)
         if path is None:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
         try:
-            return read_picture(self.files[0].parent / path, size)
+            return read_picture(self.files[0].parent / path, size, cut=cut)
         except BrokenFile as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise BrokenFile(f"'{self.where}' names '{path}', but there is no such file beside it") from error
@@ -148,10 +149,12 @@ class PairPictures(PictureSource):
     Args:
         parts: the tables.
         size: side of a picture in pixels.
+        cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, parts: Sequence[PairTable], size: int) -> None:
-        self.parts, self.size = parts, size
+    def __init__(self, parts: Sequence[PairTable], size: int, cropping: Cropping = CENTRE) -> None:
+        self.parts, self.size, self.cropping = parts, size, cropping
+        self.cut_anew = cropping.rule == "random"
         self.starts = np.cumsum([0, *(len(part.rows) for part in parts)])
 
     def locate(self, key: int) -> tuple[PairTable, int]:
@@ -160,9 +163,15 @@ class PairPictures(PictureSource):
         return self.parts[number], key - int(self.starts[number])
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each."""
+        """(3, size, size) uint8 each, their centres."""
         located = [self.locate(key) for key in keys]
         return [part.picture(row, self.size) for part, row in located]
+
+    def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
+        """(3, size, size) uint8 each, cut as the seed has it."""
+        located = [self.locate(key) for key in keys]
+        cuts = [self.cropping.cut(seed, number) for number in range(len(keys))]
+        return [part.picture(row, self.size, cut) for (part, row), cut in zip(located, cuts, strict=True)]
 
     def origin(self, key: int) -> str:
         """Path of a picture, or where its bytes are."""

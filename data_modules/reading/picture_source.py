@@ -29,7 +29,16 @@ class PictureSource(PictureReader):
     """Pictures as files have them.
 
     A key is an int64 that means one picture to the source; keys ascend in the order in which files are best read.
+
+    Attributes:
+        cut_anew: whether `read_drawn` shows another part of a picture for another seed.
     """
+
+    cut_anew: bool = False
+
+    def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
+        """As `read`, for one draw of a document; its seed chooses whatever is random about the pictures."""
+        return self.read(keys)
 
     @abstractmethod
     def origin(self, key: int) -> str:

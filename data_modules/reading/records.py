@@ -6,7 +6,6 @@ Everything ends in a memory-mapped Arrow file in the `datasets` cache, so a sour
 from __future__ import annotations
 
 import gzip
-import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.cached import code_of, generated, progress, remembered
+from data_modules.reading.cached import code_of, generated, progress, remembered, usable_cache
 from data_modules.reading.columns import Column
 from data_modules.reading.files import HUB, Stamps, Tolerance, listed, settle_broken, stamp, total_size
+from data_modules.reading.json_lines import strings_of
 from lit_mm.mistake import Mistake
 
 BUILDERS = {
@@ -55,6 +55,7 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
     if len(parts) not in (2, 3):
         raise Mistake(f"{key}: '{name}' is not a Hub name; write hf://owner/name, hf://owner/name/config:split")
     config = parts[2] if len(parts) == 3 else None
+    usable_cache()
     try:
         with progress(True):
             return datasets.load_dataset("/".join(parts[:2]), config, split=wanted or split)
@@ -155,6 +156,7 @@ def _load(builder: str, files: Sequence[Path], columns: Sequence[str]) -> datase
     options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
     if builder == "parquet" and set(columns) <= set(pq.read_schema(files[0]).names):
         options = {"columns": list(columns)}
+    usable_cache()
     with progress(total_size(stamp(files)) >= LARGE):
         return datasets.load_dataset(builder, data_files={"train": [str(f) for f in files]}, split="train", **options)
 
@@ -213,35 +215,12 @@ def read_lines(
                 if line.strip():
                     broken = None
                     try:
-                        values = _values(line, columns, optional)
+                        values = strings_of(line, columns, optional)
                     except ValueError as error:
                         values, broken = nothing, f"line {number} {error}"
                     yield values, broken
     except (OSError, EOFError, zlib.error) as error:
         yield nothing, f"after line {number} it cannot be read: {error}"
-
-
-def _values(line: bytes, columns: Sequence[str], optional: Sequence[str]) -> list[str | None]:
-    """Strings of a line of JSON.
-
-    Raises:
-        ValueError: it is broken; why.
-    """
-    try:
-        entry = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not a JSON object ({error.msg} at character {error.pos})") from error
-    if not isinstance(entry, dict):
-        raise ValueError("is not a JSON object")
-    for column in columns:
-        if column not in entry and column not in optional:
-            there = f"there are {listed(list(entry), 'and')}" if entry else "it is empty"
-            raise ValueError(f"has no column '{column}'; {there}")
-        if not isinstance(entry.get(column), str | None if column in optional else str):
-            raise ValueError(f"has no string in '{column}'")
-    return [entry.get(column) for column in columns]
 
 
 def why_broken(file: Path, columns: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import Stamps
 from data_modules.reading.pair_table import PairPictures, PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -19,10 +20,13 @@ class TablePairs(Pairs):
         size: side of a picture in pixels.
         counts: what was found when they were read.
         files: theirs, as they were then.
+        cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, parts: Sequence[PairTable], size: int, counts: PairCounts, files: Stamps) -> None:
-        self.pictures: PairPictures = PairPictures(parts, size)
+    def __init__(
+        self, parts: Sequence[PairTable], size: int, counts: PairCounts, files: Stamps, cropping: Cropping = CENTRE
+    ) -> None:
+        self.pictures: PairPictures = PairPictures(parts, size, cropping)
         self.counts, self.files = counts, files
         captions = np.concatenate([part.lengths for part in parts])
         self._kept = None if (captions > 0).all() else np.flatnonzero(captions > 0)

@@ -19,6 +19,8 @@ from jsonargparse import Namespace
 from jsonargparse._typehints import get_all_subclass_paths
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
+from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
 from lit_mm.mistake import Mistake, mistake_in
 
@@ -49,12 +51,28 @@ def why_unusable(value: object, bases: tuple[type, ...]) -> str | None:
     if Path(value).is_dir():
         how = "; write a YAML file that names the folder as its `train`" if _of_data(bases) else ""
         return f"is '{value}', which is a folder; give a YAML file, or package.module.Class{how}"
-    if Path(value).suffix in (".yaml", ".yml", ".json") or "/" in value:
+    if _is_path(value):
         return f"is '{value}', but there is no such file{nearest_file(value)}"
     if "." in value and all(part.isidentifier() for part in value.split(".")):
         return _of_class(value, bases)
     names = {path.rpartition(".")[2] for base in bases for path in get_all_subclass_paths(base)}
     return f"is '{value}', which is neither a file nor a class known here{nearest(value, names) or _HOW}"
+
+
+def why_no_values(value: object) -> str | None:
+    """The same of a value that is to be a mapping of fixed keys, such as `data.loader`, or a file that holds one."""
+    if not isinstance(value, str):
+        return None
+    if Path(value).is_file():
+        problem = file_error(Path(value))
+        return f"is '{value}', {problem}" if problem else None
+    if not _is_path(value):
+        return None
+    return f"is '{value}', but there is no such file{nearest_file(value)}"
+
+
+def _is_path(value: str) -> bool:
+    return Path(value).suffix in (".yaml", ".yml", ".json") or "/" in value
 
 
 def _of_data(bases: tuple[type, ...]) -> bool:
@@ -138,17 +156,43 @@ def yaml_error(file: Path) -> str | None:
     """What makes a file no YAML, or None."""
     try:
         yaml.safe_load(file.read_text(encoding="utf-8"))
+        OmegaConf.load(file)  # which finds keys that come twice
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         return f"not YAML ({line}{error.problem}); correct it"
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return f"not YAML in UTF-8 ({error}); save it as that"
+    except KeyValidationError as error:
+        where = f" in {error.full_key}" if error.full_key else ""
+        return f"without a name{where}: a key there is null or a list; put it in quotes"
+    except (OSError, OmegaConfBaseException):  # a plain text, say; what refers to nothing is told where it is resolved
+        return None
     return None
 
 
-def _in_file(file: Path, bases: tuple[type, ...]) -> str | None:
+def file_error(file: Path) -> str | None:
+    """What keeps a YAML file that is given as a value from being read, to stand behind its name; or None."""
     if problem := yaml_error(file):
-        return f"is '{file}', which is {problem}"
+        return f"which is {problem}"
+    try:
+        OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except OmegaConfBaseException as error:
+        return f"which has {interpolation_error(error)}"
+    except OSError:  # a plain text, say
+        return None
+    return None
+
+
+def interpolation_error(error: OmegaConfBaseException) -> str:
+    """What is wrong with a `${…}`, and where it stands."""
+    reason = str(error.msg or error).splitlines()[0]
+    where = f" in {error.full_key}" if error.full_key else ""
+    return f"a ${{…}}{where} that leads nowhere: {reason}"
+
+
+def _in_file(file: Path, bases: tuple[type, ...]) -> str | None:
+    if problem := file_error(file):
+        return f"is '{file}', {problem}"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     if not isinstance(content, dict | list):
         return f"is '{file}', which names no class; write class_path: package.module.Class into it"

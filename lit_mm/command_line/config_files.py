@@ -13,7 +13,7 @@ import yaml
 from jsonargparse._typehints import ActionTypeHint, get_subclass_types
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_mm.command_line.causes import nearest, nearest_file, why_unusable, yaml_error
+from lit_mm.command_line.causes import interpolation_error, nearest, nearest_file, why_unusable, yaml_error
 from lit_mm.mistake import MissingFile, Mistake
 
 
@@ -46,8 +46,7 @@ def in_configs() -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as error:
-        reason = str(error.msg or error).splitlines()[0]
-        raise Mistake(f"{error.full_key or 'the configuration'} has a ${{…}} that leads nowhere: {reason}") from error
+        raise Mistake(f"the configuration has {interpolation_error(error)}") from error
 
 
 def _check_keys(name: str, content: object, parser: ArgumentParser) -> None:

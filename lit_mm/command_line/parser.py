@@ -6,11 +6,12 @@ that fails is noted with its key while the attempts are made, and of the notes t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn, get_args, get_origin
 
 import yaml
 from jsonargparse import Namespace
@@ -18,7 +19,7 @@ from jsonargparse._typehints import ActionTypeHint, get_subclass_types
 from jsonargparse._util import NestedArg
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_mm.command_line.causes import nearest, why_unusable
+from lit_mm.command_line.causes import nearest, why_no_values, why_unusable
 from lit_mm.command_line.mistakes import kinds, of_arguments, of_value
 from lit_mm.mistake import Mistake
 
@@ -138,10 +139,14 @@ class ConfigValue(ActionTypeHint):
             if name == value.key and _names_a_class(value.val):
                 value = {**((cfg and cfg.get(self.dest)) or {}), name: value.val}
         with _at(key):
+            keys, failures = _keys.get(), _failures.get()
             try:
-                return super()._check_type(value, append=append, cfg=cfg, mode=mode)
+                checked = super()._check_type(value, append=append, cfg=cfg, mode=mode)
+                if told := _unquoted(".".join(keys), checked, self._typehint):
+                    failures.append(Failure(keys, told))
+                    raise TypeError(told)
+                return checked
             except TypeError as error:
-                keys, failures = _keys.get(), _failures.get()
                 if all(len(failure.keys) < len(keys) for failure in failures):
                     failures.append(Failure(keys, self._sentence(".".join(keys), value, error)))
                 if len(keys) == 1:
@@ -156,6 +161,8 @@ class ConfigValue(ActionTypeHint):
             elif not get_subclass_types(self, also_lists=True, callable_return=True):
                 return f"{key}.{value.key} is unknown; {key} has no parts"
             value = value.val
+        if any(is_dataclass(kind) for kind in kinds(typehint)) and (why := why_no_values(value)):
+            return f"{key} {why}"
         bases = get_subclass_types(self, also_lists=True, also_containers=True, callable_return=True) or ()
         if bases and not {int, float, str} & {*kinds(typehint)} and (why := why_unusable(value, bases)):
             return f"{key} {why}"
@@ -181,6 +188,18 @@ def _noted(error: BaseException | None) -> str | None:
             return max(failures, key=lambda failure: len(failure.keys)).sentence
         error = error.__cause__ or error.__context__
     return None
+
+
+def _unquoted(key: str, value: Any, typehint: Any) -> str | None:
+    """What is wrong with a mapping by names, one of which YAML takes for a number or a truth value."""
+    by_name = any(get_origin(kind) in (dict, Mapping) and get_args(kind)[0] is str for kind in kinds(typehint))
+    if not by_name or not isinstance(value, dict):
+        return None
+    wrong = next((name for name in value if not isinstance(name, str)), None)
+    if wrong is None:
+        return None
+    example = "'no'" if wrong is False else "'yes'" if wrong is True else f"'{wrong}'"
+    return f"{key} has a name that YAML reads as {str(wrong).lower()}; put it in quotes, such as {example}"
 
 
 def _names_a_class(value: Any) -> bool:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -33,8 +33,20 @@ def new_without_logger() -> str:
 def make(folder: Path) -> None:
     """Make a run's folder, and remember it if it was not there."""
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        with _writing(folder):
+            folder.mkdir(parents=True)
         _made.add(folder.resolve())
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Mistake(
+            f"the run folder '{folder}' cannot be written to ({error.strerror}); name another with "
+            "--trainer.logger.init_args.save_dir, or --trainer.default_root_dir where there is no logger"
+        ) from error
 
 
 @contextmanager
@@ -84,17 +96,15 @@ def _numbered(trainer: Trainer) -> Path | None:
     given = logger._version is not None
     while True:
         folder = Path(logger.log_dir)
-        try:
+        with _writing(folder), suppress(FileExistsError):
             folder.mkdir(parents=True)
-        except FileExistsError:
-            if given or not folder.is_dir():
-                if isinstance(logger, CSVLogger):
-                    _keep_metrics(folder)
-                return folder
-            logger._version = None  # another run has just taken it
-        else:
             _made.add(folder.resolve())
             return folder
+        if given or not folder.is_dir():
+            if isinstance(logger, CSVLogger):
+                _keep_metrics(folder)
+            return folder
+        logger._version = None  # another run has just taken it
 
 
 def _keep_metrics(folder: Path) -> None:
@@ -135,7 +145,8 @@ def claim(folder: Path, fresh: bool) -> None:
 
 
 def _lock(folder: Path) -> IO[str]:
-    file = (folder / ".lock").open("a+")
+    with _writing(folder):
+        file = (folder / ".lock").open("a+", encoding="utf-8")
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by children, and ends with the process
     except OSError as error:

@@ -23,10 +23,10 @@ _ALWAYS_THERE = {"epoch", "step"}  # ModelCheckpoint adds them
 
 @contextmanager
 def in_trainer() -> Iterator[None]:
-    """Where a Trainer is made, all it does is to look at its arguments: what it refuses is a mistake."""
+    """Where a Trainer is made, it looks at its arguments and at the machine alone: what it refuses is a mistake."""
     try:
         yield
-    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
         raise Mistake(f"trainer: {' '.join(str(error).split())}") from error
 
 

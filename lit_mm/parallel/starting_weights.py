@@ -12,28 +12,31 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from lit_mm.mistake import MissingFile
 from lit_mm.parallel.checkpoint_checks import check_shapes, check_tokenizers, shapes_of
 from lit_mm.parallel.exported import WEIGHTS, is_exported
+from lit_mm.weights import names, shipped
 
 
 @torch.no_grad()
-def load_starting_weights(model: nn.Module, folder: Path, vision: str, text: str) -> None:
+def load_starting_weights(model: nn.Module, source: str, vision: str, text: str) -> None:
     """Give a model, which may be sharded, the weights of an exported folder.
 
     Every process reads the folder and keeps its own shards; it holds one whole tensor at a time.
 
     Args:
         model: with storage, on any device.
-        folder: as `lit_mm.export` wrote it.
+        source: folder as `lit_mm.export` wrote it, or the name of a model that comes with the package.
         vision: fingerprint of the visual tokenizer.
         text: of the text tokenizer.
 
     Raises:
-        MissingFile: it is no such folder.
+        MissingFile: it is neither.
         Mistake: the weights are of other tokenizers or shapes.
     """
-    if not is_exported(folder):
+    folder = Path(source) if is_exported(Path(source)) else shipped(source)
+    if folder is None:
         raise MissingFile(
-            f"model.start_from is '{folder}', which holds no '{WEIGHTS}'; give a folder that `python -m lit_mm.export "
-            "CHECKPOINT FOLDER` wrote, or null where a run goes on from a checkpoint"
+            f"model.start_from is '{source}', which holds no '{WEIGHTS}'; give a folder that `python -m lit_mm.export "
+            f"CHECKPOINT FOLDER` wrote, the name of a model that comes with lit-mm ({', '.join(names())}), or null "
+            "where a run goes on from a checkpoint"
         )
     own = model.state_dict()
     with safe_open(folder / WEIGHTS, "pt") as file:

@@ -277,6 +277,12 @@ def test_a_disk_that_is_too_small_is_refused(mixture: Path, tmp_path: Path, monk
     assert float(needed[1]) == pytest.approx(pictures * 16 * 768 * 4 / 1e6, rel=0.01)
 
 
+def test_pictures_that_are_cut_anew_are_refused(mixture: Path, tmp_path: Path) -> None:
+    crop = "--data.sources.pairs.crop={rule: random, short_side: 96}"
+    said = complaint(arguments(mixture, tmp_path, crop, cache=tmp_path / "latents"))
+    assert "source 'pairs' cuts another part out of it each time it is drawn: leave the callback out, or set" in said
+
+
 def test_a_model_without_a_visual_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Mistake, match=r"needs a model with a frozen visual tokenizer, but LightningModule has none"):
         LatentCache(str(tmp_path)).setup(Trainer(logger=False), LightningModule(), "fit")

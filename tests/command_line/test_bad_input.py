@@ -102,7 +102,10 @@ def test_one_sentence_names_the_mistake(
         ("trainer:\n\tmax_steps: 1", ["wrong.yaml' is not YAML (line 2: found character"]),
         ("trainer: {default_root_dir: caf\xe9}", ["wrong.yaml' is not YAML in UTF-8"]),
         ("- 1", ["wrong.yaml' holds no keys; write some"]),
-        ("trainer: {max_steps: '${nowhere.at.all}'}", ["trainer.max_steps has a ${…}", "'nowhere.at.all' not found"]),
+        (
+            "trainer: {max_steps: '${nowhere.at.all}'}",
+            ["has a ${…} in trainer.max_steps that leads", "'nowhere.at.all' not found"],
+        ),
     ],
     ids=["open bracket", "tab", "latin 1", "list", "interpolation"],
 )

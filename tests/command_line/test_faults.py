@@ -10,7 +10,7 @@ import torch
 
 from data_modules.text import TextDataset
 from lit_mm import cli
-from lit_mm.mistake import Mistake, mistake_in
+from lit_mm.mistake import Mistake, mistake_in, notes_of
 from tests.helpers.program import ROOT, SMALL
 
 
@@ -35,8 +35,9 @@ def wrong_rate(*_: Any, **__: Any) -> None:
 )
 def test_a_value_error_is_not_taken_for_a_mistake(fault: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "LitCLI", fault)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as raised:
         cli.main(["fit"])
+    assert notes_of(raised.value) == [cli.REPORT]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from lit_mm.cli import main
 from lit_mm.export import export
+from lit_mm.mistake import Mistake
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.exported import read_weights
+from lit_mm.parallel.starting_weights import load_starting_weights
 from tests.helpers.program import ROOT, SMALL
 from tests.helpers.runs import run_all
 
@@ -71,6 +74,11 @@ def test_weights_are_the_others_and_all_else_is_new(
     assert checkpoint["global_step"] == 1
     assert checkpoint["MixtureDataModule"] == fresh["MixtureDataModule"], "the same rows come next"
     assert all(state["step"] == 1 for state in checkpoint["optimizer_states"][0]["state"].values())
+
+
+def test_the_shipped_model_is_known_by_its_name() -> None:
+    with pytest.raises(Mistake, match=r"describe the model of model\.start_from, as in '.*weights/lab/config\.yaml'"):
+        load_starting_weights(nn.Linear(1, 1), "lab", "another tokenizer", "another")
 
 
 def test_a_checkpoint_wins(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

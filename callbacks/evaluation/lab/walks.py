@@ -15,7 +15,7 @@ from callbacks.evaluation.lab.cases import split_folder
 from data_modules.action_video import ActionVideoDataModule
 from data_modules.reading.action_documents import COLUMNS, moved, told
 from data_modules.reading.decoding import VIDEO_SUFFIXES, VideoReader, index_video
-from data_modules.reading.episodes import read_table
+from data_modules.reading.episode_tables import read_table
 from data_modules.reading.files import find_files
 from data_modules.reading.pictures import square
 from lit_mm.lab.scene import Scene, WorldFile

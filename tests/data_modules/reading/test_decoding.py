@@ -191,7 +191,8 @@ def marked(path: Path, picture: np.ndarray, interlaced: bool = False, **marks: o
             setattr(stream.codec_context, name, value)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame = frame.reformat(format="yuv444p", dst_colorspace="ITU709" if len(picture) >= 720 else "ITU601")
-        for _ in range(3):
+        for number in range(3):
+            frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

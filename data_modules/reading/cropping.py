@@ -1,0 +1,87 @@
+"""How pictures of any shape become the squares that a model takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lit_mm.mistake import Mistake
+
+
+@dataclass(frozen=True)
+class RandomCut:
+    """A square cut out of a picture at a place that a seed chooses, after its short side was resized.
+
+    Args:
+        short_side: to which the short side is resized (bicubic, antialiased), in pixels.
+        seed: of the place; several numbers make one seed.
+    """
+
+    short_side: int
+    seed: tuple[int, ...]
+
+    def __call__(self, image: Image.Image, size: int) -> Tensor:
+        """An RGB picture to (3, size, size) uint8; `size` is at most `short_side`."""
+        width, height = (self.short_side * side // min(image.size) for side in image.size)
+        places = np.random.default_rng(self.seed)
+        top, left = (int(places.integers(side - size + 1)) for side in (height, width))
+        across, down = image.width / width, image.height / height
+        # Only what is kept is resized; the filter looks beyond the box, as if all of the picture were.
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        cut = image.resize((size, size), Image.Resampling.BICUBIC, box)
+        return torch.from_numpy(np.array(cut)).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How pictures become squares.
+
+    Args:
+        rule: `centre` resizes the short side to that of the square and cuts out the centre. `random`, for training
+            pictures, resizes the short side to `short_side` and cuts the square out anywhere, at another place each
+            time the picture is drawn (RAE, arXiv 2510.11690: 256 pixels out of 384); held-out pictures are cut at
+            the centre.
+        short_side: in pixels, for `random`.
+
+    Raises:
+        Mistake: `short_side` is missing, or is given for another rule.
+    """
+
+    rule: Literal["centre", "random"] = "centre"
+    short_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.rule == "random") != (self.short_side is not None):
+            found = "missing" if self.short_side is None else self.short_side
+            raise Mistake(
+                f"crop.short_side is {found} and crop.rule is {self.rule}: random needs a short_side, such as 384 for "
+                "pictures of 256 pixels, and centre takes none"
+            )
+
+    def check(self, key: str, size: int) -> None:
+        """Refuse what leaves no square to cut out.
+
+        Args:
+            key: the YAML key, for messages.
+            size: side of the square in pixels.
+
+        Raises:
+            Mistake: the resized picture is smaller.
+        """
+        if self.short_side is not None and self.short_side < size:
+            raise Mistake(
+                f"{key}.short_side is {self.short_side}, but must be at least {size}, the side of the pictures that "
+                "the model takes"
+            )
+
+    def cut(self, *seed: int) -> RandomCut | None:
+        """What cuts one picture; None for the centre."""
+        return None if self.short_side is None else RandomCut(self.short_side, seed)
+
+
+CENTRE = Cropping()

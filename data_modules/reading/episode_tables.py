@@ -1,0 +1,113 @@
+"""Tables beside episodes: one row for every frame, in the order of the frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.files import listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
+FRAME = "frame"
+
+
+def table_of(video: Path) -> Path | None:
+    """The table of an episode: beside it, of its name, or the only one within a folder of frames.
+
+    It ends in .csv, .parquet or .jsonl, in small letters or capitals.
+    """
+    is_folder = video.is_dir()
+    stem = video.name if is_folder else video.stem  # a folder's name may have dots
+    endings = [ending for suffix in TABLE_SUFFIXES for ending in (suffix, suffix.upper())]
+    beside = next((f for ending in endings if (f := video.parent / f"{stem}{ending}").is_file()), None)
+    if beside is not None or not is_folder:
+        return beside
+    within = [f for f in video.iterdir() if f.name.lower().endswith(TABLE_SUFFIXES) and not f.name.startswith(".")]
+    return within[0] if len(within) == 1 else None
+
+
+def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame:
+    """The table beside a video, in the order of its `frames` frames; it has at least these columns.
+
+    Raises:
+        BrokenFile: there is no such table, it cannot be read, it has not one row for every frame, or its column
+            `frame` does not say which is whose.
+    """
+    file = table_of(video)
+    if file is None:
+        raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")
+    table = _read(file)
+    table.columns = [str(name).strip() for name in table.columns]
+    for name in (*columns, FRAME):  # as it is written, or else in other letters
+        alike = [column for column in table.columns if column.lower() == name.lower()]
+        if name not in table.columns and len(alike) == 1:
+            table = table.rename(columns={alike[0]: name})
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise BrokenFile(file, f"there is no column {listed(missing)}; there are {listed(list(table.columns), 'and')}")
+    if len(table) != frames:
+        raise BrokenFile(file, f"it has {len(table)} rows but '{video.name}' has {frames} frames; one each is expected")
+    if FRAME in table.columns:
+        table = table.iloc[_order(table[FRAME].to_list(), file)].reset_index(drop=True)
+    return table
+
+
+def _read(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        # An empty cell alone is missing: "null" and "n/a" are words.
+        ".csv": partial(
+            pd.read_csv, keep_default_na=False, na_values=[""], skipinitialspace=True, encoding="utf-8-sig"
+        ),
+        ".parquet": pd.read_parquet,
+        ".jsonl": lambda f: pd.read_json(f, lines=True),
+    }
+    try:
+        return readers[file.suffix.lower()](file)
+    except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
+        raise BrokenFile(file, error) from error
+
+
+def _order(frames: list[Any], file: Path) -> np.ndarray:
+    """Rows in the order of their frames.
+
+    Raises:
+        BrokenFile: the frames are no numbers, or not one for each row, evenly apart.
+    """
+    numbers = np.array([_number_of(frame) for frame in frames])
+    if not np.isfinite(numbers).all():
+        row = int(np.argmin(np.isfinite(numbers)))
+        raise BrokenFile(file, f"column {FRAME} has no number in row {row} (there is {frames[row]!r})")
+    order = np.argsort(numbers, kind="stable")
+    steps = np.diff(numbers[order])
+    if not steps.any() and len(steps):
+        raise BrokenFile(file, f"column {FRAME} says {frames[int(order[1])]} in row {int(order[1])} and in another")
+    if (steps != steps[:1]).any():
+        usual = float(np.median(steps))
+        at = int(np.argmax(steps != usual))
+        before, after = (frames[int(order[at + i])] for i in range(2))
+        raise BrokenFile(
+            file,
+            f"column {FRAME} goes from {before} to {after} in row {int(order[at + 1])}; a row for every frame, evenly "
+            "numbered, is expected",
+        )
+    return order
+
+
+def _number_of(frame: Any) -> float:
+    """The number of a frame: as it is, or the last one of a name such as `frame_12.png`; NaN where there is none."""
+    try:
+        return float(frame)
+    except (TypeError, ValueError):
+        found = re.findall(r"\d+", re.sub(r"\.[A-Za-z]\w*$", "", str(frame)))
+        return float(found[-1]) if found else float("nan")

@@ -1,0 +1,104 @@
+"""The pictures of pages: files that are named, files as text (`data:` addresses), or bytes in a table."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+from torch import Tensor
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.columns import Column
+from data_modules.reading.pages import Pages
+from data_modules.reading.picture_source import PictureSource, identity_of_files
+from data_modules.reading.pictures import read_picture
+
+INLINE = "data:"  # what a picture that is written out as text begins with
+
+
+class PagePictures(PictureSource):
+    """Pictures of documents made of pages; a picture's key is its number, counted through all documents.
+
+    Args:
+        documents: a row for each, with the columns `row` (its page), `pictures` (paths, or names of columns) and
+            `places` (-1 for a path, else the number in the column).
+        pages: what they were made of.
+        folder: that paths are relative to; None for that of the file with the page.
+        size: side of a picture in pixels.
+    """
+
+    def __init__(self, documents: datasets.Dataset, pages: Pages, folder: Path | None, size: int) -> None:
+        self.pages, self.folder, self.size = pages, folder, size
+        self.rows, self.names, self.places = (Column(documents, name) for name in ("row", "pictures", "places"))
+        self.starts = np.cumsum([0, *self.names.lengths()], dtype=np.int64)
+
+    def keys(self, document: int) -> range:
+        """Those of a document's pictures."""
+        return range(int(self.starts[document]), int(self.starts[document + 1]))
+
+    def _named(self, key: int) -> tuple[int, str, int]:
+        """The page of a picture, its path or column, and its place in the column."""
+        document = int(np.searchsorted(self.starts, key, side="right")) - 1
+        number = key - int(self.starts[document])
+        return self.rows[document], self.names[document][number], self.places[document][number]
+
+    def read(self, keys: Sequence[int]) -> list[Tensor]:
+        """(3, size, size) uint8 each."""
+        return [self._picture(key) for key in keys]
+
+    def _picture(self, key: int) -> Tensor:
+        row, name, place = self._named(key)
+        if place >= 0:
+            return read_picture(self._stored(row, name, place), self.size, name=self.origin(key))
+        if name.startswith(INLINE):
+            try:
+                content = base64.b64decode(name.partition(",")[2], validate=True)
+            except binascii.Error as error:
+                raise BrokenFile(self.origin(key), f"it is not base64 ({error})") from error
+            return read_picture(content, self.size, name=self.origin(key))
+        try:
+            return read_picture(self._path(row, name), self.size)
+        except BrokenFile as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                where = self.pages.path(row)
+                raise BrokenFile(
+                    f"'{where}' names '{name}', but there is no such file in '{self._folder(row)}'"
+                ) from error
+            raise
+
+    def _stored(self, row: int, column: str, place: int) -> bytes:
+        from pyarrow import types
+
+        assert self.pages.stored is not None
+        value = self.pages.stored[row][column][0]
+        if types.is_list(value.type) or types.is_large_list(value.type):
+            value = value[place]
+        content: bytes = (value["bytes"] if types.is_struct(value.type) else value).as_py()
+        return content
+
+    def _folder(self, row: int) -> Path:
+        return self.folder or Path(self.pages.path(row)).parent
+
+    def _path(self, row: int, name: str) -> Path:
+        return self._folder(row) / name
+
+    def origin(self, key: int) -> str:
+        """Path of a picture, or where its bytes are."""
+        row, name, place = self._named(key)
+        if place < 0 and not name.startswith(INLINE):
+            return str(self._path(row, name))
+        return f"picture {max(place, 0)} of entry {row} of {self.pages.path(row)}"
+
+    def identity(self) -> str:
+        """Of the files that hold the pictures, and of which picture is which."""
+        count = len(self.starts) - 1
+        named = [self._named(key) for document in range(count) for key in self.keys(document)]
+        files = {self._path(row, name) for row, name, place in named if place < 0 and not name.startswith(INLINE)}
+        return identity_of_files([*map(Path, self._tables()), *sorted(files)], self.size, len(named))
+
+    def _tables(self) -> list[str]:
+        return [path for path, _, _ in self.pages.files]

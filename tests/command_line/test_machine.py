@@ -1,0 +1,125 @@
+"""What the machine refuses or lacks is one sentence, or no hindrance: folders, caches, SLURM, a terminal's characters."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from callbacks.monitors.progress import on_terminal
+from lit_mm import cli
+from lit_mm.export import export
+from lit_mm.mistake import Mistake
+from tests.helpers.program import ROOT, SMALL
+
+TEXT = ["fit", "--config=configs/tiny.yaml", "--data=configs/data/text_only.yaml", *SMALL, "--trainer.max_steps=1"]
+
+pytestmark = pytest.mark.usefixtures("build_once", "cache")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one, and what a run makes of it is undone."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*TEXT, *args])
+    assert isinstance(ended.value.code, str)
+    assert "\n" not in ended.value.code
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("trainer.logger.save_dir", ["--trainer.logger.init_args.save_dir={}"]),
+        ("trainer.default_root_dir", ["--trainer.logger=false", "--trainer.default_root_dir={}"]),
+        (
+            "trainer.callbacks.ModelCheckpoint.dirpath",
+            ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.dirpath={}"],
+        ),
+        ("data.loader.cache", ["--data.loader.cache={}"]),
+    ],
+)
+def test_a_url_where_a_run_writes_is_refused_at_the_start(
+    key: str, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(ROOT.iterdir())
+    assert f"{key} is 's3://bucket/runs'" in refusal(monkeypatch, *(o.format("s3://bucket/runs") for o in given))
+    assert set(ROOT.iterdir()) == before
+
+
+def test_so_is_an_export_to_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Mistake, match=r"'s3:/bucket/exported' is a URL; export to a folder on a local disk"):
+        export(Path("lab"), Path("s3://bucket/exported"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--trainer.logger.save_dir={}/runs", "the run folder '{}/runs/tiny/version_0' cannot be written to (Not a"),
+        ("--trainer.default_root_dir={}/runs", "the run folder '{}/runs' cannot be written to (Not a directory); name"),
+        (
+            "--data.loader.cache={}/cache",
+            "data.loader.cache: the cache '{}/cache' cannot be written to (Not a directory",
+        ),
+    ],
+    ids=["logger", "no logger", "cache"],
+)
+def test_a_folder_that_cannot_be_written_to_is_named_with_its_key(
+    given: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    logger = ["--trainer.logger=false"] if "default_root_dir" in given else [f"--trainer.logger.save_dir={tmp_path}"]
+    assert words.format(file) in refusal(monkeypatch, *logger, given.format(file))
+
+
+def test_so_is_the_cache_of_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file/datasets")
+    said = refusal(monkeypatch, f"--trainer.logger.save_dir={tmp_path}")
+    assert f"the cache '{tmp_path}/file/datasets' cannot be written to (Not a directory)" in said
+    assert "HF_HOME" in said
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE])
+def test_what_the_system_refuses_later_is_one_sentence(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code), "/disk/step=500.ckpt")
+
+    monkeypatch.setattr(cli, "LitCLI", fails)
+    with pytest.raises(SystemExit, match=f"^error: '/disk/step=500.ckpt' cannot be used: {os.strerror(code)}; "):
+        cli.main(["fit"])
+
+
+def test_what_lightning_finds_wrong_with_slurm_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NTASKS": "4", "JOB_ID": "7", "JOB_NAME": "train"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    said = refusal(monkeypatch, f"--trainer.logger.save_dir={tmp_path}")
+    assert said.startswith("error: trainer: You set `--ntasks=4`")
+
+
+def test_characters_that_a_terminal_lacks_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of Japanese texts are shown, and of those that it has none is changed."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": "日本語 • café"}), encoding="utf-8")
+    terminal = io.TextIOWrapper(io.BytesIO(), "latin-1")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    cli.main([*TEXT, f"--data.train={tmp_path}/train.jsonl", "--data.val=null", "--print_rows=1"])
+    terminal.flush()
+    assert "\\u65e5\\u672c\\u8a9e \\u2022 café" in terminal.buffer.getvalue().decode("latin-1")  # type: ignore[attr-defined]
+    assert not on_terminal(), "a progress bar has such characters"

@@ -1,0 +1,68 @@
+"""Rows of a table belong to the frames that they name, or the table is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.episode_tables import read_table
+
+
+def read(folder: Path, frames: list[Any], name: str = "one.csv") -> list[int]:
+    """Column x, which numbers the rows as they are written."""
+    table = pd.DataFrame({"frame": frames, "x": range(len(frames))})
+    (folder / "one.mp4").touch()
+    table.to_csv(folder / name, index=False)
+    found: list[int] = read_table(folder / "one.mp4", ("x",), len(frames))["x"].to_list()
+    return found
+
+
+@pytest.mark.parametrize("name", ["{}", "frame_{}.png", "frame_{:05}.jpg", "left/{}", "{}.0", "clip7_{}.mp4"])
+def test_frames_are_ordered_by_their_numbers(name: str, tmp_path: Path) -> None:
+    order = [11, 2, 0, 1, 10, 9, 3, 8, 4, 7, 5, 6]
+    assert read(tmp_path, [name.format(number) for number in order]) == [order.index(i) for i in range(12)]
+
+
+@pytest.mark.parametrize("numbers", [range(5), range(1, 6), range(0, 50, 10), [0.0, 0.5, 1.0, 1.5, 2.0]])
+def test_even_numbers_are_frames_one_by_one(numbers: Any, tmp_path: Path) -> None:
+    assert read(tmp_path, list(numbers)[::-1]) == [4, 3, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        ([0, 1, None, 3], r"column frame has no number in row 2 \(there is nan\)"),
+        ([0, 1, "start", 3], r"column frame has no number in row 2 \(there is 'start'\)"),
+        ([0, 1, float("inf"), 3], r"column frame has no number in row 2 \(there is inf\)"),
+        ([0, 1, 1, 2], "column frame goes from 1 to 1 in row 2; a row for every frame, evenly numbered"),
+        ([0, 1, 2, 500], "column frame goes from 2 to 500 in row 3; a row for every frame, evenly numbered"),
+        ([7, 7, 7, 7], "column frame says 7 in row 1 and in another"),
+        (["a_0_b1", "a_1_b1", "a_2_b1", "a_3_b1"], "column frame says a_1_b1 in row 1 and in another"),
+    ],
+)
+def test_what_does_not_say_whose_row_it_is(frames: list[Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BrokenFile, match=reason) as caught:
+        read(tmp_path, frames)
+    assert caught.value.path == str(tmp_path / "one.csv")
+
+
+@pytest.mark.parametrize("content", ["frame, x, Y\n0, 1, 2\n1, 3, 4\n", " Frame ,X , y\n0,1,2\n1,3,4\n"])
+@pytest.mark.parametrize("ending", [".csv", ".CSV"])
+def test_names_of_columns_and_files_as_people_write_them(content: str, ending: str, tmp_path: Path) -> None:
+    (tmp_path / "one.mp4").touch()
+    (tmp_path / f"one{ending}").write_text(content, encoding="utf-8-sig")
+    table = read_table(tmp_path / "one.mp4", ("x", "y"), 2)
+    assert (table["x"].to_list(), table["y"].to_list()) == ([1, 3], [2, 4])
+
+
+def test_a_folder_of_frames_has_its_table_beside_or_within(tmp_path: Path) -> None:
+    folder = tmp_path / "walk.0"
+    folder.mkdir()
+    (folder / "traj_data.csv").write_text("x\n1\n2\n")
+    assert read_table(folder, ("x",), 2)["x"].to_list() == [1, 2]
+    (tmp_path / "walk.0.csv").write_text("x\n3\n4\n")
+    assert read_table(folder, ("x",), 2)["x"].to_list() == [3, 4]

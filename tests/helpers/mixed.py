@@ -1,0 +1,48 @@
+"""What every kind of data has to keep to inside a mixture: shares of tokens, and rows that go on exactly."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from data_modules.base import DocumentDataModule
+from data_modules.dataset import DocumentFormat
+from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixture import MixtureDataModule
+from data_modules.text import TextDataModule
+
+ROW = 128
+
+
+def mixture(kind: DocumentDataModule, folder: Path, format: DocumentFormat) -> MixtureDataModule:
+    """The kind with 60 % of the tokens, and text with the rest."""
+    file = folder / "beside_it.jsonl"
+    file.write_text("".join(json.dumps({"text": f"the cat number {i} sat on the mat " * 4}) + "\n" for i in range(50)))
+    loader = LoaderConfig(row_length=ROW, rows=2, workers=0)
+    sources = {"kind": kind, "text": TextDataModule(str(file), window=ROW)}
+    module = MixtureDataModule(sources, {"kind": 0.6, "text": 0.4}, loader=loader, tokenizer="x")
+    module.format = format
+    return module
+
+
+def check_mixture(kind: DocumentDataModule, folder: Path, format: DocumentFormat) -> None:
+    """Fails unless rows go on exactly, and shares of tokens are as asked for."""
+    module = mixture(kind, folder, format)
+    module.setup("fit")
+    whole = list(islice(module.training_rows(), 12))
+    module.plan_state = json.loads(json.dumps(whole[5].plan_state))
+    for before, after in zip(whole[6:], module.training_rows(), strict=False):
+        assert before.row_numbers == after.row_numbers
+        assert before.frame_origins == after.frame_origins
+        for name in ("tokens", "targets", "document_ids", "branch_ids", "positions", "frames", "frame_clean"):
+            assert torch.equal(getattr(before, name), getattr(after, name)), name
+    placed: Counter[str] = Counter()
+    planner = module.training_rows().planner()
+    for _ in range(1000):
+        for piece in planner.next_row().pieces:
+            placed[piece.source] += piece.stop - piece.start
+    assert abs(placed["kind"] / placed.total() - 0.6) < 0.01, placed
