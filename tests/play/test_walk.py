@@ -56,6 +56,19 @@ def unpacked(packed: bytes, folder: Path) -> Path:
     return folder / "walk/prompts.yaml"
 
 
+def test_the_saved_prompt_asks_for_the_same_frames_bit_by_bit(walk: Walk, game: Game, tmp_path: Path) -> None:
+    walk.change(replace(game.settings, seed=5, guidance=2.0))
+    moments = press(walk, game, *"WA")
+    walk.read()  # as it does while nobody presses a key
+    moments += [go(walk, sentence_text(["step up"])), *press(walk, game, "D")]
+    (prompt,) = [Prompts(str(unpacked(archive(walk, "lab"), tmp_path)), 64)[0]]
+    (answer,) = answer_all(game.model.decoder, [prompt], game.model.context)
+    frames = answer.frames.permute(0, 2, 3, 1).numpy()  # type: ignore[union-attr]
+    for moment, frame in zip(moments, frames, strict=True):
+        np.testing.assert_array_equal(moment.picture, frame)
+
+
+@pytest.mark.slow
 def test_predict_draws_the_same_frames_for_the_saved_prompt(walk: Walk, game: Game, tmp_path: Path) -> None:
     walk.change(replace(game.settings, seed=5, steps=3, guidance=2.0))
     moments = press(walk, game, *"WWA")
