@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
-from data_modules.reading.cropping import RandomCut
+from data_modules.reading.cropping import Cut
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packaged import packaged
 
@@ -67,7 +67,7 @@ def _has_colours(pixels: np.ndarray) -> bool:
     return pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
 
 
-def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: RandomCut | None = None) -> Tensor:
+def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: Cut | None = None) -> Tensor:
     """Decode a picture file to (3, size, size) uint8 RGB.
 
     It takes about 4 bytes of memory a pixel, 8 with transparent parts or 16 bits, and of large JPEGs a small part of
@@ -85,7 +85,7 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: 
     """
     try:
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            resized = 2 * (cut.short_side if cut else size)
+            resized = 2 * (cut.resized(size) if cut else size)
             image.draft(None, (resized, resized))  # large JPEGs are decoded at 1/2, 1/4 or 1/8, above what is kept
             ImageOps.exif_transpose(image, in_place=True)
             return cut(to_rgb(image), size) if cut else square(to_rgb(image), size)

@@ -154,11 +154,16 @@ def is_json(file: Path) -> bool:
 
 def _load(builder: str, files: Sequence[Path], columns: Sequence[str]) -> datasets.Dataset:
     options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
-    if builder == "parquet" and set(columns) <= set(pq.read_schema(files[0]).names):
+    if builder == "parquet" and columns and set(columns) <= set(pq.read_schema(files[0]).names):
         options = {"columns": list(columns)}
     usable_cache()
     with progress(total_size(stamp(files)) >= LARGE):
         return datasets.load_dataset(builder, data_files={"train": [str(f) for f in files]}, split="train", **options)
+
+
+def load_table(files: Sequence[Path]) -> datasets.Dataset:
+    """All columns of files of one format."""
+    return _load(builder_of(files[0]), files, ())
 
 
 def _checked_columns(
