@@ -20,7 +20,7 @@ from data_modules.pair_dataset import CaptionShares, ImageTextDataset
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
-from data_modules.reading.files import HUB, find_files, listed, say, settle_broken, stamp, warn
+from data_modules.reading.files import find_files, is_on_hub, listed, say, settle_broken, stamp, warn
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
@@ -187,7 +187,7 @@ class ImageTextDataModule(DocumentDataModule):
             folder = Path(path).expanduser()
             rows = class_rows(folder, self.class_captions, self.class_names or None, key)
             return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], 0
-        if _is_on_hub(path):
+        if is_on_hub(path, (TAR,)):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, *self.caption_columns):
                 check_column(rows, column, f"'{path}'", key)
@@ -223,11 +223,6 @@ def _captions(given: dict[str, float] | None, column: str | None) -> dict[str, f
     return {name: share / sum(given.values()) for name, share in given.items()}
 
 
-def _is_on_hub(path: str) -> bool:
-    """Whether a path names a data set of the Hub, and not tars there."""
-    return path.startswith(HUB) and not path.endswith(TAR)
-
-
 def _are_tars(path: str, key: str) -> bool:
     """Whether a path names tars alone.
 
@@ -236,7 +231,7 @@ def _are_tars(path: str, key: str) -> bool:
         Mistake: it names tars and tables.
     """
     if is_remote(path):
-        return not _is_on_hub(path)
+        return not is_on_hub(path, (TAR,))
     kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
     if len(kinds) > 1:
         raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
@@ -245,7 +240,7 @@ def _are_tars(path: str, key: str) -> bool:
 
 def _found(path: str, key: str) -> list[Path]:
     try:
-        return find_files(path, SUFFIXES, key)
+        return find_files(path, SUFFIXES, key, PICTURE_SUFFIXES)
     except MissingFile as error:
         folder = Path(path).expanduser()
         count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +14,8 @@ from typing import Literal
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.dataset import BrokenFile
+from data_modules.reading.findings import note_files, note_lost
+from data_modules.reading.walking import as_stored, is_hidden, matching, walk
 from lit_mm.mistake import MissingFile, Mistake
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,7 @@ def warn(message: str, *values: object) -> None:
 
 
 HUB = "hf://"  # what a name on the Hugging Face Hub begins with
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 OnError = Literal["raise", "skip"]
 Stamps = tuple[tuple[str, int, int | str], ...]  # see `stamp`; remote storages tell a change in other ways
 
@@ -47,36 +52,70 @@ class Tolerance:
     max_lost: float = 0.01
 
 
-def find_files(pattern: str, suffixes: Sequence[str], key: str) -> list[Path]:
-    """Files behind a path as a user writes it, sorted by name.
+def spread_range(pattern: str) -> Iterator[str]:
+    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last = found.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from spread_range(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
+
+
+def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str] = ()) -> list[Path]:
+    """Files behind a path as a user writes it, sorted by name. What is left out is noted.
 
     Args:
-        pattern: a file, a folder (searched with its subfolders) or a glob such as `data/*/part-*.jsonl`.
+        pattern: a file, a folder (searched with its subfolders, linked ones too, but for hidden ones), a glob such as
+            `data/*/part-*.jsonl`, or a range such as `data/{00000..01023}.tar`, whose files all have to be there.
         suffixes: endings that a source of this kind can read, with their dots.
         key: the YAML key, for the error message.
+        beside: endings of files that lie beside these and belong to them.
 
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
     """
-    path = Path(pattern).expanduser()
+    found: set[Path] = set()
+    left_out: Counter[str] = Counter()
+    for one in spread_range(pattern):
+        files, others = _find(one, suffixes, key, beside)
+        found.update(files)
+        left_out.update(others)
+    note_files(pattern, len(found), left_out)
+    return sorted(found)
+
+
+def _find(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str]) -> tuple[list[Path], Counter[str]]:
+    path = as_stored(Path(pattern).expanduser())
+    left_out: Counter[str] = Counter()
     if path.is_dir():
-        found = sorted(f for f in path.rglob("*") if has_suffix(f, suffixes) and f.is_file())
+        walked = walk(path, suffixes, beside)
+        found, left_out = walked.files, walked.left_out
     elif path.is_file():
         found = [path]
     else:
-        found = sorted(Path(f) for f in glob.glob(str(path), recursive=True) if has_suffix(Path(f), suffixes))
+        matched = [Path(name) for name in matching(str(path))]
+        found = sorted(f for f in matched if has_suffix(f, suffixes))
+        left_out.update(f.suffix.lower() for f in matched if f.suffix and not has_suffix(f, (*suffixes, *beside)))
         if not found and not glob.has_magic(pattern):
             raise MissingFile(f"{key}: there is no file or folder '{pattern}'")
     if not found:
-        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file")
+        others = f", but {listed([f'{n} {what}' for what, n in left_out.items()], 'and')}" if left_out else ""
+        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file{others}")
     if not has_suffix(found[0], suffixes):
         raise MissingFile(f"{key}: '{pattern}' is not a {listed(suffixes)} file")
-    return found
+    return found, left_out
 
 
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
     """Whether the file's name ends in one of `suffixes`, in any case; hidden files never do."""
-    return path.name.lower().endswith(tuple(suffixes)) and not path.name.startswith(".")
+    return path.name.lower().endswith(tuple(suffixes)) and not is_hidden(path.name)
+
+
+def is_on_hub(path: str, suffixes: Sequence[str]) -> bool:
+    """Whether a path names a data set of the Hub, and not files there, which end in one of `suffixes`."""
+    return path.startswith(HUB) and not path.lower().endswith(tuple(suffixes))
 
 
 def listed(words: Sequence[str], last: str = "or") -> str:
@@ -111,6 +150,7 @@ def settle_broken(first: BrokenFile | None, count: int, total: int, key: str, to
         BrokenFile: nothing is left out, and there is a broken one; the first is named.
         Mistake: more are broken than may be left out.
     """
+    note_lost("unreadable", count)
     if first is None:
         return 0
     if tolerance.on_error == "raise":

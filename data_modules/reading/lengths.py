@@ -54,8 +54,8 @@ class MappedLengths:
         self.__dict__.update(state)
         self._parts = _mapped(self.file)
 
-    def __getitem__(self, place: tuple[Any, Any]) -> np.ndarray:
-        variants, documents = place
+    def __getitem__(self, place: Any) -> np.ndarray:
+        variants, documents = place if isinstance(place, tuple) else (place, slice(None))
         uses, constants, rows = self.uses[variants], self.constants[variants], self.rows[variants]
         if isinstance(variants, slice):
             parts = np.asarray(self._parts[:, documents], np.int32)

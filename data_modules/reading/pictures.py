@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
@@ -18,6 +19,11 @@ from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packaged import packaged
 
 STRIP = 2**20  # pixels that are converted at once
+MOST_TEXT = 64 << 20  # bytes of the texts inside a PNG; generators of pictures write their whole workflow
+ORIENTATION = 0x0112  # of EXIF
+_TURNS = dict(enumerate(map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), start=2))
+
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT  # PIL refuses 1 MiB
 
 Picture = str | Path | Image.Image | Tensor | np.ndarray  # one, see `as_picture`
 
@@ -84,21 +90,71 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: 
         BrokenFile: it is missing, cut, not a picture or too large.
     """
     try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            resized = 2 * (cut.resized(size) if cut else size)
-            image.draft(None, (resized, resized))  # large JPEGs are decoded at 1/2, 1/4 or 1/8, above what is kept
-            ImageOps.exif_transpose(image, in_place=True)
-            return cut(to_rgb(image), size) if cut else square(to_rgb(image), size)
+        side = 2 * (cut.resized(size) if cut else size)
+        with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side) as image:
+            upright = to_rgb(_upright(image))
+            return cut(upright, size) if cut else square(upright, size)
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # PIL warns of half of it
         reason = f"it has more than {most:g} million pixels (data.loader.max_megapixels); scale it down, or raise that"
         raise RefusedFile(name or file, reason) from error
+    except ValueError as error:
+        if "MAX_TEXT" not in str(error):
+            raise BrokenFile(name or file, f"ValueError: {error}") from error
+        reason = f"its texts or colour profile take more than {MOST_TEXT >> 20} MiB; save it without them"
+        raise RefusedFile(name or file, reason) from error
     except UnidentifiedImageError as error:
         raise BrokenFile(name or file, "it is no picture, or cut short") from error
     except Exception as error:  # PIL's readers raise nearly anything on a broken file
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
+
+
+def _opened(file: Any, side: int) -> Image.Image:
+    """A picture whose header was read. Large JPEGs will be decoded at 1/2, 1/4 or 1/8, both sides above `side`.
+
+    Raises:
+        Image.DecompressionBombError: so many pixels would be decoded that `read_up_to` forbids it.
+    """
+    try:
+        image = Image.open(file)
+    except Image.DecompressionBombError:  # of a JPEG that is decoded in small, that does not count
+        image = _large_jpeg(file)
+        image.draft(None, (side, side))
+        if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
+            raise
+        return image
+    image.draft(None, (side, side))
+    return image
+
+
+def _large_jpeg(file: Any) -> Image.Image:
+    """A JPEG of any size.
+
+    Raises:
+        Image.DecompressionBombError: it is none, or a progressive one, which takes the memory of all its pixels.
+    """
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    try:
+        image = JpegImageFile(file)
+    except SyntaxError as error:
+        raise Image.DecompressionBombError from error
+    if "progressive" in image.info:
+        raise Image.DecompressionBombError
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as the camera was (EXIF). Where its notes are damaged the picture stays as it is."""
+    image.load()  # which turns a TIFF
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # PIL raises nearly anything
+        return image
+    turn = _TURNS.get(orientation)  # type: ignore[arg-type]
+    return image if turn is None else image.transpose(turn)
 
 
 def read_up_to(megapixels: float) -> None:

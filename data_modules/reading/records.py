@@ -6,7 +6,6 @@ Everything ends in a memory-mapped Arrow file in the `datasets` cache, so a sour
 from __future__ import annotations
 
 import gzip
-import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.cached import code_of, generated, progress, remembered, usable_cache
 from data_modules.reading.columns import Column
 from data_modules.reading.files import HUB, Stamps, Tolerance, listed, settle_broken, stamp, total_size
+from data_modules.reading.json_lines import strings_of
 from lit_mm.mistake import Mistake
 
 BUILDERS = {
@@ -33,10 +33,18 @@ BUILDERS = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".txt": "text",
+    ".txt.gz": "text",
     ".tar": "webdataset",
 }
 LARGE = 2**28  # bytes that are worth a progress bar
-UNREADABLE = (datasets.exceptions.DatasetGenerationError, pa.ArrowException, tarfile.TarError, OSError)
+UNREADABLE = (
+    datasets.exceptions.DatasetGenerationError,
+    pa.ArrowException,
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    zlib.error,
+)
 
 
 def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
@@ -220,35 +228,12 @@ def read_lines(
                 if line.strip():
                     broken = None
                     try:
-                        values = _values(line, columns, optional)
+                        values = strings_of(line, columns, optional)
                     except ValueError as error:
                         values, broken = nothing, f"line {number} {error}"
                     yield values, broken
     except (OSError, EOFError, zlib.error) as error:
         yield nothing, f"after line {number} it cannot be read: {error}"
-
-
-def _values(line: bytes, columns: Sequence[str], optional: Sequence[str]) -> list[str | None]:
-    """Strings of a line of JSON.
-
-    Raises:
-        ValueError: it is broken; why.
-    """
-    try:
-        entry = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 ({error.reason} at byte {error.start})") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not a JSON object ({error.msg} at character {error.pos})") from error
-    if not isinstance(entry, dict):
-        raise ValueError("is not a JSON object")
-    for column in columns:
-        if column not in entry and column not in optional:
-            there = f"there are {listed(list(entry), 'and')}" if entry else "it is empty"
-            raise ValueError(f"has no column '{column}'; {there}")
-        if not isinstance(entry.get(column), str | None if column in optional else str):
-            raise ValueError(f"has no string in '{column}'")
-    return [entry.get(column) for column in columns]
 
 
 def why_broken(file: Path, columns: Sequence[str]) -> str | None:
@@ -258,7 +243,8 @@ def why_broken(file: Path, columns: Sequence[str]) -> str | None:
         if builder == "json":
             return next((broken for _, broken in read_lines(file, columns) if broken), None)
         if builder in ("text", "csv"):
-            file.read_bytes().decode("utf-8")
+            packed = file.read_bytes()
+            (gzip.decompress(packed) if file.suffix == ".gz" else packed).decode("utf-8")
         elif builder == "parquet":
             table = pq.ParquetFile(file)
             for group in range(table.num_row_groups):
@@ -271,7 +257,7 @@ def why_broken(file: Path, columns: Sequence[str]) -> str | None:
                         return f"it ends inside '{member.name}'"
     except UnicodeDecodeError as error:
         return f"it is not UTF-8 ({error.reason} at byte {error.start})"
-    except (pa.ArrowException, tarfile.TarError, OSError, EOFError) as error:
+    except (pa.ArrowException, tarfile.TarError, OSError, EOFError, zlib.error) as error:
         return str(error)
     return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
-from data_modules.dataset import BrokenFile
-from data_modules.reading.pictures import read_picture, read_up_to
+from data_modules.dataset import BrokenFile, RefusedFile
+from data_modules.reading.pictures import MOST_TEXT, read_picture, read_up_to
 
 SIZE = 16
 
@@ -277,3 +278,52 @@ def test_larger_pictures_than_is_said_are_refused(monkeypatch: pytest.MonkeyPatc
     read_up_to(1.0)
     with pytest.raises(BrokenFile, match=r"more than 1 million pixels \(data.loader.max_megapixels\); scale it down"):
         read_picture(content, 32)
+
+
+def test_texts_and_profiles_of_a_png_are_no_reason_to_refuse_its_pixels() -> None:
+    """Generators of pictures write their whole workflow into them."""
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * 1_500_000, zip=True)
+    texts.add_itxt("prompt", "y" * 1_500_000, zip=True)
+    content = encoded(Image.fromarray(gradient()), pnginfo=texts, icc_profile=b"\0" * 1_500_000)
+    assert np.array_equal(read(content), gradient())
+
+
+def test_nor_are_damaged_notes_of_the_camera() -> None:
+    image = Image.fromarray(gradient())
+    for exif in (b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01\x03\0\x01\0\0\0"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert np.array_equal(read(encoded(image, exif=exif)), gradient())
+
+
+def test_more_text_than_is_stated_is_refused_by_name(tmp_path: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("a", " " * (MOST_TEXT + 1), zip=True)
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("RGB", (8, 8)), pnginfo=texts))
+    with pytest.raises(RefusedFile, match=r"a.png' is not read: its texts or colour profile take more than 64 MiB"):
+        read_picture(tmp_path / "a.png", SIZE)
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_large_jpeg_is_counted_as_it_is_decoded(as_bytes: bool, tmp_path: Path) -> None:
+    """At an eighth of its sides: large is not hostile. Progressive ones take the memory of all their pixels."""
+    large = Image.new("L", (4000, 2000), 77)
+    files = {}
+    for name, options in {"plain": {}, "progressive": {"progressive": True}}.items():
+        content = encoded(large, "JPEG", **options)
+        (tmp_path / name).write_bytes(content)
+        files[name] = content if as_bytes else tmp_path / name
+    read_up_to(1.0)
+    try:
+        assert (read_picture(files["plain"], SIZE) == 77).all()
+        with pytest.raises(RefusedFile, match="it has more than 1 million pixels"):
+            read_picture(files["progressive"], SIZE)
+    finally:
+        read_up_to(179)
+
+
+def test_a_picture_of_floating_point_numbers_is_named(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "depth.tiff")
+    with pytest.raises(BrokenFile, match=r"depth.tiff' broke while being read: its pixels are floating-point numbers"):
+        read_picture(tmp_path / "depth.tiff", SIZE)
