@@ -33,10 +33,18 @@ BUILDERS = {
     ".parquet": "parquet",
     ".csv": "csv",
     ".txt": "text",
+    ".txt.gz": "text",
     ".tar": "webdataset",
 }
 LARGE = 2**28  # bytes that are worth a progress bar
-UNREADABLE = (datasets.exceptions.DatasetGenerationError, pa.ArrowException, tarfile.TarError, OSError)
+UNREADABLE = (
+    datasets.exceptions.DatasetGenerationError,
+    pa.ArrowException,
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    zlib.error,
+)
 
 
 def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
@@ -154,11 +162,16 @@ def is_json(file: Path) -> bool:
 
 def _load(builder: str, files: Sequence[Path], columns: Sequence[str]) -> datasets.Dataset:
     options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
-    if builder == "parquet" and set(columns) <= set(pq.read_schema(files[0]).names):
+    if builder == "parquet" and columns and set(columns) <= set(pq.read_schema(files[0]).names):
         options = {"columns": list(columns)}
     usable_cache()
     with progress(total_size(stamp(files)) >= LARGE):
         return datasets.load_dataset(builder, data_files={"train": [str(f) for f in files]}, split="train", **options)
+
+
+def load_table(files: Sequence[Path]) -> datasets.Dataset:
+    """All columns of files of one format."""
+    return _load(builder_of(files[0]), files, ())
 
 
 def _checked_columns(
@@ -230,7 +243,8 @@ def why_broken(file: Path, columns: Sequence[str]) -> str | None:
         if builder == "json":
             return next((broken for _, broken in read_lines(file, columns) if broken), None)
         if builder in ("text", "csv"):
-            file.read_bytes().decode("utf-8")
+            packed = file.read_bytes()
+            (gzip.decompress(packed) if file.suffix == ".gz" else packed).decode("utf-8")
         elif builder == "parquet":
             table = pq.ParquetFile(file)
             for group in range(table.num_row_groups):
@@ -243,7 +257,7 @@ def why_broken(file: Path, columns: Sequence[str]) -> str | None:
                         return f"it ends inside '{member.name}'"
     except UnicodeDecodeError as error:
         return f"it is not UTF-8 ({error.reason} at byte {error.start})"
-    except (pa.ArrowException, tarfile.TarError, OSError, EOFError) as error:
+    except (pa.ArrowException, tarfile.TarError, OSError, EOFError, zlib.error) as error:
         return str(error)
     return None
 
