@@ -19,6 +19,7 @@ from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import HUB, find_files, say, settle_broken, stamp, warn
+from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
@@ -122,6 +123,7 @@ class ImageTextDataModule(DocumentDataModule):
             done = "shown without one" if unconditional else "left out"
             pairs = totals.captioned + totals.bare
             warn("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
+            note_lost("without a caption", 0 if unconditional else totals.bare)
         if totals.guessed:
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
         if not len(view):
@@ -140,12 +142,13 @@ class ImageTextDataModule(DocumentDataModule):
             raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in '{self.caption_column}'")
         if uncaptioned := total - captioned - sum(part.lost for part in tokenized):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
+            note_lost("without a caption", uncaptioned)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
         files = [file for part in parts for file in part.files if file.is_file()]
         return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
-        from data_modules.reading.records import check_column, is_json, load_hub, load_records
+        from data_modules.reading.records import check_column, keeps_broken, load_hub, load_records
 
         if _is_on_hub(path):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
@@ -159,7 +162,7 @@ class ImageTextDataModule(DocumentDataModule):
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             columns = (image, self.caption_column)
             rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
-            lost = left_out if is_json(files[0]) else 0
+            lost = left_out if keeps_broken(files[0]) else 0
             parts.append(PairTable(rows, image, self.caption_column, files, lost))
             skipped += left_out
         return parts, skipped
@@ -233,6 +236,11 @@ class ImageTextDataset(DocumentDataset):
         opening = Text(t.ids(t.bos_id, t.boi_id), loss=False)
         closing = Text(torch.tensor([t.eoi_id, *caption, t.eos_id]))
         return Document((opening, *frames, closing), self.source)
+
+    @property
+    def picture_count(self) -> int:
+        """One for each pair."""
+        return len(self)
 
     def picture_keys(self) -> np.ndarray:
         """Those of all pairs."""

@@ -14,6 +14,7 @@ from data_modules.index.array_file import ArrayFile, appear, write_arrays
 from data_modules.index.keys import key_of_texts
 from data_modules.index.sidecars import Sidecar
 from data_modules.reading.files import listed
+from data_modules.reading.findings import note_cache
 from lit_mm.mistake import Mistake
 
 LAYOUT = 1  # of a view's files; a new number makes older ones stale
@@ -69,6 +70,7 @@ class SourceView:
         stored = ArrayFile(self.file)
         if len(np.load(self.lengths_file, mmap_mode="r")) != stored["starts"][-1]:
             raise ValueError(f"'{self.lengths_file}' is of another view")
+        note_cache(self.file)
         self.starts = stored["starts"].astype(np.int64)
         self.longest = int(stored.metadata["longest"])
         totals = stored.metadata["totals"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import json
-import os
+import shutil
 import sys
 import tempfile
 import textwrap
@@ -16,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from filelock import FileLock
 
+from data_modules.reading.files import warn
+from data_modules.reading.findings import note_cache
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 
@@ -50,8 +52,8 @@ def mapped(
         with_indices: whether the function wants the numbers of the rows too.
     """
     made_of = identity(rows._fingerprint, code_of(function), settings)
-    cache = usable_cache()
-    with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
+
+    def make() -> datasets.Dataset:
         return rows.map(
             function,
             fn_kwargs=dict(settings),
@@ -63,6 +65,24 @@ def mapped(
             new_fingerprint=made_of,
             desc=says,
         )
+
+    with FileLock(usable_cache() / f"{made_of}.lock"), progress(len(rows) >= LARGE):
+        return _made_or_reused(make, Path(rows._get_cache_file_path(made_of)) if rows.cache_files else None)
+
+
+def _made_or_reused(make: Callable[[], datasets.Dataset], file: Path | None) -> datasets.Dataset:
+    """What `make` gives, which may be in a file or folder already. A cache that is damaged is made anew."""
+    try:
+        found = make()
+    except (pa.ArrowException, OSError, ValueError):
+        if file is None or not file.exists():
+            raise
+        warn("the cache '%s' is damaged and is made anew", file)
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        found = make()
+    for made in found.cache_files:
+        note_cache(Path(made["filename"]))
+    return found
 
 
 def generated(
@@ -80,14 +100,20 @@ def generated(
         features: of the rows.
     """
     made_of = identity(items, code_of(function), settings, str(features))
-    usable_cache()
-    with progress(len(items) >= MANY):
+
+    def make() -> datasets.Dataset:
         return datasets.Dataset.from_generator(
             function,
             features=features,
             gen_kwargs={"items": list(items), **settings},
             fingerprint=made_of,
         )
+
+    made = next(usable_cache().glob(f"generator/*{made_of}*"), None)
+    if made is None and next(iter(function(items=list(items), **settings)), None) is None:
+        return datasets.Dataset.from_dict({name: [] for name in features}, features)  # `datasets` refuses no rows
+    with progress(len(items) >= MANY):
+        return _made_or_reused(make, made)
 
 
 def usable_cache() -> Path:
@@ -118,17 +144,6 @@ def progress(shown: bool) -> Iterator[None]:
         yield
     finally:
         (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
-
-
-def remembered(find: Callable[[], Any], *made_of: object) -> Any:
-    """What `find` returns, a value that JSON can hold, found once for all that it is made of."""
-    file = usable_cache() / f"{identity(*made_of)}.json"
-    if not file.is_file():
-        with FileLock(file.with_suffix(".lock")):
-            beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(find()), encoding="utf-8")
-            beside.replace(file)
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def identity(*parts: object) -> str:

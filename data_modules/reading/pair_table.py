@@ -13,6 +13,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import read_picture
+from data_modules.reading.walking import as_stored
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -50,23 +51,19 @@ class PairTable:
         """Tokenize the captions, once and for all.
 
         Raises:
-            BrokenFile: a caption is not UTF-8.
             Mistake: the captions are not strings.
         """
         from datasets import Features, List, Value
 
         from data_modules.reading.cached import mapped
         from data_modules.reading.columns import Column
-        from data_modules.reading.records import check_strings, find_broken
+        from data_modules.reading.records import check_strings
 
         check_strings(self.rows, self.caption, key)
         settings = {"tokenizer": tokenizer, "column": self.caption, "longest": longest}
         features = Features({"ids": List(Value("int32")), "cut": Value("bool")})
         captions = self.rows.select_columns([self.caption])
-        try:
-            made = mapped(captions, tokenize_captions, settings, features, f"{key}: tokenizing captions")
-        except UnicodeDecodeError as error:
-            raise find_broken(self.files, (self.image, self.caption)) from error
+        made = mapped(captions, tokenize_captions, settings, features, f"{key}: tokenizing captions")
         self.ids = Column(made, "ids")
         self.lengths = self.ids.lengths()
         self.cut = int(np.count_nonzero(Column(made, "cut").all()))
@@ -89,7 +86,7 @@ class PairTable:
         if path is None:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
         try:
-            return read_picture(self.files[0].parent / path, size, cut=cut)
+            return read_picture(as_stored(self.files[0].parent / path), size, cut=cut)
         except BrokenFile as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise BrokenFile(f"'{self.where}' names '{path}', but there is no such file beside it") from error

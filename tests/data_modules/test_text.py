@@ -184,17 +184,6 @@ def test_a_cut_gz_is_named_and_read_up_to_there(tmp_path: Path, document_format:
     assert dataset.skipped_at_setup == 1
 
 
-def test_nothing_is_read_line_by_line_where_nothing_is_broken(
-    tmp_path: Path, document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("line by line")
-
-    monkeypatch.setattr("data_modules.reading.records.read_lines", refuse)
-    path = write_jsonl(tmp_path / "a.jsonl", TEXTS)
-    assert texts_of(load(path, document_format, "skip"), document_format) == TEXTS
-
-
 def test_the_count_of_skipped_lines_survives_the_cache(tmp_path: Path, document_format: DocumentFormat) -> None:
     path = break_line(write_jsonl(tmp_path / "a.jsonl", ["the cat"] * 200), 3, b"\xff")
     assert [load(path, document_format, "skip").skipped_at_setup for _ in range(2)] == [1, 1]
@@ -240,7 +229,7 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(Mistake, match="column 'text' holds int64, but a string"):
         load(tmp_path / "n.parquet", document_format)
     write_parquet(tmp_path / "mixed.parquet", TEXTS)
-    with pytest.raises(Mistake, match="there are json and parquet files"):
+    with pytest.raises(Mistake, match="there are JSON and Parquet files"):
         load(tmp_path, document_format)
     with pytest.raises(Mistake, match="holds no text"):
         load(write_jsonl(tmp_path / "b" / "a.jsonl", ["", ""]), document_format)
