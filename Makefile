@@ -8,7 +8,7 @@ SCHEMA := $(BIN)/check-jsonschema --builtin-schema
 PROMPTS ?= configs/prompts/lab.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help environment data lab-data demo play test test-long lint docs wheel
+.PHONY: help environment data lab-data demo play ask test test-long lint docs wheel
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,7 +37,10 @@ demo: lab-data ## from nothing to a small model that draws, describes, answers a
 	@$(BIN)/python -m callbacks.pages.demo_page $(DEMO)
 	@echo "curves:             $(BIN)/tensorboard --logdir runs"
 
-play: .venv/ready ## what the shipped model draws, says and imagines; PROMPTS=my.yaml asks something else
+play: .venv/ready ## walk in what the shipped model imagines, and let it draw and describe, in a browser
+	$(BIN)/python -m lit_mm.play lab
+
+ask: .venv/ready ## what the shipped model draws, says and imagines, as files; PROMPTS=my.yaml asks something else
 	$(BIN)/lit-mm predict --ckpt_path lab --data.prompts $(PROMPTS) --trainer.logger.name played
 
 lint: .venv/ready ## style, types, and schemas of the files that GitHub reads

@@ -18,7 +18,7 @@ from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.cropping import CENTRE, Cropping
-from data_modules.reading.files import HUB, find_files, say, settle_broken, stamp, warn
+from data_modules.reading.files import find_files, is_on_hub, say, settle_broken, stamp, warn
 from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -150,7 +150,7 @@ class ImageTextDataModule(DocumentDataModule):
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
         from data_modules.reading.records import check_column, keeps_broken, load_hub, load_records
 
-        if _is_on_hub(path):
+        if is_on_hub(path, (TAR,)):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, self.caption_column):
                 check_column(rows, column, f"'{path}'", key)
@@ -168,11 +168,6 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, skipped
 
 
-def _is_on_hub(path: str) -> bool:
-    """Whether a path names a data set of the Hub, and not tars there."""
-    return path.startswith(HUB) and not path.endswith(TAR)
-
-
 def _are_tars(path: str, key: str) -> bool:
     """Whether a path names tars alone.
 
@@ -181,7 +176,7 @@ def _are_tars(path: str, key: str) -> bool:
         Mistake: it names tars and tables.
     """
     if is_remote(path):
-        return not _is_on_hub(path)
+        return not is_on_hub(path, (TAR,))
     kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
     if len(kinds) > 1:
         raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")

@@ -141,7 +141,7 @@ class Simulator:
         self.curve = brightening(gamma)
 
     @contextmanager
-    def _game(self, place: tuple[int, int], turn: int) -> Iterator[Any]:
+    def game(self, place: tuple[int, int], turn: int) -> Iterator[Any]:
         """At rest at a place, having turned left for so many tics."""
         with TemporaryDirectory() as folder:
             game = start(self.episode, str(Path(folder) / "engine.ini"), deltas=True)
@@ -154,7 +154,8 @@ class Simulator:
             finally:
                 game.close()
 
-    def _seen(self, game: Any) -> tuple[np.ndarray, Pose]:
+    def seen(self, game: Any) -> tuple[np.ndarray, Pose]:
+        """The picture (image_size, image_size, 3) uint8 and the pose."""
         state = game.get_state()
         size = self.view.image_size
         return self.curve[resize(middle(state.screen_buffer), size, size)], Pose(*map(float, state.game_variables))
@@ -164,7 +165,7 @@ class Simulator:
         game.make_action(pressed(keys), self.episode.tics)
         if game.is_episode_finished():
             return None
-        image, pose = self._seen(game)
+        image, pose = self.seen(game)
         jumped = np.hypot(pose.x - before.x, pose.y - before.y) > _MOST_SPEED * self.episode.tics
         return None if jumped else (image, pose)
 
@@ -207,8 +208,8 @@ class Simulator:
         self, place: tuple[int, int], turn: int, random: np.random.Generator, frames: int
     ) -> tuple[list[Keys], list[tuple[np.ndarray, Pose]]] | None:
         player, chosen = Wanderer(random, self.episode.tics), []
-        with self._game(place, turn) as game:
-            seen, moved = [self._seen(game)], 0.0
+        with self.game(place, turn) as game:
+            seen, moved = [self.seen(game)], 0.0
             for _ in range(frames):
                 chosen.append(player.step(moved))
                 step = self._step(game, chosen[-1], seen[-1][1])
@@ -220,8 +221,8 @@ class Simulator:
 
     def _replay(self, beginning: Beginning, keys: Sequence[Keys]) -> list[tuple[np.ndarray, Pose]] | None:
         """What is seen from the end of a beginning on."""
-        with self._game(beginning.place, beginning.turn) as game:
-            seen = [self._seen(game)]
+        with self.game(beginning.place, beginning.turn) as game:
+            seen = [self.seen(game)]
             for pressed_keys in (*beginning.keys, *keys):
                 step = self._step(game, pressed_keys, seen[-1][1])
                 if step is None:
@@ -239,25 +240,28 @@ class Simulator:
             beginning: of a case.
             deltas: dx forward and dy to the left in multiples of the view's unit, dyaw to the left in radians.
         """
-        with self._game(beginning.place, beginning.turn) as game:
+        with self.game(beginning.place, beginning.turn) as game:
             for keys in beginning.keys:
                 game.make_action(pressed(keys), self.episode.tics)
-            kept, speed = [self._seen(game)], np.zeros(2)
-            for dx, dy, dyaw in deltas:
-                start = kept[-1][1]
-                goal = np.array([start.x, start.y]) + _turned(np.array([dx, dy]) * self.view.unit, start.angle)
-                ended, speed = self._pushed(game, goal, dyaw, speed)
+            kept, speed = [self.seen(game)], np.zeros(2)
+            for delta in deltas:
+                ended, speed = self.pushed(game, delta, speed)
                 if ended:
                     break
-                kept.append(self._seen(game))
+                kept.append(self.seen(game))
         return self._walk([*kept, *[kept[-1]] * (len(deltas) + 1 - len(kept))])
 
-    def _pushed(self, game: Any, goal: np.ndarray, dyaw: float, speed: np.ndarray) -> tuple[bool, np.ndarray]:
-        """One step towards a place (2,): whether the level's end or a teleporter cut it short, and the speed (2,)."""
-        tics = self.view.frame_step * self.episode.tics
-        turn = -np.degrees(dyaw) / tics
+    def pushed(self, game: Any, delta: tuple[float, float, float], speed: np.ndarray) -> tuple[bool, np.ndarray]:
+        """One step by dx, dy and dyaw, see `follow`, of a player who has a speed (2,) in map units a tic.
+
+        Returns:
+            Whether the level's end or a teleporter cut it short, and the speed (2,) after it.
+        """
+        tics, start = self.view.frame_step * self.episode.tics, self.seen(game)[1]
+        goal = np.array([start.x, start.y]) + _turned(np.array(delta[:2]) * self.view.unit, start.angle)
+        turn = -np.degrees(delta[2]) / tics
         for tic in range(tics):
-            before = self._seen(game)[1]
+            before = self.seen(game)[1]
             wanted = (goal - [before.x, before.y]) / (tics - tic)
             # The engine keeps 29/32 of the speed and adds 1/32 of the push.
             push = _turned((wanted - speed * 29 / 32) * 32, -(before.angle - turn))
@@ -265,7 +269,7 @@ class Simulator:
             game.make_action([*pressed(()), float(push[0]), float(-push[1]), turn], 1)
             if game.is_episode_finished():
                 return True, speed
-            after = self._seen(game)[1]
+            after = self.seen(game)[1]
             speed = np.array([after.x - before.x, after.y - before.y])
             if np.hypot(*speed) > _MOST_SPEED:
                 return True, speed

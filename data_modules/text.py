@@ -1,9 +1,8 @@
-"""Plain text: JSON Lines, Parquet, text files, or a data set of the Hugging Face Hub."""
+"""Plain text: JSON Lines and Parquet where they are, text files, or a data set of the Hugging Face Hub."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,14 @@ import numpy as np
 import torch
 
 from data_modules.base import DocumentDataModule, Split
-from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import HUB, Tolerance, find_files, settle_broken, stamp
+from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.index.input_files import find_input_files
+from data_modules.index.making import missing_of
+from data_modules.index.sidecars import Indexing
+from data_modules.index.storage import is_remote
+from data_modules.index.text_files import INDEXED, PARQUET, holds_an_array
+from data_modules.reading.files import Tolerance, find_files, is_on_hub, listed, settle_broken, stamp
+from data_modules.reading.text_windows import TableWindows, TextWindows
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
@@ -21,13 +26,15 @@ from lit_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import datasets
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".json.gz", ".parquet", ".txt")
+SUFFIXES = (*INDEXED, ".txt")
 
 
 class TextDataModule(DocumentDataModule):
     """Text documents, `<bos> text <eos>`.
 
-    Files: JSON Lines or Parquet with one document a row, or .txt with one document a file.
+    Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst) or Parquet with one document a row, or .txt with one
+    document a file. JSON Lines and Parquet are tokenized once and left where they are, also on `s3://`, `https://` and
+    other storage that fsspec knows.
 
     Args:
         train: file, folder, pattern such as `data/part-*.jsonl`, or Hub name such as `hf://roneneldan/TinyStories`
@@ -50,40 +57,76 @@ class TextDataModule(DocumentDataModule):
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> TextDataset | None:
         """Tokenized documents of one split; see `DocumentDataModule.dataset`."""
+        from data_modules.index.indexed_texts import IndexedTexts, open_texts
+
         path = self.paths[split]
         if path is None:
             return None
-        return load_text(path, split, f"{self.key}.{split}", source, format.tokenizer, self)
+        key = f"{self.key}.{split}"
+        indexing = self.indexing(split, format.tokenizer)
+        if indexing is None:
+            return load_text(path, split, key, source, format.tokenizer, self)
+        view = open_texts(indexing, self.window, self.cache, key)
+        totals = view.totals
+        report = totals.report and BrokenFile(*totals.report)
+        skipped = settle_broken(report, totals.lost, totals.rows, key, self.tolerance)
+        if not len(view):
+            raise Mistake(f"{key}: '{path}' holds no text in column '{self.column}'")
+        return TextDataset(source, IndexedTexts(view), skipped)
+
+    def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
+        """The indexes of one split where it is read in place, and what makes them."""
+        from data_modules.index.indexed_texts import text_sidecars
+        from data_modules.index.text_rows import check_first
+
+        path, key = self.paths[split], f"{self.key}.{split}"
+        if path is None or is_on_hub(path, INDEXED):
+            return None
+        files = find_input_files(path, INDEXED if is_remote(path) else SUFFIXES, key)
+        kinds = sorted({_kind(file.path) for file in files})
+        if len(kinds) > 1:
+            raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
+        if kinds == ["text"] or holds_an_array(files[0]):
+            return None
+        indexing = text_sidecars(files, self.column, tokenizer, self.cache)
+        if missing_of(indexing.sidecars[:1]):
+            check_first(files[0], self.column, key)
+        return indexing
+
+
+def _kind(path: str) -> str:
+    name = path.lower()
+    return "parquet" if name.endswith(PARQUET) else "text" if name.endswith(".txt") else "json"
 
 
 class TextDataset(DocumentDataset):
     """Windows of tokens, memory-mapped.
 
+    Args:
+        source: its name.
+        windows: the tokens.
+        skipped: see the attribute.
+
     Attributes:
+        bytes_per_token: UTF-8 bytes of the texts over their tokens: from nats per token to bits per byte.
         skipped_at_setup: documents left out because they cannot be read.
     """
 
     splittable = True
-    lengths: np.ndarray
 
-    def __init__(self, source: str, windows: datasets.Dataset, skipped: int) -> None:
-        from data_modules.reading.columns import Column
-
-        self.source = source
-        self.ids, self.sizes = Column(windows, "ids"), Column(windows, "bytes")
+    def __init__(self, source: str, windows: TextWindows, skipped: int) -> None:
+        self.source, self.windows = source, windows
         self.skipped_at_setup = skipped
-        self.lengths = self.ids.lengths()[None]
+        self.lengths, self.files = windows.lengths, windows.files
 
     def document(self, draw: Draw) -> Document:
         """One window; `<bos>` and `<eos>` stand only where its document begins and ends."""
-        return Document((Text(torch.from_numpy(self.ids.numbers(draw.index).astype(np.int64))),), self.source)
+        return Document((Text(torch.from_numpy(self.windows.ids(draw.index).astype(np.int64))),), self.source)
 
-    @cached_property
+    @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of the texts over their tokens, delimiters not counted: nats per token to bits per byte."""
-        sizes = self.sizes.all()
-        documents = int((sizes > 0).sum())  # only a document's first window says its size
-        return float(sizes.sum() / (self.lengths.sum(dtype=np.int64) - 2 * documents))
+        """See the class."""
+        return self.windows.bytes_per_token
 
 
 def load_text(
@@ -95,14 +138,12 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.tolerance` is `skip`.
         MissingFile, Mistake: a path, column or text is missing.
     """
-    files = [] if path.startswith(HUB) else find_files(path, SUFFIXES, key)
+    files = [] if is_on_hub(path, INDEXED) else find_files(path, SUFFIXES, key)
     rows, skipped = _read(path, files, split, key, module.column, module.tolerance)
     windows = _tokenize(rows, key, module.column, module.window, tokenizer)
     if not len(windows):
         raise Mistake(f"{key}: '{path}' holds no text in column '{module.column}'")
-    dataset = TextDataset(source, windows, skipped)
-    dataset.files = stamp(files)
-    return dataset
+    return TextDataset(source, TableWindows(windows, stamp(files)), skipped)
 
 
 def _read(

@@ -14,7 +14,7 @@ from tests.helpers.program import ROOT
 PACKAGES = ("lit_mm", "data_modules", "callbacks")
 # A module may import those of its own line and of the lines below it.
 LEVELS = (
-    ("lit_mm.cli", "lit_mm.export", "lit_mm.__main__", "lit_mm.command_line"),
+    ("lit_mm.cli", "lit_mm.export", "lit_mm.__main__", "lit_mm.command_line", "lit_mm.play"),
     ("lit_mm.loading", "lit_mm.module", "lit_mm.prediction", "lit_mm.building", "lit_mm.vision.training", "callbacks"),
     ("lit_mm.loaded_model", "lit_mm.loaded_inputs"),
     ("lit_mm.generation", "lit_mm.training", "lit_mm.parallel"),

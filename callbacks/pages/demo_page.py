@@ -23,7 +23,7 @@ ANSWERS = "predictions"  # folder of the run
 
 _SAID = """<h1>A small model after {steps} steps</h1>
 <p>It started from random weights and has trained for minutes, in a small world where everything has a truth. All
-that is asked here is about maps that it never saw. <code>make play</code> asks the same of a model that was trained for
+that is asked here is about maps that it never saw. <code>make ask</code> asks the same of a model that was trained for
 hours.</p>
 """
 _JUDGED = (  # what is judged, its value, and the value it is to be compared with

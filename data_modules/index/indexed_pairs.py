@@ -10,11 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.index.keys import key_of_texts
-from data_modules.index.making import make_missing
-from data_modules.index.pair_index import READER, PairFields, index_pairs
+from data_modules.index.making import opened_view
+from data_modules.index.pair_index import PairFields, index_pairs
 from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
 from data_modules.index.storage import InputFile, RangeReader
+from data_modules.reading.code import code_of
 from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -32,7 +33,7 @@ def pair_sidecars(files: Sequence[InputFile], fields: PairFields, tokenizer: Tok
         tokenizer: of the captions.
         cache: folder of all indexes.
     """
-    depends_on = f"pairs {READER} {fields} {tokenizer.fingerprint()}"
+    depends_on = f"pairs {code_of(index_pairs)} {fields} {tokenizer.fingerprint()}"
     sidecars = [Sidecar.of(file, depends_on, cache) for file in files]
     return Indexing(sidecars, partial(index_pairs, fields=fields, tokenizer=tokenizer))
 
@@ -130,9 +131,6 @@ def open_pairs(indexing: Indexing, with_bare: bool, cache: Path, key: str) -> So
         BrokenFile: a tar cannot be read at all.
     """
     sidecars = indexing.sidecars
-    try:
-        return SourceView(sidecars, with_bare, cache)
-    except (OSError, ValueError):
-        make_missing(indexing, key, cache / "locks" / key_of_texts(s.name for s in sidecars))
-        make_view(sidecars, with_bare, cache)
-        return SourceView(sidecars, with_bare, cache)
+    return opened_view(
+        lambda: SourceView(sidecars, with_bare, cache), lambda: make_view(sidecars, with_bare, cache), indexing, key
+    )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 from data_modules.index.storage import InputFile, filesystem, is_remote, patiently
-from data_modules.reading.files import find_files, has_suffix, listed
+from data_modules.reading.files import find_files, has_suffix, listed, spread_range
 from data_modules.reading.findings import note_files
 from data_modules.reading.walking import is_hidden_path
 from lit_mm.mistake import MissingFile, Mistake
 
 # What storages call the identity of a file's contents, or the time of its last change.
 _CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
@@ -32,24 +30,14 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[In
         MissingFile: nothing is there, or nothing that can be read.
         Mistake: the storage can't be reached, or its library is not installed.
     """
-    found = [file for one in spread_range(pattern) for file in _find(one, suffixes, key)]
+    if not is_remote(pattern):
+        return [local_file(path) for path in find_files(pattern, suffixes, key)]
+    found = [file for one in spread_range(pattern) for file in _find_remote(one, suffixes, key)]
+    note_files(pattern, len(found), {})
     return sorted(found, key=lambda file: file.path)
 
 
-def spread_range(pattern: str) -> Iterator[str]:
-    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first."""
-    found = _RANGE.search(pattern)
-    if found is None:
-        yield pattern
-        return
-    first, last = found.groups()
-    for number in range(int(first), int(last) + 1):
-        yield from spread_range(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
-
-
-def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
-    if not is_remote(pattern):
-        return [local_file(path) for path in find_files(pattern, suffixes, key)]
+def _find_remote(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
     try:
         fs, path = filesystem(pattern)
         found = patiently(lambda: _infos(fs, path, suffixes), f"{key}: '{pattern}'")
@@ -59,7 +47,6 @@ def _find(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
         raise MissingFile(f"{key}: there is no file or folder '{pattern}'") from error
     if not found:
         raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file")
-    note_files(pattern, len(found), {})
     return [_remote_file(fs, info) for info in found]
 
 

@@ -7,17 +7,20 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from data_modules.index.keys import key_of_texts
 from data_modules.index.sidecars import Indexer, Indexing, Sidecar
 
+View = TypeVar("View")
 logger = logging.getLogger(__name__)
 
 SAID_EVERY = 60.0  # seconds between lines of a log that shows no progress bar
@@ -53,18 +56,40 @@ def make_missing(indexing: Indexing, title: str, lock: Path | None) -> None:
         _make(missing_of(missing), indexing.indexer, title)
 
 
+def opened_view(opening: Callable[[], View], making: Callable[[], None], indexing: Indexing, title: str) -> View:
+    """What opens all indexes of a source as one; what of it is not there yet is made first.
+
+    Args:
+        opening: opens it, or raises OSError or ValueError where it was not made yet, or is not whole.
+        making: makes it from the indexes.
+        indexing: the indexes.
+        title: of the progress bar.
+
+    Raises:
+        BrokenFile: a file cannot be read at all.
+        Mistake: nothing can be written.
+    """
+    try:
+        return opening()
+    except (OSError, ValueError):
+        cache = indexing.sidecars[0].cache
+        make_missing(indexing, title, cache / "locks" / key_of_texts(s.name for s in indexing.sidecars))
+        making()
+        return opening()
+
+
 def _make(missing: Sequence[Sidecar], indexer: Indexer, title: str) -> None:
     if not missing:
         return
-    total = sum(sidecar.file.size for sidecar in missing)
+    total = sum(sidecar.work for sidecar in missing)
     with _progress(title, total, len(missing)) as progress:
         waiting, start = list(missing), time.monotonic()
         while waiting and (time.monotonic() - start < ALONE or cores() == 1 or len(waiting) == 1):
             sidecar = waiting.pop(0)
             sidecar.make(indexer)
-            progress.advance(sidecar.file.size)
+            progress.advance(sidecar.work)
         for sidecar in _made_by_others(waiting, indexer):
-            progress.advance(sidecar.file.size)
+            progress.advance(sidecar.work)
 
 
 def _made_by_others(missing: Sequence[Sidecar], indexer: Indexer) -> Iterator[Sidecar]:

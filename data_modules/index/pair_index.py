@@ -15,7 +15,6 @@ from data_modules.index.tar_samples import DamagedTar, Member, Sample, SampleGro
 from data_modules.reading.files import listed
 from lit_mm.tokenizer import Tokenizer
 
-READER = 1  # a new number makes indexes of an older reader stale
 PICTURES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff")  # endings, the likeliest first
 BROKEN, NO_CAPTION, CUT_CAPTION, GUESSED = 1, 2, 4, 8  # flags of a sample; GUESSED captions are not UTF-8
 _SHOWN = 3  # broken samples that are named

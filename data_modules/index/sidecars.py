@@ -12,7 +12,7 @@ import numpy as np
 from data_modules.dataset import BrokenFile
 from data_modules.index.array_file import ArrayFile, write_arrays
 from data_modules.index.keys import key_of_texts
-from data_modules.index.storage import InputFile
+from data_modules.index.storage import FilePart, InputFile
 
 # Reads a file through: arrays and what is said beside them.
 Indexer = Callable[[InputFile], tuple[dict[str, np.ndarray], dict[str, Any]]]
@@ -23,7 +23,7 @@ class Sidecar:
     """The index of one file.
 
     Args:
-        file: what is indexed, as it is now.
+        file: what is indexed, or a part of it, as it is now.
         name: hash of the file's path, size and time of change, and of all that the index depends on besides.
         cache: folder of all indexes.
     """
@@ -35,7 +35,14 @@ class Sidecar:
     @classmethod
     def of(cls, file: InputFile, depends_on: str, cache: Path) -> Sidecar:
         """The index of `file` made by a reader and with settings that `depends_on` names."""
-        return cls(file, key_of_texts([file.path, str(file.size), file.changed, depends_on]), cache)
+        part = [str(at) for at in file.part if isinstance(file, FilePart)]
+        return cls(file, key_of_texts([file.path, str(file.size), file.changed, *part, depends_on]), cache)
+
+    @property
+    def work(self) -> int:
+        """Bytes that are read to make it."""
+        first, stop = self.file.part
+        return stop - first
 
     @property
     def path(self) -> Path:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_modules.index.array_file import ArrayFile, appear, write_arrays
 from data_modules.index.keys import key_of_texts
+from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
+from data_modules.reading.code import code_of
 from data_modules.reading.files import listed
 from data_modules.reading.findings import note_cache
-from lit_mm.mistake import Mistake
 
-LAYOUT = 1  # of a view's files; a new number makes older ones stale
-MAX_OPEN = 256  # indexes that a process keeps mapped
 COUNTED = ("captioned", "bare", "lost", "cut", "guessed")
 
 
@@ -66,7 +64,7 @@ class SourceView:
         self.sidecars = sidecars
         self.file = _file(sidecars, with_bare, cache)
         self.lengths_file = self.file.with_suffix(".npy")
-        self._open: OrderedDict[int, ArrayFile] = OrderedDict()
+        self._indexes = OpenIndexes(sidecars, self.file)
         stored = ArrayFile(self.file)
         if len(np.load(self.lengths_file, mmap_mode="r")) != stored["starts"][-1]:
             raise ValueError(f"'{self.lengths_file}' is of another view")
@@ -79,34 +77,14 @@ class SourceView:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
-
     def locate(self, document: int) -> tuple[int, int]:
         """Number of the file that a document is in, and its row in that file's index."""
         number = int(np.searchsorted(self.starts, document, side="right")) - 1
         return number, document - int(self.starts[number])
 
     def index(self, number: int) -> ArrayFile:
-        """The mapped index of a file.
-
-        Raises:
-            Mistake: it is no longer there; the next start makes it again.
-        """
-        if number not in self._open:
-            while len(self._open) >= MAX_OPEN:
-                self._open.popitem(last=False)
-            sidecar = self.sidecars[number]
-            try:
-                self._open[number] = sidecar.open()
-            except (OSError, ValueError) as error:
-                self.file.unlink(missing_ok=True)  # it says that all indexes are there
-                raise Mistake(
-                    f"data.loader.cache: '{sidecar.path}', the index of '{sidecar.file.path}', is gone or cut; start "
-                    "again to make it anew"
-                ) from error
-        self._open.move_to_end(number)
-        return self._open[number]
+        """The mapped index of a file."""
+        return self._indexes[number]
 
 
 def make_view(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> None:
@@ -146,5 +124,5 @@ def make_view(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> None
 
 
 def _file(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> Path:
-    name = key_of_texts([f"view {LAYOUT} {with_bare}", *(sidecar.name for sidecar in sidecars)])
+    name = key_of_texts([f"pairs {code_of(make_view)} {with_bare}", *(sidecar.name for sidecar in sidecars)])
     return cache / "views" / name[:2] / f"{name}.safetensors"

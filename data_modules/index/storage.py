@@ -39,6 +39,35 @@ class InputFile:
     size: int
     changed: str
 
+    @property
+    def part(self) -> tuple[int, int]:
+        """First byte that is indexed on its own, and the first behind it."""
+        return 0, self.size
+
+
+@dataclass(frozen=True)
+class FilePart(InputFile):
+    """Some of a file that is indexed on its own: large files are shared out over all cores.
+
+    Args:
+        first: byte that it begins at. What documents it holds is for those to say who read it.
+        stop: the first byte behind it.
+    """
+
+    first: int
+    stop: int
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """See `InputFile.part`."""
+        return self.first, self.stop
+
+
+def parts_of(file: InputFile, size: int) -> list[FilePart]:
+    """A file in parts of at most `size` bytes, one of an empty file."""
+    starts = range(0, max(1, file.size), size)
+    return [FilePart(file.path, file.size, file.changed, at, min(at + size, file.size)) for at in starts]
+
 
 def is_remote(path: str) -> bool:
     """Whether a path is a URL of fsspec's, such as `s3://bucket/0.tar`."""

@@ -35,8 +35,8 @@ class LoaderConfig:
             neighbours, from all over the source. `all` spreads every step over the whole source: of 10^8 pictures in
             shards of 1,000, a step that reads 7,680 touches 7,400 shards in place of some 130.
         cache: folder of what is read, tokenized and indexed once. By default tables lie in that of Hugging Face
-            `datasets` (`~/.cache/huggingface/datasets`, or HF_DATASETS_CACHE), and indexes of tars in `~/.cache/lit-mm`
-            (or `lit-mm` in the folder that XDG_CACHE_HOME names).
+            `datasets` (`~/.cache/huggingface/datasets`, or HF_DATASETS_CACHE), and indexes in `~/.cache/lit-mm` (or
+            `lit-mm` in the folder that XDG_CACHE_HOME names).
         max_megapixels: pictures of more are not read; a worker needs about 4 MB for each, 8 MB where it is transparent.
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
-import inspect
 import shutil
-import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +13,11 @@ import datasets
 import pyarrow as pa
 from filelock import FileLock
 
+from data_modules.reading.code import code_of, identity
 from data_modules.reading.files import warn
 from data_modules.reading.findings import note_cache
 from lit_mm.mistake import Mistake
-from lit_mm.tokenizer import Tokenizer
 
-OURS = ("data_modules", "lit_mm")
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
 
@@ -144,43 +138,3 @@ def progress(shown: bool) -> Iterator[None]:
         yield
     finally:
         (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
-
-
-def identity(*parts: object) -> str:
-    """16 hex digits over all parts; of a tokenizer its contents count, and not where its file lies."""
-    return hashlib.sha256(repr([_plain(part) for part in parts]).encode()).hexdigest()[:16]
-
-
-def _plain(part: object) -> object:
-    if isinstance(part, Tokenizer):
-        return part.fingerprint()
-    return {name: _plain(value) for name, value in sorted(part.items())} if isinstance(part, Mapping) else part
-
-
-def code_of(function: Callable[..., Any]) -> str:
-    """Hash of the code of a function and of all it uses, without what is a library's, docstrings and comments."""
-    found: dict[str, str] = {}
-    roots = {*OURS, function.__module__.partition(".")[0]}
-    waiting: list[Any] = [function]
-    while waiting:
-        thing = waiting.pop()
-        name = f"{thing.__module__}.{thing.__qualname__}"
-        if name in found or thing.__module__.partition(".")[0] not in roots:
-            continue
-        tree = _without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(thing))))
-        found[name] = ast.unparse(tree)
-        scope = vars(sys.modules[thing.__module__])
-        for used in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & scope.keys():
-            value = scope[used]
-            if inspect.isfunction(value) or inspect.isclass(value):
-                waiting.append(value)
-            elif isinstance(value, str | int | float | tuple):
-                found[f"{thing.__module__}.{used}"] = repr(value)
-    return identity(found)
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree

@@ -11,7 +11,7 @@ from datasets import List, Value
 
 from data_modules.reading.cached import mapped
 from data_modules.reading.columns import Column
-from data_modules.reading.layout import Layout
+from data_modules.reading.layout import BOTH, Layout
 from data_modules.reading.pages import Pages
 
 COLUMNS = {
@@ -21,6 +21,8 @@ COLUMNS = {
     "positions": Value("int32"),
     "pictures": List(Value("string")),
     "places": List(Value("int32")),
+    "twice": Value("int32"),
+    "delimiters": Value("int32"),
     "left_out": Value("int32"),
 }
 
@@ -29,7 +31,8 @@ class DocumentRows:
     """Rows of such a table while they are made.
 
     Attributes:
-        columns: see `COLUMNS`; a row of no positions only says how much of a page is in no document.
+        columns: see `COLUMNS`. `twice` is the number of pictures that are drawn and then read, `delimiters` that of
+            such tokens. A row of no positions only says how much of a page is in no document.
     """
 
     def __init__(self) -> None:
@@ -39,12 +42,13 @@ class DocumentRows:
         """A document of the page `row`, with its pictures in order."""
         names = [one.get("path") or one["column"] for one in pictures]
         places = [one.get("number", -1) for one in pictures]
-        self._add(row, layout.ids, layout.learned, positions, names, places, 0)
+        twice, delimiters = layout.ids.count(BOTH), layout.delimiters()
+        self._add(row, layout.ids, layout.learned, positions, names, places, twice, delimiters, 0)
 
     def leave_out(self, row: int, count: int) -> None:
         """Note that so many parts of a page are in no document."""
         if count:
-            self._add(row, [], [], 0, [], [], count)
+            self._add(row, [], [], 0, [], [], 0, 0, count)
 
     def _add(self, *values: Any) -> None:
         for column, value in zip(self.columns.values(), values, strict=True):

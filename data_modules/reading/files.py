@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import logging
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,7 @@ def warn(message: str, *values: object) -> None:
 
 
 HUB = "hf://"  # what a name on the Hugging Face Hub begins with
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 OnError = Literal["raise", "skip"]
 Stamps = tuple[tuple[str, int, int | str], ...]  # see `stamp`; remote storages tell a change in other ways
 
@@ -50,12 +52,23 @@ class Tolerance:
     max_lost: float = 0.01
 
 
+def spread_range(pattern: str) -> Iterator[str]:
+    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first."""
+    found = _RANGE.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    first, last = found.groups()
+    for number in range(int(first), int(last) + 1):
+        yield from spread_range(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
+
+
 def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str] = ()) -> list[Path]:
     """Files behind a path as a user writes it, sorted by name. What is left out is noted.
 
     Args:
-        pattern: a file, a folder (searched with its subfolders, linked ones too, but for hidden ones) or a glob such as
-            `data/*/part-*.jsonl`.
+        pattern: a file, a folder (searched with its subfolders, linked ones too, but for hidden ones), a glob such as
+            `data/*/part-*.jsonl`, or a range such as `data/{00000..01023}.tar`, whose files all have to be there.
         suffixes: endings that a source of this kind can read, with their dots.
         key: the YAML key, for the error message.
         beside: endings of files that lie beside these and belong to them.
@@ -63,6 +76,17 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
     """
+    found: set[Path] = set()
+    left_out: Counter[str] = Counter()
+    for one in spread_range(pattern):
+        files, others = _find(one, suffixes, key, beside)
+        found.update(files)
+        left_out.update(others)
+    note_files(pattern, len(found), left_out)
+    return sorted(found)
+
+
+def _find(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str]) -> tuple[list[Path], Counter[str]]:
     path = as_stored(Path(pattern).expanduser())
     left_out: Counter[str] = Counter()
     if path.is_dir():
@@ -81,13 +105,17 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence
         raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file{others}")
     if not has_suffix(found[0], suffixes):
         raise MissingFile(f"{key}: '{pattern}' is not a {listed(suffixes)} file")
-    note_files(pattern, len(found), left_out)
-    return found
+    return found, left_out
 
 
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
     """Whether the file's name ends in one of `suffixes`, in any case; hidden files never do."""
     return path.name.lower().endswith(tuple(suffixes)) and not is_hidden(path.name)
+
+
+def is_on_hub(path: str, suffixes: Sequence[str]) -> bool:
+    """Whether a path names a data set of the Hub, and not files there, which end in one of `suffixes`."""
+    return path.startswith(HUB) and not path.lower().endswith(tuple(suffixes))
 
 
 def listed(words: Sequence[str], last: str = "or") -> str:

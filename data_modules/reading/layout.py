@@ -25,6 +25,7 @@ class Layout:
         self.ids: list[int] = []
         self.learned: list[bool] = []
         self._brackets = tokenizer.boi_id, tokenizer.eoi_id
+        self._ends = tokenizer.bos_id, tokenizer.eos_id
 
     def add(self, ids: Sequence[int], learned: bool) -> None:
         """Tokens behind what is there."""
@@ -37,6 +38,10 @@ class Layout:
         self.add([opening], learned and len(self.ids) > 1)
         self.add([mark], False)
         self.add([closing], learned)
+
+    def delimiters(self) -> int:
+        """How many of the tokens are delimiters."""
+        return sum(self.ids.count(one) for one in (*self._brackets, *self._ends))
 
 
 def positions(ids: Sequence[int], tokens_per_frame: int) -> int:

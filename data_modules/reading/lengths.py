@@ -45,8 +45,8 @@ class MappedLengths:
         self.__dict__.update(state)
         self._parts = np.load(self.file, mmap_mode="r")
 
-    def __getitem__(self, place: tuple[Any, Any]) -> np.ndarray:
-        variants, documents = place
+    def __getitem__(self, place: Any) -> np.ndarray:
+        variants, documents = place if isinstance(place, tuple) else (place, slice(None))
         parts = np.asarray(self._parts[documents], np.int32)
         uses, constants = self.uses[variants], self.constants[variants]
         if isinstance(variants, slice):

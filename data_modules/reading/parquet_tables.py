@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.cached import identity, usable_cache
+from data_modules.reading.cached import usable_cache
+from data_modules.reading.code import identity
 from data_modules.reading.files import Tolerance, listed, settle_broken, stamp
 from data_modules.reading.findings import note_cache
 from lit_mm.mistake import Mistake

@@ -30,7 +30,8 @@ class Game:
         name: how `predict` is told of it.
         walks: what it was trained on; None for a model that only draws and describes.
         steering: what keys do; None where nobody says.
-        settings: at first.
+        settings: of walks at first.
+        drawing: settings of pictures that are drawn from words at first.
         truth: makes a simulator, if there is one.
         episodes: files of the data's own walks, to begin in.
     """
@@ -40,6 +41,7 @@ class Game:
     walks: Walks | None
     steering: Steering | None
     settings: Settings
+    drawing: Settings
     truth: Callable[[], Truth] | None
     episodes: tuple[Path, ...]
 
@@ -119,6 +121,8 @@ def truth_of(name: str, walks: Walks | None, steering: Steering | None, image_si
                 truth_crafter.check(steering)
                 truth_crafter.map_of(0)  # it takes seconds, and every player begins there
                 return lambda: truth_crafter.CrafterTruth(image_size)
+            import vizdoom  # noqa: F401  # it is imported where a game starts, and missed there
+
             from lit_mm.play import truth_vizdoom
 
             return lambda: truth_vizdoom.ViZDoomTruth(image_size, walks)

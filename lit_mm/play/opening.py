@@ -46,6 +46,7 @@ def game_of(model: LoadedModel, name: str, steering: str | None = None, truth: s
         walks,
         keys,
         replace(own, steps=min(own.steps, STEPS)),
+        own,
         truth_of(truth, walks, keys, model.image_size),
         episodes_of(walks),
     )

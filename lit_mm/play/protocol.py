@@ -66,13 +66,14 @@ def _one_of(*names: str) -> Callable[[Any], bool]:
 # What a page may say: values of each kind of message, how they are checked, and what is wanted.
 Rule = tuple[Callable[[Any], bool], str]
 TEXT: Rule = (_text, f"a text of at most {MOST_TEXT} characters")
+SETTINGS: Rule = (lambda value: isinstance(value, dict) and len(value) <= 8, "settings by name")
 KINDS: dict[str, dict[str, Rule]] = {
     "keys": {"keys": (_keys, f"a list of at most {MOST_KEYS} keys")},
-    "set": {"values": (lambda value: isinstance(value, dict) and 0 < len(value) <= 8, "settings by name")},
+    "set": {"values": SETTINGS},
     "time": {"mode": (_one_of("held", "always", "paused"), "held, always or paused")},
     "say": {"text": TEXT, "frames": (_whole(1, MOST_FRAMES), f"a whole number from 1 to {MOST_FRAMES}")},
     "reset": {"to": (_one_of("place", "data", "drawn"), "place, data or drawn")},
-    "draw": {"text": TEXT},
+    "draw": {"text": TEXT, "values": SETTINGS},
     "describe": {"text": (lambda value: value == "" or _text(value), f"a question of at most {MOST_TEXT} characters")},
     "picture": {"for": (_one_of("walk", "describe"), "walk or describe")},
     "seen": {},

@@ -49,7 +49,7 @@ class Session:
         self._drawn: Tensor | None = None
         self._frame: Generator[None, None, None] | None = None
         self._studio: Iterator[None] | None = None
-        self._once = self._unread = False
+        self._once = self._unread = self._lost = False
         self._due = 0.0
         self._ends: deque[float] = deque(maxlen=RECENT)
         self._asked.append(Message("hello"))
@@ -148,7 +148,7 @@ class Session:
 
         def true() -> np.ndarray | None:
             nonlocal understood
-            if self.truth is None or self.walk.now.truth is None:
+            if self.truth is None or self._lost or self.walk.now.truth is None:
                 return None
             seen, understood = self.truth.step(move, self._said)
             return seen
@@ -219,11 +219,11 @@ class Session:
 
     def _undo(self, message: Message) -> None:
         taken = self.walk.undo()
-        if taken.truth is not None and self.truth is not None and not self.truth.back():
-            self._show()
-            raise Mistake(f"{self.truth.name} cannot go back so far; what is true is shown as it was last")
         self._unread = True
         self._show()
+        if taken.truth is not None and self.truth is not None and not self._lost and not self.truth.back():
+            self._lost = True
+            raise Mistake(f"{self.truth.name} cannot go back so far; what is true is not known from here on")
 
     def _to_truth(self, message: Message) -> None:
         self.walk.go_on_from_truth()
@@ -247,7 +247,7 @@ class Session:
             self._begin([as_picture(picture, size) for picture in true], true)
 
     def _begin(self, pictures: list[Tensor], true: list | None) -> None:  # type: ignore[type-arg]
-        self._said_left = 0
+        self._said_left, self._lost = 0, False
         self._taps.clear()
         self.walk.begin(pictures, true or [None] * len(pictures))
         self._unread = True
@@ -267,7 +267,8 @@ class Session:
         def keep(picture: Tensor) -> None:
             self._drawn = picture
 
-        self._studio = draw(self.game.model, message.values["text"], self.walk.settings, self.outbox, keep)
+        settings = self.game.drawing.changed(message.values["values"])
+        self._studio = draw(self.game.model, message.values["text"], settings, self.outbox, keep)
 
     def _describe(self, message: Message) -> None:
         if self._drawn is None:

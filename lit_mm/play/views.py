@@ -29,6 +29,7 @@ def hello(game: Game, truth: Truth | None) -> Message:
             "data": bool(game.episodes),
             "ranges": {name: {"low": a, "high": b, "whole": name in WHOLE} for name, (a, b) in RANGES.items()},
             "settings": asdict(game.settings),
+            "drawing": asdict(game.drawing),
             "most_frames": MOST_FRAMES,
             "most_text": MOST_TEXT,
         },

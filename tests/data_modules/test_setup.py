@@ -10,6 +10,7 @@ import datasets
 import pytest
 
 from data_modules.dataset import DocumentFormat
+from data_modules.index.keys import cache_folder
 from data_modules.mixing.loaders import LoaderConfig
 from data_modules.reading import cached
 from data_modules.text import TextDataModule
@@ -21,11 +22,17 @@ def write(path: Path, count: int = 3) -> Path:
     return path
 
 
+def write_array(lines: Path, count: int) -> None:
+    """In place of lines a JSON array, which `datasets` reads."""
+    lines.unlink(missing_ok=True)
+    lines.with_suffix(".json").write_text(json.dumps([{"text": f"the cat {i}"} for i in range(count)]))
+
+
 def module(folder: Path, format: DocumentFormat, **loader: object) -> TextDataModule:
     path = str(format.tokenizer.file)
     return TextDataModule(
-        str(folder / "train.jsonl"),
-        str(folder / "val.jsonl"),
+        str(folder / "train.json*"),
+        str(folder / "val.json*"),
         tokenizer=path,
         loader=LoaderConfig(workers=0, **loader),  # type: ignore[arg-type]
         image_size=32,
@@ -56,6 +63,11 @@ def test_the_cache_is_where_it_is_said(tmp_path: Path, document_format: Document
     for name in ("train", "val"):
         write(tmp_path / f"{name}.jsonl")
     before = datasets.config.HF_DATASETS_CACHE
+    module(tmp_path, document_format, cache=str(tmp_path / "cache")).setup("fit")
+    assert list((tmp_path / "cache").rglob("*.safetensors"))
+    assert not list(cache_folder(None).rglob("*.*"))
+    for name in ("train", "val"):
+        write_array(tmp_path / f"{name}.jsonl", 3)
     module(tmp_path, document_format, cache=str(tmp_path / "cache")).setup("fit")
     assert list((tmp_path / "cache").rglob("*.arrow"))
     assert not list(before.rglob("*.arrow"))
@@ -100,6 +112,6 @@ def test_what_takes_long_shows_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(cached, "LARGE", 20)
     for name in ("train", "val"):
-        write(tmp_path / f"{name}.jsonl", rows)
+        write_array(tmp_path / f"{name}.jsonl", rows)
     module(tmp_path, document_format).setup("fit")
     assert ("data.train: tokenizing" in capfd.readouterr().err) == (rows > 20)

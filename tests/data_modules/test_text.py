@@ -226,7 +226,7 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(Mistake, match=r"no column 'body'; there are name and text"):
         load(path, document_format, column="body")
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "n.parquet")
-    with pytest.raises(Mistake, match="column 'text' holds int64, but a string"):
+    with pytest.raises(Mistake, match="has a column 'text' of int64, but a string"):
         load(tmp_path / "n.parquet", document_format)
     write_parquet(tmp_path / "mixed.parquet", TEXTS)
     with pytest.raises(Mistake, match="there are JSON and Parquet files"):

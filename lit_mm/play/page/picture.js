@@ -17,12 +17,12 @@ export function copy(canvas) {
 }
 
 export function mark(canvas, [rows, columns], tiles) {
-  const unit = 16;
+  const unit = 64;
   canvas.width = columns * unit;
   canvas.height = rows * unit;
   const pen = canvas.getContext("2d");
-  pen.lineWidth = 2;
-  for (const [color, inset] of [["#000", 1], ["#ff4fd8", 3]]) {
+  pen.lineWidth = 4;
+  for (const [color, inset] of [["#000", 2], ["#ff4fd8", 6]]) {
     pen.strokeStyle = color;
     for (const tile of tiles) {
       pen.strokeRect((tile % columns) * unit + inset, Math.floor(tile / columns) * unit + inset, unit - 2 * inset, unit - 2 * inset);

@@ -1,15 +1,19 @@
 // The tab to draw and describe in.
 
 import { paint, takesPictures } from "./picture.js";
+import { sliders } from "./sliders.js";
 
 const $ = (id) => document.getElementById(id);
 
 export class Studio {
+  #sliders = {};
+
   constructor(link, trouble, walk) {
     $("draw").onsubmit = (event) => {
       event.preventDefault();
       const text = $("caption").value;
-      if (text.trim()) link.send("draw", { text });
+      const values = Object.fromEntries(Object.entries(this.#sliders).map(([name, one]) => [name, one.value()]));
+      if (text.trim()) link.send("draw", { text, values });
     };
     $("describe").onsubmit = (event) => {
       event.preventDefault();
@@ -21,7 +25,12 @@ export class Studio {
     takesPictures($("studio"), $("studio-file"), (file) => link.sendPicture(file, "describe").catch((error) => trouble(error.message)));
   }
 
-  hello(message) { $("walk-in").hidden = !message.walks; }
+  hello(message) {
+    $("walk-in").hidden = !message.walks;
+    const { pace, ...ranges } = message.ranges;
+    this.#sliders = sliders($("draw-sliders"), ranges, () => {});
+    for (const [name, one] of Object.entries(this.#sliders)) one.show(message.drawing[name]);
+  }
 
   async drawn(message) {
     await paint($("drawn"), message.parts[0]);

@@ -1,15 +1,16 @@
 // The tab to walk in.
 
 import { Keys, typing } from "./keys.js";
+import { sliders } from "./sliders.js";
 import { copy, mark, paint, takesPictures } from "./picture.js";
 
 const STRIP = 32;  // frames
-const NAMES = { steps: "steps", guidance: "guidance", noise: "noise", seed: "seed", pace: "frames / s" };
 const $ = (id) => document.getElementById(id);
 
 export class Walk {
   #mode = "held";
   #view = null;
+  #sliders = {};
 
   constructor(link, trouble) {
     this.link = link;
@@ -36,7 +37,7 @@ export class Walk {
     $("to-data").hidden = !message.data;
     $("frames").max = message.most_frames;
     $("sentence").maxLength = $("caption").maxLength = $("question").maxLength = message.most_text;
-    $("sliders").replaceChildren(...Object.entries(message.ranges).map(([name, range]) => this.#slider(name, range)));
+    this.#sliders = sliders($("sliders"), message.ranges, (values) => this.link.send("set", { values }));
     $("strip").replaceChildren();
     this.state({ settings: message.settings, mode: "held" });
   }
@@ -104,25 +105,8 @@ export class Walk {
     $(id).click();
   }
 
-  #slider(name, { low, high, whole }) {
-    const label = document.createElement("label");
-    const input = document.createElement("input");
-    input.id = `set-${name}`;
-    input.type = name === "seed" ? "number" : "range";
-    Object.assign(input, { min: low, max: high, step: whole ? 1 : 0.1 });
-    const shown = document.createElement("output");
-    shown.id = `now-${name}`;
-    input.oninput = () => { shown.textContent = input.value; };
-    input.onchange = () => this.link.send("set", { values: { [name]: Number(input.value) } });
-    label.append(NAMES[name] ?? name, input, ...(name === "seed" ? [] : [shown]));
-    return label;
-  }
-
   #value(name, value) {
-    const input = $(`set-${name}`);
-    if (!input || input === document.activeElement && input.type === "number") return;
-    input.value = value;
-    const shown = $(`now-${name}`);
-    if (shown) shown.textContent = value;
+    const slider = this.#sliders[name];
+    if (slider) slider.show(value);
   }
 }

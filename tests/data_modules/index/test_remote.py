@@ -14,7 +14,8 @@ import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.index import storage
-from data_modules.index.input_files import find_input_files, spread_range
+from data_modules.index.input_files import find_input_files
+from data_modules.reading.files import spread_range
 from lit_mm.mistake import MissingFile, Mistake
 from tests.data_modules.index.test_tars import load, shown
 from tests.helpers.tars import pairs, write_tar

@@ -14,7 +14,7 @@ import pytest
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataModule, ImageTextDataset
 from data_modules.reading.files import Tolerance
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.tars import pairs, picture, write_tar
 
 
@@ -200,3 +200,13 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, document_format: DocumentFo
         load(tmp_path, document_format)
     with pytest.raises(Mistake, match=r"max_caption: 70000 tokens; give 1 to 65535"):
         ImageTextDataModule("x", max_caption=70000)
+
+
+def test_a_range_of_tars(tmp_path: Path, document_format: DocumentFormat) -> None:
+    for n in (8, 9, 10, 11):
+        write_tar(tmp_path / f"{n:03}.tar", pairs(2, 2 * n))
+    assert list(shown(load(tmp_path / "{008..010}.tar", document_format), document_format)) == [
+        f"a cat number {i}" for i in range(16, 22)
+    ]
+    with pytest.raises(MissingFile, match=r"data\.train: there is no file or folder '.*012\.tar'"):
+        load(tmp_path / "{008..012}.tar", document_format)

@@ -1,0 +1,80 @@
+"""A game with the shipped model, and a real server of it on a port of this machine."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import uvicorn
+
+import lit_mm
+from lit_mm.play.game import Game
+from lit_mm.play.opening import game_of
+from lit_mm.play.protocol import MOST_BYTES
+from lit_mm.play.server import Room, application
+
+Serve = Callable[..., "Served"]
+
+
+class Served:
+    """A server in a thread.
+
+    Attributes:
+        address: of the page.
+        room: who plays there.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        config = uvicorn.Config(
+            application(room, "127.0.0.1"),
+            port=0,
+            log_level="error",
+            ws_max_size=MOST_BYTES,
+            timeout_graceful_shutdown=3,
+        )
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run)
+        self.thread.start()
+        wait_until(lambda: self.server.started)
+        self.port: int = self.server.servers[0].sockets[0].getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
+        self.thread.join(30)
+        assert not self.thread.is_alive(), "the server does not end"
+        assert not self.room.engine.is_alive(), "the thread that imagines does not end"
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not become true"
+        time.sleep(0.01)
+
+
+@contextmanager
+def serving(game: Game, **rules: float) -> Iterator[Served]:
+    served = Served(Room(game, **rules))  # type: ignore[arg-type]
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+@pytest.fixture(scope="session")
+def game() -> Game:
+    """In Crafter; two steps a frame are enough to move by a tile."""
+    found = game_of(lit_mm.load("lab", "cpu"), "lab", truth="crafter")
+    return replace(found, settings=replace(found.settings, steps=2), drawing=replace(found.drawing, steps=3))
+
+
+@pytest.fixture(scope="module")
+def served(game: Game) -> Iterator[Served]:
+    with serving(game) as one:
+        yield one
