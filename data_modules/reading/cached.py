@@ -46,6 +46,8 @@ def mapped(
         with_indices: whether the function wants the numbers of the rows too.
     """
     made_of = identity(rows._fingerprint, code_of(function), settings)
+    if not len(rows):
+        return _empty(features)
 
     def make() -> datasets.Dataset:
         return rows.map(
@@ -105,9 +107,14 @@ def generated(
 
     made = next(usable_cache().glob(f"generator/*{made_of}*"), None)
     if made is None and next(iter(function(items=list(items), **settings)), None) is None:
-        return datasets.Dataset.from_dict({name: [] for name in features}, features)  # `datasets` refuses no rows
+        return _empty(features)
     with progress(len(items) >= MANY):
         return _made_or_reused(make, made)
+
+
+def _empty(features: datasets.Features) -> datasets.Dataset:
+    """No rows, which `datasets` neither makes nor maps."""
+    return datasets.Dataset.from_dict({name: [] for name in features}, features)
 
 
 def usable_cache() -> Path:
