@@ -12,6 +12,7 @@ from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.reading.actions import Actions
 from data_modules.reading.files import find_files, settle_broken, stamp, warn
+from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
@@ -135,6 +136,7 @@ class ActionVideoDataModule(DocumentDataModule):
             if len(short) == len(usable):
                 raise Mistake(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
             warn("%s: %s, and are left out", key, few)
+            note_lost("episodes shorter than context and target", len(short))
         fields = ("actions", "context", "contexts", "frame_step", "horizon", "targets", "unit")
         settings = {name: getattr(self, name) for name in fields} | {"words": self.words > 0}
         number = Value("int32")

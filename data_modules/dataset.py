@@ -97,6 +97,11 @@ class DocumentDataset(ABC):
         """Positions of the longest document in its longest variant."""
         return int(np.max(self.lengths, initial=0)) if isinstance(self.lengths, np.ndarray) else self.lengths.longest
 
+    @property
+    def picture_count(self) -> int:
+        """Pictures that documents show, each counted once."""
+        return len(self.picture_keys())
+
     @abstractmethod
     def document(self, draw: Draw) -> Document:
         """Read one document; it takes exactly `lengths[draw.variant, draw.index]` positions.

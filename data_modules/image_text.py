@@ -23,6 +23,7 @@ from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import find_files, is_on_hub, listed, say, settle_broken, stamp, warn
+from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
@@ -151,6 +152,7 @@ class ImageTextDataModule(DocumentDataModule):
             done = "shown without one" if unconditional else "left out"
             pairs = totals.captioned + totals.bare
             warn("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
+            note_lost("without a caption", 0 if unconditional else totals.bare)
         self._say_unkept(totals, key)
         if totals.guessed:
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
@@ -180,6 +182,7 @@ class ImageTextDataModule(DocumentDataModule):
             raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in {columns}")
         if uncaptioned := total - captioned - sum(part.lost for part in tokenized):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
+            note_lost("without a caption", uncaptioned)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
         files = [file for part in parts for file in part.files if file.is_file()]
         return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
@@ -188,7 +191,7 @@ class ImageTextDataModule(DocumentDataModule):
         from data_modules.reading.class_folders import class_rows
         from data_modules.reading.coco import coco_rows
         from data_modules.reading.kept_rows import kept_rows
-        from data_modules.reading.records import check_column, is_json, load_hub, load_records
+        from data_modules.reading.records import check_column, keeps_broken, load_hub, load_records
 
         if self.class_captions:
             folder = Path(path).expanduser()
@@ -212,7 +215,7 @@ class ImageTextDataModule(DocumentDataModule):
             columns = (image, *self.caption_columns)
             rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
             rows = kept_rows(rows, files, self.conditions, key)
-            lost = left_out if is_json(files[0]) and not self.conditions else 0
+            lost = left_out if keeps_broken(files[0]) and not self.conditions else 0
             parts.append(PairTable(rows, image, self.caption_columns, files, lost, self.folder))
             skipped += left_out
         return parts, skipped

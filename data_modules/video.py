@@ -10,6 +10,7 @@ import numpy as np
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.reading.files import find_files, settle_broken, stamp, warn
+from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 
@@ -70,6 +71,7 @@ class VideoDataModule(DocumentDataModule):
                     f"{table.index(clips.short[0]).seconds[-1]:.2f} s); lower `frames` or raise `fps`"
                 )
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
+            note_lost("videos shorter than a clip", len(clips.short))
         dataset = VideoDataset(source, clips, format, skipped)
         dataset.files = stamp(files)
         return dataset
