@@ -30,8 +30,8 @@ class Checkpoints(ModelCheckpoint):
         Mistake: no checkpoint is saved at these steps, or their names do not say the step.
     """
 
-    def __init__(self, *args: Any, keep_every_n_steps: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, keep_every_n_steps: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.keep_every_n_steps = keep_every_n_steps
         if keep_every_n_steps is None:
             return

@@ -14,7 +14,7 @@ from lit_mm.sequence import Document, Segment, Text
 if TYPE_CHECKING:
     import datasets
 
-    from data_modules.action_video import ActionVideoDataModule
+    from data_modules.reading.action_documents import DocumentPlan
     from data_modules.reading.episodes import VideoTable
 
 TEXTS = {"action": "ids", "action_words": "words"}  # columns of what is written in each variant that has actions
@@ -24,6 +24,15 @@ class ActionVideoDataset(DocumentDataset):
     """Contexts with targets, in a fixed shuffled order (see `VideoDataset`).
 
     Variants: the actions in numbers, without actions, and, where some draws have them, the actions in words.
+
+    Args:
+        source: name of the source.
+        plan: which documents episodes become.
+        shares: of draws without actions, and with actions in words.
+        table: of the episodes.
+        documents: made by the plan.
+        format: of documents.
+        skipped: see `skipped_at_setup`.
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
@@ -37,7 +46,8 @@ class ActionVideoDataset(DocumentDataset):
     def __init__(
         self,
         source: str,
-        module: ActionVideoDataModule,
+        plan: DocumentPlan,
+        shares: tuple[float, float],
         table: VideoTable,
         documents: datasets.Dataset,
         format: DocumentFormat,
@@ -51,12 +61,13 @@ class ActionVideoDataset(DocumentDataset):
         self.documents = documents
         self._columns = {name: Column(documents, name) for name in documents.column_names}
         self.format = format
-        self.context, self.contexts, self.frame_step = module.context, module.contexts, module.frame_step
-        self.plan, self.fps = module.plan, module.fps
+        self.plan, self.fps = plan, plan.fps
+        self.context, self.contexts, self.frame_step = plan.context, plan.contexts, plan.frame_step
+        dropped, in_words = shares
         self.variants: tuple[str, ...] = ("action", "action_dropped")
-        self.shares = (1 - module.words - module.action_dropout, module.action_dropout)
-        if module.words:
-            self.variants, self.shares = (*self.variants, "action_words"), (*self.shares, module.words)
+        self.shares = (1 - in_words - dropped, dropped)
+        if plan.words:
+            self.variants, self.shares = (*self.variants, "action_words"), (*self.shares, in_words)
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(table, format.image_size)
         targets = self._columns["ahead"].lengths()

@@ -153,7 +153,8 @@ class ActionVideoDataModule(DocumentDataModule):
         key = f"{self.key}.{split}"
         recordings, table, skipped = self._episodes(path, key)
         documents = self._documents(table, format.tokenizer, key)
-        dataset = ActionVideoDataset(source, self, table, documents, format, skipped)
+        shares = self.action_dropout, self.words
+        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped)
         dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
         return dataset
 

@@ -10,13 +10,13 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import settle_broken, warn
+from data_modules.reading.files import say, settle_broken, warn
 from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 
 if TYPE_CHECKING:
-    from data_modules.reading.columns import Column
+    from data_modules.reading.clip_captions import ReadCaptions
     from data_modules.reading.recordings import Recording
 
 VARIANTS = CAPTION_FIRST, UNCONDITIONAL, VIDEO_FIRST = ("caption_first", "unconditional", "video_first")
@@ -111,22 +111,23 @@ class VideoDataModule(DocumentDataModule):
                 )
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
             note_lost("videos shorter than a clip", len(clips.short))
-        ids, unread = self._read_captions(recordings, format, key)
-        dataset = VideoDataset(source, clips, format, skipped + unread, ids, self.shares)
+        captions, unread = self._read_captions(recordings, format, key)
+        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares)
         dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
         return dataset
 
     def _read_captions(
         self, recordings: Sequence[Recording], format: DocumentFormat, key: str
-    ) -> tuple[Column | None, int]:
+    ) -> tuple[ReadCaptions | None, int]:
         from data_modules.reading.clip_captions import Captions, read_captions
 
         if self.captions is None:
             return None, 0
         where = Captions(self.captions, self.name_column, self.caption_column)
-        ids, broken = read_captions(recordings, where, format.tokenizer, self.max_caption, key)
+        found = read_captions(recordings, where, format.tokenizer, self.max_caption, key)
+        broken = found.broken
         skipped = settle_broken(next(iter(broken), None), len(broken), len(recordings), key, self.tolerance)
-        without = int(np.count_nonzero(ids.lengths() == 0))
+        without = int(np.count_nonzero(found.ids.lengths() == 0))
         if without == len(recordings):
             example = recordings[0].name
             raise Mistake(
@@ -134,7 +135,9 @@ class VideoDataModule(DocumentDataModule):
             )
         if without:
             warn("%s: %d of %d videos have no caption and are shown without one", key, without, len(recordings))
-        return ids, skipped
+        if cut := int(np.count_nonzero(found.cut)):
+            say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, len(recordings), self.max_caption)
+        return found, skipped
 
 
 class ClipPlan:
@@ -192,7 +195,7 @@ class VideoDataset(DocumentDataset):
         clips: where they are.
         format: of documents.
         skipped: see `skipped_at_setup`.
-        captions: tokens of each recording's caption, by its row; none where clips have none.
+        captions: of each recording, by its row; none where clips have none.
         shares: of `variants`.
 
     Attributes:
@@ -209,7 +212,7 @@ class VideoDataset(DocumentDataset):
         clips: ClipPlan,
         format: DocumentFormat,
         skipped: int,
-        captions: Column | None = None,
+        captions: ReadCaptions | None = None,
         shares: tuple[float, ...] = (1.0,),
     ) -> None:
         from data_modules.reading.episodes import VideoPictures, shuffled
@@ -220,10 +223,11 @@ class VideoDataset(DocumentDataset):
         self.format = format
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(clips.table, format.image_size)
-        self.captions, self.shares = captions, shares
-        self.variants = VARIANTS if captions is not None else VARIANTS[1:2]
+        self.captions, self.shares = captions.ids if captions else None, shares
+        self.variants = VARIANTS if captions else VARIANTS[1:2]
         bare = np.full(clips.count, 2 + format.bracketed_frames(clips.frames), dtype=np.int32)
-        caption = captions.lengths()[clips.rows(self.order)] if captions is not None else 0
+        caption = captions.ids.lengths()[clips.rows(self.order)] if captions else 0
+        self.captions_cut = int(np.count_nonzero(captions.cut[clips.rows(self.order)])) if captions else 0
         self.lengths = np.stack([bare + (0 if variant == UNCONDITIONAL else caption) for variant in self.variants])
 
     def document(self, draw: Draw) -> Document:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -42,10 +42,24 @@ class Captions:
     caption: str
 
 
+class ReadCaptions(NamedTuple):
+    """Captions of some recordings.
+
+    Attributes:
+        ids: their tokens; none where there is no caption.
+        cut: (recordings,) bool, which are longer than is kept.
+        broken: what cannot be read.
+    """
+
+    ids: Column
+    cut: np.ndarray
+    broken: list[BrokenFile]
+
+
 def read_captions(
     recordings: Sequence[Recording], captions: Captions, tokenizer: Tokenizer, longest: int, key: str
-) -> tuple[Column, list[BrokenFile]]:
-    """Tokens of each recording's caption, cut to `longest`; none where there is no caption. And what cannot be read.
+) -> ReadCaptions:
+    """Each recording's caption, cut to `longest` tokens.
 
     Raises:
         MissingFile: the table is not there.
@@ -79,7 +93,7 @@ def read_captions(
     )
     reasons = Column(rows, "broken")
     broken = [BrokenFile(*reasons[row].split("\n", 1)) for row in np.flatnonzero(~reasons.missing()).tolist()]
-    return Column(made, "ids"), broken
+    return ReadCaptions(Column(made, "ids"), Column(made, "cut").all(), broken)
 
 
 def _stamps_beside(recording: Recording, ending: str) -> Stamps:

@@ -26,7 +26,11 @@ def test_a_mixture_of_layouts_trains(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sources = {
         "told": ("video.VideoDataModule", "tars", clips | {"captions": "txt"}),
         "frames": ("video.VideoDataModule", "frames", clips | {"frame_rate": 10}),
-        "robot": ("action_video.ActionVideoDataModule", "robot", {"text": "go {action[0]:+.1f}, {task}", "context": 1}),
+        "robot": (
+            "action_video.ActionVideoDataModule",
+            "robot",
+            {"text": "go {action[0]:+.1f}, {task}", "context": 1, "horizon": 2},
+        ),
     }
     mixture = {
         "class_path": "data_modules.mixture.MixtureDataModule",

@@ -196,6 +196,9 @@ def test_captions_in_tables(webvid: Path, document_format: DocumentFormat) -> No
         rows = [dataset.clips.locate(int(dataset.order[i]))[0] for i in range(len(dataset))]
         found = [texts(dataset.document(Draw(i, 0, 0)), document_format) for i in range(len(dataset))]
         assert all(text.startswith(f"<bos>holding cat {row}<boi>") for row, text in zip(rows, found, strict=True))
+    short = load(webvid / "files", document_format, captions=str(webvid / "paths.jsonl"), max_caption=1)
+    assert short.captions_cut == len(short) == len(dataset)
+    assert dataset.captions_cut == 0
     with pytest.raises(
         Mistake, match=r"train.json' has no column 'video' \(name_column\); there are id, label and templ"
     ):
