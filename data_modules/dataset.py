@@ -110,6 +110,10 @@ class DocumentDataset(ABC):
             BrokenFile: the file behind it cannot be read.
         """
 
+    def ahead(self, draw: Draw) -> None:
+        """Have what a document needs on its way, which will be read soon; by default nothing is."""
+        return None
+
     def picture_keys(self) -> np.ndarray:
         """(pictures,) int64, ascending: every picture of `pictures` that some document shows, once."""
         return np.zeros(0, np.int64)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", *(f".json{lines}.{how}" for lines in ("", "l") for how in ("gz", "zst")))
 CHUNK = 1 << 22  # characters of a list that are read at once
-_CUT = (OSError, EOFError, zlib.error, pa.ArrowException)
+CUT = (OSError, EOFError, zlib.error, pa.ArrowException)
 
 Entry = tuple[str, dict[str, Any] | None, str]  # where it stands, and either the object or why there is none
 
@@ -32,7 +32,7 @@ def read_entries(file: Path) -> Iterator[Entry]:
             for entry in _listed(stream) if first == b"[" else _lines(stream):
                 place = entry[0]
                 yield entry
-    except _CUT as error:
+    except CUT as error:
         yield f"after {place}" if place else "its first byte", None, f"it cannot be read: {error}"
 
 

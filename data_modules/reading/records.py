@@ -20,7 +20,7 @@ from data_modules.reading.parquet_tables import PARQUET, load_parquet
 from data_modules.reading.row_files import CSV, TEXT, columns_of, read_rows
 from lit_mm.mistake import Mistake
 
-KINDS = {"JSON": JSON_SUFFIXES, "Parquet": (PARQUET,), "CSV": (CSV,), "text": (TEXT,)}
+KINDS = {"JSON": JSON_SUFFIXES, "Parquet": (PARQUET,), "CSV": (CSV,), "text": TEXT}
 
 
 def load_hub(name: str, split: str, key: str) -> datasets.Dataset:

@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_modules.reading.entries import is_text, read_entries
+from data_modules.reading.entries import CUT, is_text, opened, read_entries
 from data_modules.reading.files import has_suffix, listed
 
-CSV, TEXT = ".csv", ".txt"
+CSV, TEXT = ".csv", (".txt", ".txt.gz")
 DELIMITERS = (",", ";", "\t")  # as spreadsheets write them
 _PEEKED = 100  # rows whose columns are named in an error
 
@@ -42,7 +42,7 @@ def read_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
     wanted = Wanted(tuple(columns), tuple(optional))
     if has_suffix(file, (CSV,)):
         yield from _read_csv(file, wanted)
-    elif has_suffix(file, (TEXT,)):
+    elif has_suffix(file, TEXT):
         yield _read_text(file, wanted)
     else:
         for place, entry, why in read_entries(file):
@@ -72,11 +72,12 @@ def _strings(place: str, entry: dict[str, Any], wanted: Wanted) -> Row:
 
 def _read_text(file: Path, wanted: Wanted) -> Row:
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        with opened(file) as stream:
+            text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return wanted.nothing(f"it is not UTF-8 ({error.reason} at byte {error.start})")
-    except OSError as error:
-        return wanted.nothing(f"it cannot be read: {error.strerror}")
+    except CUT as error:
+        return wanted.nothing(f"it cannot be read: {error}")
     return [text] * len(wanted.columns), None
 
 
