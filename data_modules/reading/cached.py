@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +12,10 @@ import datasets
 import pyarrow as pa
 from filelock import FileLock
 
+from data_modules.reading.cache_folder import writable
 from data_modules.reading.code import code_of, identity
 from data_modules.reading.files import warn
 from data_modules.reading.findings import note_cache
-from lit_mm.mistake import Mistake
 
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
@@ -123,17 +122,7 @@ def usable_cache() -> Path:
     Raises:
         Mistake: it cannot be made, or nothing can be written there.
     """
-    folder = Path(datasets.config.HF_DATASETS_CACHE)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise Mistake(
-            f"data.loader.cache: the cache '{folder}' cannot be written to ({error.strerror}); name a folder that can, "
-            "or set HF_DATASETS_CACHE or HF_HOME to one"
-        ) from error
-    return folder
+    return writable(Path(datasets.config.HF_DATASETS_CACHE), "HF_DATASETS_CACHE or HF_HOME")
 
 
 @contextmanager
