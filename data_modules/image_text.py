@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +13,8 @@ import numpy as np
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentFormat
 from data_modules.index.indexed_pairs import IndexedPairs, open_pairs, pair_sidecars
-from data_modules.index.input_files import find_input_files
 from data_modules.index.pair_index import PairFields, fields_of_tar
+from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing
 from data_modules.index.source_view import Totals
 from data_modules.index.storage import is_remote
@@ -21,6 +23,7 @@ from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import find_files, is_on_hub, listed, say, settle_broken, stamp, warn
+from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
@@ -131,9 +134,14 @@ class ImageTextDataModule(DocumentDataModule):
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is in tars, and what makes them."""
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or self.class_captions or not _are_tars(path, key):
+        if path is None or self.class_captions or is_on_hub(path, (TAR,)):
             return None
-        return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
+        with _pictures_alone_are_told(path):
+            files = self.listing.find(path, (TAR,) if is_remote(path) else SUFFIXES, key, PICTURE_SUFFIXES)
+        kinds = {file.path.lower().endswith(TAR) for file in files}
+        if len(kinds) > 1:
+            raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
+        return pair_sidecars(files, self.tar_fields, tokenizer, self.cache) if kinds == {True} else None
 
     def _indexed(self, path: str, split: Split, indexing: Indexing, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
@@ -147,12 +155,13 @@ class ImageTextDataModule(DocumentDataModule):
             done = "shown without one" if unconditional else "left out"
             pairs = totals.captioned + totals.bare
             warn("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
+            note_lost("without a caption", 0 if unconditional else totals.bare)
         self._say_unkept(totals, key)
         if totals.guessed:
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
         if not len(view):
             raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
-        return IndexedPairs(view, format.image_size, self._cropping(split))
+        return IndexedPairs(view, format.image_size, RangeReader(self.range_cache), self._cropping(split))
 
     def _say_unkept(self, totals: Totals, key: str) -> None:
         names = listed([one.name for one in self.conditions], "and") if self.conditions else ""
@@ -176,6 +185,7 @@ class ImageTextDataModule(DocumentDataModule):
             raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in {columns}")
         if uncaptioned := total - captioned - sum(part.lost for part in tokenized):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
+            note_lost("without a caption", uncaptioned)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
         files = [file for part in parts for file in part.files if file.is_file()]
         return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
@@ -184,7 +194,7 @@ class ImageTextDataModule(DocumentDataModule):
         from data_modules.reading.class_folders import class_rows
         from data_modules.reading.coco import coco_rows
         from data_modules.reading.kept_rows import kept_rows
-        from data_modules.reading.records import check_column, is_json, load_hub, load_records
+        from data_modules.reading.records import check_column, keeps_broken, load_hub, load_records
 
         if self.class_captions:
             folder = Path(path).expanduser()
@@ -198,7 +208,7 @@ class ImageTextDataModule(DocumentDataModule):
             return [PairTable(rows, self.image_column, self.caption_columns, [Path(path)])], 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(_found(path, key), lambda f: f.parent):
+        for _, group in groupby(find_files(path, SUFFIXES, key, PICTURE_SUFFIXES), lambda f: f.parent):
             files = list(group)
             if all(file.suffix == JSON for file in files):
                 rows = coco_rows(files, key)
@@ -208,7 +218,7 @@ class ImageTextDataModule(DocumentDataModule):
             columns = (image, *self.caption_columns)
             rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
             rows = kept_rows(rows, files, self.conditions, key)
-            lost = left_out if is_json(files[0]) and not self.conditions else 0
+            lost = left_out if keeps_broken(files[0]) and not self.conditions else 0
             parts.append(PairTable(rows, image, self.caption_columns, files, lost, self.folder))
             skipped += left_out
         return parts, skipped
@@ -226,24 +236,11 @@ def _captions(given: dict[str, float] | None, column: str | None) -> dict[str, f
     return {name: share / sum(given.values()) for name, share in given.items()}
 
 
-def _are_tars(path: str, key: str) -> bool:
-    """Whether a path names tars alone.
-
-    Raises:
-        MissingFile: it names nothing that can be read.
-        Mistake: it names tars and tables.
-    """
-    if is_remote(path):
-        return not is_on_hub(path, (TAR,))
-    kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
-    if len(kinds) > 1:
-        raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
-    return kinds == {True}
-
-
-def _found(path: str, key: str) -> list[Path]:
+@contextmanager
+def _pictures_alone_are_told(path: str) -> Iterator[None]:
+    """Say what is missing where there are pictures, but nothing that captions them."""
     try:
-        return find_files(path, SUFFIXES, key, PICTURE_SUFFIXES)
+        yield
     except MissingFile as error:
         folder = Path(path).expanduser()
         count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0

@@ -41,6 +41,7 @@ class ImageTextDataset(DocumentDataset):
         self.shares = (*first, shares.unconditional, *last)
         self.format = format
         self.skipped_at_setup, self.files = pairs.counts.lost, pairs.files
+        self.captions_cut = pairs.counts.cut
         bare = 2 + format.bracketed_frames(1)
         self.lengths = pairs.lengths(self.captions, (bare,) * len(self.captions))
 
@@ -60,6 +61,10 @@ class ImageTextDataset(DocumentDataset):
         opening = Text(t.ids(t.bos_id, t.boi_id), loss=False)
         closing = Text(torch.tensor([t.eoi_id, *caption, t.eos_id]))
         return Document((opening, *frames, closing), self.source)
+
+    def ahead(self, draw: Draw) -> None:
+        """Its picture."""
+        (self.latents or self.pictures).ahead([self.pairs.picture_key(draw.index)])
 
     def picture_keys(self) -> np.ndarray:
         """Those of all pairs."""

@@ -12,7 +12,6 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
-from data_modules.index.input_files import find_input_files
 from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
@@ -92,7 +91,7 @@ class TextDataModule(DocumentDataModule):
         path, key = self.paths[split], f"{self.key}.{split}"
         if path is None or is_on_hub(path, INDEXED) or holds_tokens(path):
             return None
-        files = find_input_files(path, INDEXED if is_remote(path) else SUFFIXES, key)
+        files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key)
         kinds = sorted({_kind(file.path) for file in files})
         if len(kinds) > 1:
             raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
@@ -148,14 +147,9 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.tolerance` is `skip`.
         MissingFile, Mistake: a path, column or text is missing.
     """
-    from data_modules.reading.records import find_broken
-
     files = [] if is_on_hub(path, INDEXED) else find_files(path, SUFFIXES, key)
     rows, skipped = _read(path, files, split, key, module.column, module.tolerance)
-    try:
-        windows = _tokenize(rows, key, module.column, module.window, tokenizer)
-    except UnicodeDecodeError as error:  # Arrow's JSON reader lets bytes through that are not UTF-8
-        raise find_broken(files or [Path(path)], (module.column,)) from error
+    windows = _tokenize(rows, key, module.column, module.window, tokenizer)
     if not len(windows):
         raise Mistake(f"{key}: '{path}' holds no text in column '{module.column}'")
     return TextDataset(source, TableWindows(windows, stamp(files)), skipped)
@@ -164,7 +158,14 @@ def load_text(
 def _read(
     path: str, files: Sequence[Path], split: Split, key: str, column: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
-    from data_modules.reading.records import check_column, check_strings, first_null, is_json, load_hub, load_records
+    from data_modules.reading.records import (
+        check_column,
+        check_strings,
+        first_null,
+        keeps_broken,
+        load_hub,
+        load_records,
+    )
 
     if files:
         rows, skipped = load_records(files, (column,), key, tolerance)
@@ -172,7 +173,7 @@ def _read(
         rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
         check_column(rows, column, f"'{path}'", key)
     check_strings(rows, column, key)
-    if files and is_json(files[0]):  # lines without text are known already, and have no text to be tokenized
+    if files and keeps_broken(files[0]):  # rows without text are known already, and have no text to be tokenized
         return rows, skipped
     first, nulls = first_null(rows, column, path)
     return rows, skipped + settle_broken(first, nulls, len(rows), key, tolerance)

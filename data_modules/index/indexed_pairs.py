@@ -12,9 +12,10 @@ from torch import Tensor
 from data_modules.index.keys import key_of_texts
 from data_modules.index.making import opened_view
 from data_modules.index.pair_index import PairFields, index_pairs
+from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
-from data_modules.index.storage import InputFile, RangeReader
+from data_modules.index.storage import InputFile
 from data_modules.reading.code import code_of
 from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.lengths import MappedLengths
@@ -44,12 +45,13 @@ class IndexedPairs(Pairs):
     Args:
         view: of their indexes.
         size: side of a picture in pixels.
+        ranges: reads the tars.
         cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
         self.view = view
-        self.pictures: PictureSource = TarPictures(view, size, cropping)
+        self.pictures: PictureSource = TarPictures(view, size, ranges, cropping)
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
         files = [sidecar.file for sidecar in view.sidecars]
@@ -85,11 +87,12 @@ class TarPictures(PictureSource):
     Args:
         view: of the tars' indexes.
         size: side of a picture in pixels.
+        ranges: reads the tars.
         cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
-        self.view, self.size, self.ranges = view, size, RangeReader()
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
+        self.view, self.size, self.ranges = view, size, ranges
         self.cropping, self.cut_anew = cropping, cropping.rule == "random"
 
     def _place(self, key: int) -> tuple[InputFile, int, int]:
@@ -100,6 +103,11 @@ class TarPictures(PictureSource):
     def read(self, keys: Sequence[int]) -> list[Tensor]:
         """(3, size, size) uint8 each, cut without chance."""
         return [self._picture(key, self.cropping.still) for key in keys]
+
+    def ahead(self, keys: Sequence[int]) -> None:
+        """Have them on their way."""
+        for key in keys:
+            self.ranges.ahead(*self._place(key))
 
     def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
         """(3, size, size) uint8 each, cut as the seed has it."""

@@ -15,6 +15,7 @@ from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
 from data_modules.reading.code import code_of
 from data_modules.reading.files import listed
+from data_modules.reading.findings import note_cache
 
 COUNTED = ("captioned", "bare", "lost", "cut", "guessed", "unkept", "unknown")
 
@@ -69,6 +70,7 @@ class SourceView:
         stored = ArrayFile(self.file)
         if np.load(self.lengths_file, mmap_mode="r").shape[-1] != stored["starts"][-1]:
             raise ValueError(f"'{self.lengths_file}' is of another view")
+        note_cache(self.file)
         self.starts = stored["starts"].astype(np.int64)
         self.longest = int(stored.metadata["longest"])
         totals = stored.metadata["totals"]

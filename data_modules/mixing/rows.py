@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,14 +42,21 @@ class RowReader:
     row_length: int
     on_error: Literal["raise", "skip"]
 
+    def ahead(self, plans: list[RowPlan]) -> None:
+        """Have on its way what `read` will need for `plans`."""
+        for plan in plans:
+            for piece in plan.pieces:
+                self.datasets[piece.source].ahead(piece.draw)
+
     def read(self, plans: list[RowPlan], plan_state: dict[str, Any]) -> PackedBatch:
         """One batch of `plans`. A document whose file broke leaves a gap at the end of its row and is reported."""
         skipped: dict[str, list[str]] = {}
+        reading: dict[str, tuple[float, int]] = {}
         rows = []
         for plan in plans:
             documents: list[Document] = []
             for piece in plan.pieces:
-                dataset = self.datasets[piece.source]
+                dataset, start = self.datasets[piece.source], time.perf_counter()
                 try:
                     document = dataset.document(piece.draw)
                 except BrokenFile as error:
@@ -56,6 +64,8 @@ class RowReader:
                         raise
                     skipped.setdefault(piece.source, []).append(str(error))
                     continue
+                seconds, read = reading.get(piece.source, (0.0, 0))
+                reading[piece.source] = seconds + time.perf_counter() - start, read + 1
                 check_document(piece.source, dataset, piece.draw, document, self.format.tokens_per_frame)
                 if dataset.splittable:
                     document = document.slice_text(piece.start, piece.stop)
@@ -69,7 +79,7 @@ class RowReader:
             pad_id=self.format.tokenizer.pad_id,
             sources=tuple(self.datasets),
         )
-        batch.plan_state, batch.skipped = plan_state, skipped
+        batch.plan_state, batch.skipped, batch.reading = plan_state, skipped, reading
         return batch
 
 
@@ -119,13 +129,21 @@ class TrainingRows(IterableDataset):
         return planner
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        worker, workers = _worker()
+        planned = self._planned(*_worker())
+        coming = next(planned)
+        while True:
+            now, coming = coming, next(planned)
+            yield self.reader.read(*now)
+
+    def _planned(self, worker: int, workers: int) -> Iterator[tuple[list[RowPlan], dict[str, Any]]]:
+        """Rows of a worker's batches, which are on their way, and the state of the plan after each."""
         planner, share, step = self.planner(), self.share, 0
         while True:
             rows = [planner.next_row() for _ in range(share.ranks * share.rows)]
             if step % workers == worker:
                 mine = rows[share.rank * share.rows : (share.rank + 1) * share.rows]
-                yield self.reader.read(mine, planner.state())
+                self.reader.ahead(mine)
+                yield mine, planner.state()
             step += 1
 
 

@@ -8,13 +8,17 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.conditions import Condition
 from data_modules.reading.entries import read_entries
-from data_modules.reading.files import Stamps, stamp, warn
-from data_modules.reading.records import check_column, is_json, load_table
+from data_modules.reading.files import Stamps, has_suffix, listed, stamp, warn
+from data_modules.reading.parquet_tables import PARQUET
+from data_modules.reading.records import check_column
+from data_modules.reading.row_files import CSV, read_rows
 from lit_mm.mistake import Mistake
 
 
@@ -39,8 +43,9 @@ def kept_rows(
     """
     if not conditions:
         return rows
-    if all_columns is None and not is_json(files[0]):
-        all_columns = load_table(files)
+    if all_columns is None and has_suffix(files[0], (PARQUET,)):
+        names = [condition.name for condition in conditions]
+        all_columns = _columns_of_parquet(files, names, len(rows), key)
     keep = np.ones(len(rows), bool)
     for condition in conditions:
         if all_columns is None:
@@ -65,6 +70,19 @@ def kept_rows(
 def _values(items: Stamps, name: str) -> Iterator[dict[str, Any]]:
     condition = Condition(name, "==", 0.0)
     for path, _, _ in items:
-        for _, entry, _ in read_entries(Path(path)):
-            value = condition.value_in(entry or {})
+        if has_suffix(Path(path), (CSV,)):
+            found: Iterator[Any] = (cells[0] for cells, _ in read_rows(Path(path), [name], [name]))
+        else:
+            found = (condition.value_in(entry or {}) for _, entry, _ in read_entries(Path(path)))
+        for value in found:
             yield {"value": float(value) if condition.holds(value) is not None else None}
+
+
+def _columns_of_parquet(files: Sequence[Path], names: Sequence[str], rows: int, key: str) -> datasets.Dataset:
+    for file in files:
+        if missing := [name for name in names if name not in (there := pq.read_schema(file).names)]:
+            raise Mistake(f"{key} (keep): '{file}' has no column '{missing[0]}'; there are {listed(there, 'and')}")
+    table = pa.concat_tables([pq.read_table(file, columns=list(names)) for file in files], promote_options="permissive")
+    if len(table) != rows:
+        raise Mistake(f"{key} (keep): conditions need whole files, but some were left out; move them away")
+    return datasets.Dataset(table)

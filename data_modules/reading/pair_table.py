@@ -13,6 +13,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import read_picture
+from data_modules.reading.walking import as_stored
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -60,24 +61,20 @@ class PairTable:
         """Tokenize the captions, once and for all.
 
         Raises:
-            BrokenFile: a caption is not UTF-8.
             Mistake: the captions are not strings.
         """
         from datasets import Features, List, Value
 
         from data_modules.reading.cached import mapped
         from data_modules.reading.columns import Column
-        from data_modules.reading.records import check_strings, find_broken
+        from data_modules.reading.records import check_strings
 
         features = Features({"ids": List(Value("int32")), "cut": Value("bool")})
         for caption in self.captions:
             check_strings(self.rows, caption, key)
             settings = {"tokenizer": tokenizer, "column": caption, "longest": longest}
             captions = self.rows.select_columns([caption])
-            try:
-                made = mapped(captions, tokenize_captions, settings, features, f"{key}: tokenizing captions")
-            except UnicodeDecodeError as error:
-                raise find_broken(self.files, (self.image, caption)) from error
+            made = mapped(captions, tokenize_captions, settings, features, f"{key}: tokenizing captions")
             self.ids.append(Column(made, "ids"))
             self.cut += int(np.count_nonzero(Column(made, "cut").all()))
         own = np.stack([ids.lengths() for ids in self.ids])
@@ -101,7 +98,7 @@ class PairTable:
         if path is None:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
         try:
-            return read_picture(self.folder / path, size, cut=cut)
+            return read_picture(as_stored(self.folder / path), size, cut=cut)
         except BrokenFile as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 place = "beside it" if self.folder == self.files[0].parent else f"in '{self.folder}'"

@@ -118,7 +118,7 @@ def _opened(file: Any, side: int) -> Image.Image:
         Image.DecompressionBombError: so many pixels would be decoded that `read_up_to` forbids it.
     """
     try:
-        image = Image.open(file)
+        image: Image.Image = Image.open(file)
     except Image.DecompressionBombError:  # of a JPEG that is decoded in small, that does not count
         image = _large_jpeg(file)
         image.draft(None, (side, side))
