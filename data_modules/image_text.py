@@ -103,7 +103,10 @@ class ImageTextDataModule(DocumentDataModule):
         self.image_column = image_column or "image"
         self.caption_columns = tuple(given or {"caption": 1.0})
         self.folder = None if pictures is None else Path(pictures).expanduser()
-        self.class_captions, self.class_names = class_captions, class_names and Path(class_names).expanduser()
+        self.class_captions, self.class_names = (
+            class_captions,
+            None if class_names is None else Path(class_names).expanduser(),
+        )
         drawn = (caption_first * (1 - condition_dropout), caption_first * condition_dropout, 1 - caption_first)
         self.shares = CaptionShares(*drawn, tuple((given or {"": 1.0}).values()))
         self.max_caption = max_caption
@@ -195,7 +198,7 @@ class ImageTextDataModule(DocumentDataModule):
 
         if self.class_captions:
             folder = Path(path).expanduser()
-            rows = class_rows(folder, self.class_captions, self.class_names or None, key)
+            rows = class_rows(folder, self.class_captions, self.class_names, key)
             return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], 0
         if is_on_hub(path, (TAR,)):
             rows = load_hub(path, "train" if split == "train" else "validation", key)

@@ -159,7 +159,8 @@ def _mds_values(
     content: np.ndarray, place: int, sizes: Sequence[int | None], at: int, encoding: str
 ) -> tuple[int, int, str]:
     """First byte, number and type of the tokens of a sample."""
-    lengths, head = [], place
+    lengths: list[int] = []
+    head = place
     for size in sizes:
         if size:
             lengths.append(size)
