@@ -41,6 +41,7 @@ class ImageTextDataset(DocumentDataset):
         self.shares = (*first, shares.unconditional, *last)
         self.format = format
         self.skipped_at_setup, self.files = pairs.counts.lost, pairs.files
+        self.captions_cut = pairs.counts.cut
         bare = 2 + format.bracketed_frames(1)
         self.lengths = pairs.lengths(self.captions, (bare,) * len(self.captions))
 
