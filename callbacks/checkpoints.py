@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.utilities import rank_zero_info
 
+from lit_mm.mistake import Mistake
 from lit_mm.parallel.checkpoint_files import complete_checkpoints
 
 
@@ -18,7 +21,30 @@ class Checkpoints(ModelCheckpoint):
     `--ckpt_path last` means the newest complete checkpoint of the folder, whatever its name, so that a run which was
     killed while `last.ckpt` was being written goes on from the one before; without any it starts at the beginning.
     The last step of a run is saved, whatever its number.
+
+    Args:
+        keep_every_n_steps: checkpoints of these steps stay for good, beside the newest; none by default. A multiple of
+            `every_n_train_steps`.
+
+    Raises:
+        Mistake: no checkpoint is saved at these steps, or their names do not say the step.
     """
+
+    def __init__(self, keep_every_n_steps: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.keep_every_n_steps = keep_every_n_steps
+        if keep_every_n_steps is None:
+            return
+        saved = self._every_n_train_steps
+        if keep_every_n_steps < 1 or not saved or keep_every_n_steps % saved:
+            raise Mistake(
+                f"Checkpoints: keep_every_n_steps is {keep_every_n_steps}, but every_n_train_steps is {saved}; give a "
+                "multiple of that"
+            )
+        if "{step" not in (self.filename or "{step"):
+            raise Mistake(
+                f"Checkpoints: filename is '{self.filename}', which does not say the step; write {{step}} in it"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was gone on from needs no second checkpoint, but the validation that was to follow it, if any."""
@@ -51,6 +77,9 @@ class Checkpoints(ModelCheckpoint):
     def _should_remove_checkpoint(self, trainer: Trainer, previous: str, current: str) -> bool:
         # Lightning keeps what was gone on from, one more with every restart; the newer one is complete by now.
         assert self.dirpath is not None
+        step = re.search(r"step=(\d+)", Path(previous).name)
+        if self.keep_every_n_steps and step and int(step[1]) % self.keep_every_n_steps == 0:
+            return False
         return previous != current and Path(self.dirpath).absolute() in Path(previous).absolute().parents
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:

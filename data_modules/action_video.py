@@ -5,23 +5,22 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
+from data_modules.action_dataset import ActionVideoDataset
 from data_modules.base import DocumentDataModule, Split
-from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
+from data_modules.dataset import DocumentFormat
+from data_modules.reading.action_template import OF_STATES, ActionTemplate
 from data_modules.reading.actions import Actions
-from data_modules.reading.files import find_files, settle_broken, stamp, warn
+from data_modules.reading.files import settle_broken, warn
+from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
-from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import datasets
 
+    from data_modules.reading.action_documents import DocumentPlan
     from data_modules.reading.episodes import VideoTable
-
-TEXTS = {"action": "ids", "action_words": "words"}  # columns of what is written in each variant that has actions
+    from data_modules.reading.recordings import Recording
 
 
 class ActionVideoDataModule(DocumentDataModule):
@@ -31,23 +30,27 @@ class ActionVideoDataModule(DocumentDataModule):
     see the context and nothing of each other (see `lit_mm.sequence.Document`). To the model each is as if it stood
     alone, at little more than half the tokens with four of them.
 
-    Files: `<episode>.mp4` (or another video format) and beside it `<episode>.csv` (or .parquet, .jsonl) with one row
-    per frame; a column `frame` orders the rows. Other columns are those that `actions` and `words` name, and no
-    others are read here.
+    Files: `<episode>.mp4` (or another video format), or a folder of frames, and beside it `<episode>.csv` (or .parquet,
+    .jsonl) with one row per frame; a column `frame` orders the rows. HDF5 files and LeRobot data sets, which have both.
+    Columns are those that `actions`, `words` and `text` name, and no others are read here.
 
     The action is text, `action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.125`: dx forward and dy to the left, dyaw
     to the left in radians, rel_t the share of the horizon. It is read and never predicted. Where it stands is ours: the
     paper does not say.
 
     Args:
-        train: file, folder or pattern of the videos.
+        train: file, folder or pattern of the videos; a LeRobot data set, with the episodes meant behind a `#`
+            (`pusht#0:180`).
         val: the same for validation; none by default.
         actions: `moves` (paper): the move from the last context frame to the target, as seen from the former, dx and dy
             in multiples of `unit` and dyaw in [-pi, pi). The tables have the columns x, y (position on the map) and
-            angle (heading in degrees, counter-clockwise from the x axis).
+            angle (heading in degrees, counter-clockwise from the x axis) or yaw (the same in radians).
             `told`: what the agent was told to do, which a wall may have kept it from. The tables have the columns dx,
             dy and dyaw, told from this frame to the next, which are summed up to the target and written as they are.
             The last row may lack them.
+        text: how actions are written instead, with columns of any name: `action: grip={gripper:+.2f}, {keys}`; see
+            `data_modules.reading.action_template.ActionTemplate`. `{dx}`, `{dy}` and `{dyaw}` are what `actions` says.
+        columns: what x, y, angle and others are called in the tables, such as `{x: observation.state[0]}`.
         words: share of draws whose actions are written in words in place of numbers, `action: move left` (ours). The
             tables have a column `words`, what was told from this frame to the next; those up to the target are joined,
             `action: move left, then wait`. Sentences of prompts are written alike. 0, the default, trains on none, and
@@ -58,11 +61,17 @@ class ActionVideoDataModule(DocumentDataModule):
         contexts: that share a document (ours). Each is a frame longer than the one before it, whose frames it begins
             with, so each frame is read once for all of them. To the model each target is still as if it stood alone.
         frame_step: video frames from one frame to the next; it sets the rate at which the model sees the world.
+        fps: sets that rate in frames per second instead, by time stamps: those that are shown at 0, 1/fps, 2/fps …
         horizon: the target lies 1 to `horizon` steps after the last context frame.
+        horizon_seconds: says in seconds how far that is, where `fps` is given.
+        back: targets lie also 1 to `back` steps before the last context frame, as in Navigation World Models, where
+            both are 64; rel_t is then negative.
         targets: different targets drawn for each context, as in Navigation World Models (ours: the paper does not say);
             near the end of an episode there are fewer.
         action_dropout: share of draws that lose the action text, which guidance needs; a tenth (paper), of which the
             context stays (ours: the paper does not say).
+        frame_rate: of folders of frames, see `VideoDataModule`; needed with `fps` alone.
+        camera: of recordings with several, see `VideoDataModule`.
     """
 
     def __init__(
@@ -70,14 +79,21 @@ class ActionVideoDataModule(DocumentDataModule):
         train: str,
         val: str | None = None,
         actions: Actions = "moves",
+        text: str | None = None,
+        columns: dict[str, str] | None = None,
         words: float = 0.0,
         unit: float = 1.0,
         context: int = 4,
         contexts: int = 1,
         frame_step: int = 1,
+        fps: float | None = None,
         horizon: int = 8,
+        horizon_seconds: float | None = None,
+        back: int = 0,
         targets: int = 4,
         action_dropout: float = 0.1,
+        frame_rate: float | str | None = None,
+        camera: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -95,54 +111,88 @@ class ActionVideoDataModule(DocumentDataModule):
         if actions == "told" and unit != 1:
             raise Mistake(f"unit: {unit} is for actions: moves; what was told is written as it is, so leave it out")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
-        self.actions, self.words, self.unit = actions, words, unit
+        self.actions, self.text, self.words, self.unit = actions, text, words, unit
+        self.renamed = columns or {}
         self.context, self.contexts, self.frame_step = context, contexts, frame_step
-        self.horizon, self.targets = horizon, targets
+        self.fps, self.horizon = fps, steps_ahead(fps, frame_step, horizon, horizon_seconds)
+        self.back, self.targets = back, targets
         self.action_dropout = action_dropout
+        self.frame_rate, self.camera = frame_rate, camera
+        self._check_text()
+
+    def _check_text(self) -> None:
+        from data_modules.reading.episodes import RESERVED
+
+        template = ActionTemplate(self.text) if self.text is not None else None
+        fields = template.fields if template else []
+        if reserved := [field.column for field in fields if field.column in RESERVED]:
+            raise Mistake(f"text: a column cannot be called '{reserved[0]}' here; give it another name with `columns`")
+        if self.back < 0:
+            raise Mistake(f"back: {self.back} is not a count; give 0 or more steps")
+        of_steps = [field.column for field in fields if field.how not in OF_STATES]
+        if self.back and (self.words or of_steps or (self.actions == "told" and (not template or template.has_moves))):
+            what = f"{{{of_steps[0]}}}" if of_steps else "words" if self.words else "actions: told"
+            raise Mistake(
+                f"back: {self.back} steps back, but {what} says what was done in steps ahead; write moves, or states "
+                "such as {gripper.there:+.2f}"
+            )
+
+    @property
+    def plan(self) -> DocumentPlan:
+        """Which documents episodes become."""
+        from data_modules.reading.action_documents import DocumentPlan
+
+        taken = ("actions", "text", "context", "contexts", "frame_step", "fps", "horizon", "back", "targets", "unit")
+        return DocumentPlan(words=self.words > 0, **{name: getattr(self, name) for name in taken})
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
         """Contexts and targets of one split; action texts are written and tokenized once."""
-        from data_modules.reading.action_documents import COLUMNS
-        from data_modules.reading.decoding import VIDEO_SUFFIXES
-        from data_modules.reading.episodes import WORDS, index_files, say_far_keyframes
-
         path = self.paths[split]
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        columns = (*COLUMNS[self.actions], *([WORDS] if self.words else []))
-        files = find_files(path, VIDEO_SUFFIXES, key)
-        table = index_files(files, columns)
+        recordings, table, skipped = self._episodes(path, key)
+        documents = self._documents(table, format.tokenizer, key)
+        shares = self.action_dropout, self.words
+        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped)
+        dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
+        return dataset
+
+    def _episodes(self, path: str, key: str) -> tuple[list[Recording], VideoTable, int]:
+        """Recordings, their table, and how many cannot be read."""
+        from data_modules.reading.episodes import index_recordings, say_far_keyframes
+        from data_modules.reading.found_recordings import Layout, find_recordings, need_rate
+
+        recordings = find_recordings(path, key, Layout(self.frame_rate, self.camera))
+        if self.fps is not None:
+            need_rate(recordings, key)
+        table = index_recordings(recordings, replace(self.plan.columns, renamed=tuple(self.renamed.items())))
         broken = table.broken()
         skipped = settle_broken(next(iter(broken), None), len(broken), len(table), key, self.tolerance)
         say_far_keyframes(table, key)
-        documents = self._documents(table, format.tokenizer, key)
-        dataset = ActionVideoDataset(source, self, table, documents, format, skipped)
-        dataset.files = stamp(files)
-        return dataset
+        return recordings, table, skipped
 
     def _documents(self, table: VideoTable, tokenizer: Tokenizer, key: str) -> datasets.Dataset:
         from datasets import Features, List, Value
 
-        from data_modules.reading.action_documents import plan_documents
+        from data_modules.reading.action_documents import frames_seen, plan_documents
         from data_modules.reading.cached import mapped
 
         usable = table.usable()
         needed = (self.context + self.contexts - 1) * self.frame_step + 1
-        short = [int(row) for row in usable if len(table.numbers("pts", int(row))) < needed]
+        short = [int(row) for row in usable if len(frames_seen(table.index(int(row)), self.fps)) < needed]
         if short:
             few = f"{len(short)} of {len(table)} episodes are shorter than context and target, {needed} frames"
             if len(short) == len(usable):
                 raise Mistake(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
             warn("%s: %s, and are left out", key, few)
-        fields = ("actions", "context", "contexts", "frame_step", "horizon", "targets", "unit")
-        settings = {name: getattr(self, name) for name in fields} | {"words": self.words > 0}
+            note_lost("episodes shorter than context and target", len(short))
         number = Value("int32")
         texts = {name: List(List(number)) for name in ("ids", *(["words"] if self.words else []))}
         return mapped(
             table.rows,
             plan_documents,
-            {"tokenizer": tokenizer, **settings},
+            {"tokenizer": tokenizer, "plan": self.plan},
             Features({"row": number, "anchor": number, "of": List(number), "ahead": List(number), **texts}),
             f"{key}: writing actions",
             batch_size=16,
@@ -150,92 +200,20 @@ class ActionVideoDataModule(DocumentDataModule):
         )
 
 
-class ActionVideoDataset(DocumentDataset):
-    """Contexts with targets, in a fixed shuffled order (see `VideoDataset`).
+def steps_ahead(fps: float | None, frame_step: int, horizon: int, seconds: float | None) -> int:
+    """Steps of the longest prediction.
 
-    Variants: the actions in numbers, without actions, and, where some draws have them, the actions in words.
-
-    Attributes:
-        variants: names of the variants, in the order of `lengths`.
-        order: (documents,) int64, index of each document in the table.
-        skipped_at_setup: episodes left out because they cannot be read.
+    Raises:
+        Mistake: seconds are given and no rate, a rate and steps of frames, or numbers that are not above 0.
     """
-
-    appends = False
-
-    def __init__(
-        self,
-        source: str,
-        module: ActionVideoDataModule,
-        table: VideoTable,
-        documents: datasets.Dataset,
-        format: DocumentFormat,
-        skipped: int,
-    ) -> None:
-        from data_modules.reading.columns import Column
-        from data_modules.reading.episodes import VideoPictures, shuffled
-
-        self.source = source
-        self.table = table
-        self.documents = documents
-        self._columns = {name: Column(documents, name) for name in documents.column_names}
-        self.format = format
-        self.context, self.contexts, self.frame_step = module.context, module.contexts, module.frame_step
-        self.variants: tuple[str, ...] = ("action", "action_dropped")
-        self.shares = (1 - module.words - module.action_dropout, module.action_dropout)
-        if module.words:
-            self.variants, self.shares = (*self.variants, "action_words"), (*self.shares, module.words)
-        self.skipped_at_setup = skipped
-        self.pictures = VideoPictures(table, format.image_size)
-        targets = self._columns["ahead"].lengths()
-        # The last <eoi> of the context opens every branch, and <eos> ends it.
-        bare = format.bracketed_frames(len(self._read())) + targets * (2 + format.bracketed_frames(1))
-        lengths = np.stack([bare + self._text_lengths(variant, targets) for variant in self.variants])
-        self.order = shuffled(len(targets))
-        self.lengths = lengths[:, self.order].astype(np.int32)
-
-    def _text_lengths(self, variant: str, targets: np.ndarray) -> np.ndarray:
-        """Tokens (documents,) of all actions of each document, which has so many `targets` (documents,)."""
-        if variant not in TEXTS:
-            return np.zeros_like(targets)
-        tokens = self._columns[TEXTS[variant]].inner_lengths()
-        return np.add.reduceat(tokens, np.cumsum(targets) - targets)
-
-    def _read(self) -> np.ndarray:
-        """Frames that are read, counted from the last one of the first context."""
-        return np.arange(1 - self.context, self.contexts) * self.frame_step
-
-    def document(self, draw: Draw) -> Document:
-        """Some contexts and their targets, in the variant that is drawn."""
-        from data_modules.reading.episodes import frame_keys
-
-        index = int(self.order[draw.index])
-        row, anchor, of, ahead = (self._columns[name][index] for name in ("row", "anchor", "of", "ahead"))
-        texts = TEXTS.get(self.variants[draw.variant])
-        actions = self._columns[texts][index] if texts else [[] for _ in ahead]
-        read = self._read()
-        numbers = anchor + np.concatenate([read, np.add(of, ahead) * self.frame_step])
-        frames = self.frames(frame_keys(row, numbers).tolist(), clean=len(read))
-        t = self.format.tokenizer
-        segments: list[Segment] = []
-        for number, frame in enumerate(frames[: len(read)]):
-            segments += [Text(t.ids(t.eoi_id if number else t.bos_id, t.boi_id), loss=False), frame]
-            for i, target in enumerate(frames[len(read) :]):
-                if of[i] == number - (self.context - 1):
-                    segments += [
-                        Text(torch.tensor([t.eoi_id, *actions[i], t.boi_id]), loss=False, branch=i + 1),
-                        replace(target, branch=i + 1),
-                        Text(t.ids(t.eoi_id, t.eos_id), branch=i + 1),
-                    ]
-        return Document(tuple(segments), self.source)
-
-    def picture_keys(self) -> np.ndarray:
-        """Frames of contexts and targets; documents share theirs."""
-        from data_modules.reading.episodes import frame_keys
-
-        row, anchor = (self._columns[name].all() for name in ("row", "anchor"))
-        shown = [frame_keys(row, anchor + frame) for frame in self._read()]
-        of, ahead = (self._columns[name].flat() for name in ("of", "ahead"))
-        document = np.repeat(np.arange(len(row)), self._columns["ahead"].lengths())
-        shown.append(frame_keys(row[document], anchor[document] + (of + ahead) * self.frame_step))
-        return np.unique(np.concatenate([np.unique(keys) for keys in shown]))
+    if fps is not None and fps <= 0:
+        raise Mistake(f"fps: {fps} frames per second is not a rate; give a number above 0")
+    if fps is not None and frame_step != 1:
+        raise Mistake(f"fps: {fps} and frame_step: {frame_step} both say how far frames are apart; leave one out")
+    if seconds is None:
+        return horizon
+    if fps is None:
+        raise Mistake(f"horizon_seconds: {seconds} needs `fps`, the frames per second that the model sees")
+    if round(seconds * fps) < 1:
+        raise Mistake(f"horizon_seconds: {seconds} is less than a step at {fps:g} frames per second; raise one")
+    return round(seconds * fps)

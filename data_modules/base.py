@@ -27,6 +27,7 @@ from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationR
 from data_modules.mixing.stages import Stage
 from data_modules.prompting.loader import prompt_loader
 from data_modules.prompting.template import Template
+from data_modules.reading.findings import Findings, gathered
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
@@ -82,6 +83,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.format: DocumentFormat | None = None
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
         self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
+        self.findings: dict[tuple[Split, str], Findings] = {}  # of every source that is open
         self.plan_state: dict[str, Any] = {}
         self.left_out = LeftOut(self.loader.max_lost)
 
@@ -161,8 +163,10 @@ class DocumentDataModule(LightningDataModule, ABC):
                 module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
                 module.listing, module.range_cache = self.listing, self._range_cache()
                 module.template = self.template
-                dataset = module.dataset(split, name, self.format)
+                with gathered() as findings:
+                    dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
+                    self.findings[split, name] = findings
                     check_lengths(name, dataset)
                     self._check_longest(name, dataset)
                     opened[name] = dataset

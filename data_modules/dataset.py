@@ -77,6 +77,7 @@ class DocumentDataset(ABC):
         files: path, bytes and time of change of the files behind the documents, for those who compare them.
         appends: whether documents of new files come after all others.
         pictures: where the frames of documents come from; None without frames.
+        captions_cut: how many captions are longer than is kept.
         latents: read instead of `pictures` if given (see `data_modules.reading.latent_store`).
     """
 
@@ -86,6 +87,7 @@ class DocumentDataset(ABC):
     splittable: bool = False
     files: Sequence[tuple[str, int, int | str]] = ()
     appends: bool = True
+    captions_cut: int = 0
     pictures: PictureSource | None = None
     latents: PictureReader | None = None
 
@@ -96,6 +98,11 @@ class DocumentDataset(ABC):
     def longest(self) -> int:
         """Positions of the longest document in its longest variant."""
         return int(np.max(self.lengths, initial=0)) if isinstance(self.lengths, np.ndarray) else self.lengths.longest
+
+    @property
+    def picture_count(self) -> int:
+        """Pictures that documents show, each counted once."""
+        return len(self.picture_keys())
 
     @abstractmethod
     def document(self, draw: Draw) -> Document:

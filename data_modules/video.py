@@ -1,31 +1,54 @@
-"""Raw video: clips of frames at a chosen rate, without labels."""
+"""Video: clips of frames at a chosen rate, with or without captions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.reading.files import find_files, settle_broken, stamp, warn
+from data_modules.reading.files import say, settle_broken, warn
+from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
+
+if TYPE_CHECKING:
+    from data_modules.reading.clip_captions import ReadCaptions
+    from data_modules.reading.recordings import Recording
+
+VARIANTS = CAPTION_FIRST, UNCONDITIONAL, VIDEO_FIRST = ("caption_first", "unconditional", "video_first")
 
 
 class VideoDataModule(DocumentDataModule):
     """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
-    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation.
+    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them;
+    folders of frames; HDF5 files; LeRobot data sets.
+
+    Where videos have captions, a clip follows its caption, or is read and followed by it (ours: the paper's videos have
+    none).
 
     Args:
-        train: file, folder or pattern such as `data/*.mp4`.
+        train: file, folder or pattern such as `data/*.mp4`, `clips/*.tar`, `frames/*/`, or `pusht#0:180`, episodes of a
+            LeRobot data set.
         val: the same for validation; none by default.
         fps: frames per second of a clip, one by default (paper). Where a file's own rate is lower, frames repeat.
         frames: frames of a clip (ours: the paper does not say).
         stride: frames (at `fps`) from the start of one clip to the start of the next; `frames` by default, so that
             clips do not overlap.
+        frame_rate: of folders of frames: frames a second, `names` where names are time stamps (seconds with a dot, or
+            ns, µs or ms since 1970), or the name of a text file in each folder with a time stamp in seconds a line.
+        camera: of recordings with several, such as `observation.images.top`, or the data set in an HDF5 file.
+        captions: an ending such as `txt` or `json.caption` of files beside the videos (in tars, of members); or the
+            path of a table (CSV, TSV, JSON, JSON Lines, Parquet). None by default.
+        name_column: of a table of captions, what names the video: its file's name, with or without ending, or path.
+        caption_column: of a table of captions, the caption.
+        caption_first: share of draws with the caption before the clip, in [0, 1]; in the rest it is behind.
+        condition_dropout: share of the caption-first draws that lose their caption, which guidance needs (paper).
+        max_caption: longer captions are cut to so many tokens.
     """
 
     def __init__(
@@ -35,6 +58,14 @@ class VideoDataModule(DocumentDataModule):
         fps: float = 1.0,
         frames: int = 8,
         stride: int | None = None,
+        frame_rate: float | str | None = None,
+        camera: str | None = None,
+        captions: str | None = None,
+        name_column: str = "video",
+        caption_column: str = "caption",
+        caption_first: float = 0.8,
+        condition_dropout: float = 0.1,
+        max_caption: int = 128,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -42,22 +73,31 @@ class VideoDataModule(DocumentDataModule):
             raise Mistake(f"fps: {fps} frames per second is not a rate; give a number above 0")
         if frames < 1 or (stride is not None and stride < 1):
             raise Mistake(f"frames and stride: {frames} and {stride} are not counts; give 1 or more")
+        for name, share in {"caption_first": caption_first, "condition_dropout": condition_dropout}.items():
+            if not 0 <= share <= 1:
+                raise Mistake(f"{name}: {share} is not a share; give a number from 0 to 1")
+        if max_caption < 1:
+            raise Mistake(f"max_caption: {max_caption} tokens; give 1 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
-        self.fps = fps
-        self.frames = frames
-        self.stride = stride or frames
+        self.fps, self.frames, self.stride = fps, frames, stride or frames
+        self.frame_rate, self.camera = frame_rate, camera
+        self.captions, self.max_caption = captions, max_caption
+        self.name_column, self.caption_column = name_column, caption_column
+        dropped = caption_first * condition_dropout
+        self.shares = (caption_first - dropped, dropped, 1 - caption_first) if captions else (1.0,)
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> VideoDataset | None:
         """Clips of one split; files are indexed once and decoded when drawn."""
-        from data_modules.reading.decoding import VIDEO_SUFFIXES
-        from data_modules.reading.episodes import index_files, say_far_keyframes
+        from data_modules.reading.episodes import index_recordings, say_far_keyframes
+        from data_modules.reading.found_recordings import Layout, find_recordings, need_rate
 
         path = self.paths[split]
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        files = find_files(path, VIDEO_SUFFIXES, key)
-        table = index_files(files)
+        recordings = find_recordings(path, key, Layout(self.frame_rate, self.camera))
+        need_rate(recordings, key)
+        table = index_recordings(recordings)
         broken = table.broken()
         skipped = settle_broken(next(iter(broken), None), len(broken), len(table), key, self.tolerance)
         say_far_keyframes(table, key)
@@ -70,9 +110,34 @@ class VideoDataModule(DocumentDataModule):
                     f"{table.index(clips.short[0]).seconds[-1]:.2f} s); lower `frames` or raise `fps`"
                 )
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
-        dataset = VideoDataset(source, clips, format, skipped)
-        dataset.files = stamp(files)
+            note_lost("videos shorter than a clip", len(clips.short))
+        captions, unread = self._read_captions(recordings, format, key)
+        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares)
+        dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
         return dataset
+
+    def _read_captions(
+        self, recordings: Sequence[Recording], format: DocumentFormat, key: str
+    ) -> tuple[ReadCaptions | None, int]:
+        from data_modules.reading.clip_captions import Captions, read_captions
+
+        if self.captions is None:
+            return None, 0
+        where = Captions(self.captions, self.name_column, self.caption_column)
+        found = read_captions(recordings, where, format.tokenizer, self.max_caption, key)
+        broken = found.broken
+        skipped = settle_broken(next(iter(broken), None), len(broken), len(recordings), key, self.tolerance)
+        without = int(np.count_nonzero(found.ids.lengths() == 0))
+        if without == len(recordings):
+            example = recordings[0].name
+            raise Mistake(
+                f"{key}: captions is '{self.captions}', but none of {without} videos ('{example}') has one there"
+            )
+        if without:
+            warn("%s: %d of %d videos have no caption and are shown without one", key, without, len(recordings))
+        if cut := int(np.count_nonzero(found.cut)):
+            say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, len(recordings), self.max_caption)
+        return found, skipped
 
 
 class ClipPlan:
@@ -103,6 +168,10 @@ class ClipPlan:
         row = int(self.videos[number])
         return row, self._frames_of(row, np.array([clip - int(self.starts[number])]))[0].tolist()
 
+    def rows(self, clips: np.ndarray) -> np.ndarray:
+        """Rows (clips,) of the videos of some clips."""
+        return self.videos[np.searchsorted(self.starts, clips, side="right") - 1]
+
     def used_frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Every video that holds a clip, by its row, with the numbers of the frames that clips show, ascending."""
         for number, row in enumerate(self.videos.tolist()):
@@ -121,14 +190,31 @@ class ClipPlan:
 class VideoDataset(DocumentDataset):
     """Clips in a fixed shuffled order, so that any first part (what is validated on) is from all files.
 
+    Args:
+        source: name of the source.
+        clips: where they are.
+        format: of documents.
+        skipped: see `skipped_at_setup`.
+        captions: of each recording, by its row; none where clips have none.
+        shares: of `variants`.
+
     Attributes:
+        variants: names of the variants, in the order of `lengths`; clips without captions have the second alone.
         order: (documents,) int64, which clip each document is.
         skipped_at_setup: files left out because they cannot be read.
     """
 
     appends = False
 
-    def __init__(self, source: str, clips: ClipPlan, format: DocumentFormat, skipped: int) -> None:
+    def __init__(
+        self,
+        source: str,
+        clips: ClipPlan,
+        format: DocumentFormat,
+        skipped: int,
+        captions: ReadCaptions | None = None,
+        shares: tuple[float, ...] = (1.0,),
+    ) -> None:
         from data_modules.reading.episodes import VideoPictures, shuffled
 
         self.source = source
@@ -137,21 +223,30 @@ class VideoDataset(DocumentDataset):
         self.format = format
         self.skipped_at_setup = skipped
         self.pictures = VideoPictures(clips.table, format.image_size)
-        length = 2 + format.bracketed_frames(clips.frames)
-        self.lengths = np.full((1, clips.count), length, dtype=np.int32)
+        self.captions, self.shares = captions.ids if captions else None, shares
+        self.variants = VARIANTS if captions else VARIANTS[1:2]
+        bare = np.full(clips.count, 2 + format.bracketed_frames(clips.frames), dtype=np.int32)
+        caption = captions.ids.lengths()[clips.rows(self.order)] if captions else 0
+        self.captions_cut = int(np.count_nonzero(captions.cut[clips.rows(self.order)])) if captions else 0
+        self.lengths = np.stack([bare + (0 if variant == UNCONDITIONAL else caption) for variant in self.variants])
 
     def document(self, draw: Draw) -> Document:
-        """One clip."""
+        """One clip, in the variant that is drawn; one without a caption is unconditional in each."""
         from data_modules.reading.episodes import frame_keys
 
         row, frames = self.clips.locate(int(self.order[draw.index]))
-        drawn = self.frames(frame_keys(row, np.array(frames)).tolist())
+        caption: list[int] = self.captions[row] if self.captions is not None else []
+        variant = self.variants[draw.variant] if caption else UNCONDITIONAL
+        read = variant == VIDEO_FIRST
+        drawn = self.frames(frame_keys(row, np.array(frames)).tolist(), clean=len(frames) if read else 0)
         t = self.format.tokenizer
-        segments: list[Segment] = [Text(t.ids(t.bos_id, t.boi_id), loss=False)]
-        for number, frame in enumerate(drawn):
-            last = number == len(drawn) - 1
-            segments += [frame, Text(t.ids(t.eoi_id, t.eos_id if last else t.boi_id))]
-        return Document(tuple(segments), self.source)
+        before = variant == CAPTION_FIRST
+        opening = torch.tensor([t.bos_id, *(caption if before else []), t.boi_id])
+        segments: list[Segment] = [Text(opening, loss=before)]
+        for frame in drawn[:-1]:
+            segments += [frame, Text(t.ids(t.eoi_id, t.boi_id), loss=not read)]
+        closing = torch.tensor([t.eoi_id, *(caption if read else []), t.eos_id])
+        return Document((*segments, drawn[-1], Text(closing)), self.source)
 
     def picture_keys(self) -> np.ndarray:
         """Frames that clips show; those that overlap share theirs."""

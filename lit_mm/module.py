@@ -25,7 +25,7 @@ from lit_mm.parallel import Parallelize
 from lit_mm.prediction import AnswersPrompts
 from lit_mm.sequence import PackedBatch
 from lit_mm.training.loss_centering import LossCentering
-from lit_mm.training.metrics import SourceMeans, means_of_all
+from lit_mm.training.metrics import LossMeans, means_of_all
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
 from lit_mm.vision.base import VisualTokenizer
@@ -114,7 +114,7 @@ class LitMultimodal(AnswersPrompts):
         self.loss_centering = loss_centering
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()
-        self.train_means, self.val_means = SourceMeans(), SourceMeans()
+        self.train_means, self.val_means = LossMeans(), LossMeans()
         self._step_loss = torch.tensor(0.0)  # of the micro-batches so far
         self._expert_tokens: Tensor | None = None  # (layers, kinds, experts) of this rank's micro-batches so far
         self.validation_results: dict[str, float] = {}  # of the last validation; evaluations add theirs
@@ -200,7 +200,7 @@ class LitMultimodal(AnswersPrompts):
             batch = batch.with_all_frames_drawn()
         timesteps = self.flow.training_timesteps(batch.frame_clean, batch.seeds, batch.frames_per_row, self._shift())
         losses = self.losses(batch, timesteps)
-        self._count(self.train_means, batch, losses)
+        self._count(self.train_means, batch, losses, timesteps)
         self._expert_tokens = _sum(self._expert_tokens, losses.expert_tokens)
         sums, counts = (losses.text_sum, losses.flow.sum()), batch.step_counts[:2]
         # Lightning will divide by the number of micro-batches, but these means are of all of them already.
@@ -226,7 +226,7 @@ class LitMultimodal(AnswersPrompts):
         """The same losses on a fixed grid of timesteps with fixed noise."""
         timesteps = self.flow.timestep_grid(batch.row_numbers, batch.frames_per_row, batch.frames.device, self._shift())
         losses = self.losses(batch, timesteps.masked_fill(batch.frame_clean, 1.0))
-        self._count(self.val_means, batch, losses)
+        self._count(self.val_means, batch, losses, timesteps)
         sources = batch.source_ids.flatten()
         self.val_means.add(POSITIONS, (sources >= 0).double(), sources.clamp(min=0), batch.sources)
         self.state.validation_expert_tokens = _sum(self.state.validation_expert_tokens, losses.expert_tokens)
@@ -254,7 +254,8 @@ class LitMultimodal(AnswersPrompts):
         of_all = means_of_all(sums, weights if any(weights.values()) else None)
         logged |= {f"val/{name}": value for name, value in self.with_loss(of_all).items()}
         self.validation_results = logged
-        self.log_dict(logged, rank_zero_only=True)
+        by_timestep = {f"val/{name}": value for name, value in self.val_means.of_timesteps().items()}
+        self.log_dict(logged | by_timestep, rank_zero_only=True)
 
     def with_loss(self, means: Mapping[str, float]) -> dict[str, float]:
         """`loss`, the weighted sum of `text_loss` and `flow_loss`, before those of the two that there are."""
@@ -265,10 +266,11 @@ class LitMultimodal(AnswersPrompts):
     def _shift(self) -> float:
         return self.flow.noise_shift(self.vision.num_tokens, self.vision.channels)
 
-    def _count(self, means: SourceMeans, batch: PackedBatch, losses: Losses) -> None:
+    def _count(self, means: LossMeans, batch: PackedBatch, losses: Losses, timesteps: Tensor) -> None:
         text_sources = batch.source_ids.flatten()[batch.predicted_positions]
         means.add("text_loss", losses.text, text_sources, batch.sources)
         means.add("flow_loss", losses.flow, batch.frame_source_ids[batch.drawn_frames], batch.sources)
+        means.add_flow(losses.flow, timesteps[batch.drawn_frames])
 
     def decoder(self) -> Decoder:
         """Writes text and draws frames with the present weights, for `predict` and callbacks."""

@@ -115,6 +115,7 @@ class PackedBatch:
         plan_state: where the plan stands once every rank has consumed this step's rows; see
             `data_modules.mixing.sampler`.
         skipped: per source, a sentence for each document left out because its file broke while being read.
+        reading: per source, seconds that reading took, and documents that were read.
     """
 
     tokens: Tensor
@@ -138,6 +139,7 @@ class PackedBatch:
     step_counts: tuple[int, int, int]
     plan_state: dict[str, Any] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    reading: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -1,7 +1,8 @@
-"""What the mixture achieved, against what was asked for."""
+"""What the mixture achieved, against what was asked for, and how its files bear it."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,24 +14,41 @@ from lit_mm.sequence import PackedBatch
 class MixtureMonitor(Callback):
     """Logs per source `data/<source>/share` of the tokens so far, `passes` over its documents and `skipped` documents.
 
-    `data/padding` is the share of positions of the last batch that hold nothing. All of it comes with the batch, from
-    the plan: nothing is counted on the device.
+    Also `seconds_a_document`, what reading and decoding takes a worker of this rank since the last logged step;
+    `broken_per_million` of the documents drawn so far; and `captions_cut`, the share of captions that are longer than
+    is kept. `data/tokens` is how many tokens all ranks have seen, `data/padding` the share of positions of the last
+    batch that hold nothing. All of it comes with the batch, from the plan: nothing is counted on the device.
     """
+
+    def __init__(self) -> None:
+        self._seconds: Counter[str] = Counter()
+        self._read: Counter[str] = Counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: PackedBatch, batch_idx: int
     ) -> None:
-        """Log every so often."""
+        """Count, and log every so often."""
+        for name, (seconds, read) in batch.reading.items():
+            self._seconds[name] += seconds
+            self._read[name] += read
         if not step_logs(trainer, batch_idx):
             return
         sources = batch.plan_state["sources"]
         total = sum(state["tokens"] for state in sources.values())
-        logged = {"data/padding": float((batch.document_ids < 0).float().mean())}
+        logged = {"data/padding": float((batch.document_ids < 0).float().mean()), "data/tokens": float(total)}
+        data = trainer.datamodule  # type: ignore[attr-defined]
         for name, state in sources.items():
+            dataset = data.datasets["train"][name]
             logged[f"data/{name}/share"] = state["tokens"] / max(1, total)
             logged[f"data/{name}/passes"] = state["next"] / state["documents"]
-            data = trainer.datamodule
-            skipped = data.left_out.counts[name] + getattr(data.datasets["train"][name], "skipped_at_setup", 0)
-            if skipped:
+            if self._read[name]:
+                logged[f"data/{name}/seconds_a_document"] = self._seconds[name] / self._read[name]
+            lost = data.left_out.counts[name]
+            if skipped := lost + getattr(dataset, "skipped_at_setup", 0):
                 logged[f"data/{name}/skipped"] = float(skipped)
+                logged[f"data/{name}/broken_per_million"] = 1e6 * lost / max(1, state["next"])
+            if dataset.captions_cut:
+                logged[f"data/{name}/captions_cut"] = dataset.captions_cut / len(dataset)
+        self._seconds.clear()
+        self._read.clear()
         log_values(pl_module, logged)

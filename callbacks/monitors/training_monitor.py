@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -20,12 +21,15 @@ from lit_mm.training.metrics import means_of_all
 class TrainingMonitor(Callback):
     """Logs losses, of each source and of all (`train/<source>/text_loss`, `train/flow_loss`, `train/loss` …).
 
+    `train/flow_loss_at/0.3_0.4` is the flow's loss of the frames whose timestep lies there, from 0 (noise) to 1.
+
     Also the learning rate, the gradient's norm, and speed. For what the losses are means of, see `LitMultimodal`.
 
     `speed/tokens_per_second` is of all ranks, padding left out. `speed/model_flops_utilisation` is the share of the
     device's peak in bfloat16 that the model's own operations are, attention within documents included, the frozen
     visual tokenizer's and recomputed ones left out; it is not logged on a device whose peak is not known.
-    `speed/waiting_for_data` is the share of time that this rank waited for its loader, `memory/peak_gib` the most this
+    `speed/waiting_for_data` is the share of time that this rank waited for its loader,
+    `speed/longest_waiting_for_data` that of the rank that waited longest, `memory/peak_gib` the most this
     rank has held: on a GPU as allocated, else of the process.
 
     Values are means since the last logged step, losses over all ranks. Between steps that log
@@ -68,6 +72,7 @@ class TrainingMonitor(Callback):
         logged = {f"train/{source}/{name}": total / count for (source, name), (total, count) in sums.items()}
         of_all = pl_module.with_loss(means_of_all(sums))
         logged |= {f"train/{name}": value for name, value in of_all.items()}
+        logged |= {f"train/{name}": value for name, value in pl_module.train_means.of_timesteps().items()}
         logged["train/gradient_norm"] = float(pl_module.state.gradient_norm)
         logged["train/learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
         logged |= self._speed(trainer)
@@ -81,10 +86,15 @@ class TrainingMonitor(Callback):
     def _speed(self, trainer: Trainer) -> dict[str, float]:
         seconds = time.perf_counter() - self._since
         assert self._tokens is not None
+        waited = (trainer.train_dataloader.waited - self._waited) / seconds
         speed = {
             "speed/tokens_per_second": float(self._tokens) * trainer.world_size / seconds,
-            "speed/waiting_for_data": (trainer.train_dataloader.waited - self._waited) / seconds,
+            "speed/waiting_for_data": waited,
         }
+        if trainer.world_size > 1 and dist.is_initialized():
+            longest = torch.tensor(waited, device=self._tokens.device)
+            dist.all_reduce(longest, dist.ReduceOp.MAX)
+            speed["speed/longest_waiting_for_data"] = float(longest)
         if self._peak is not None:
             flops = self._flops + self._flops_of.pair * float(self._pairs)
             speed["speed/model_flops_utilisation"] = flops / seconds / self._peak

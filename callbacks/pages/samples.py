@@ -18,6 +18,8 @@ from lit_mm.sequence import Document, Frame, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 from lit_mm.training.run_folder import run_folder
 
+BEGINNING = 32  # ids of a text that are given, to be gone on with
+
 
 class FrameTask(NamedTuple):
     """A document whose last frame is to be drawn: what comes before it, and the true picture."""
@@ -27,7 +29,7 @@ class FrameTask(NamedTuple):
 
 
 class TextTask(NamedTuple):
-    """A document whose text behind a picture is to be written: what comes before it, and the true ids."""
+    """A document whose text is to be written, behind a picture or a beginning: what comes before, and the true ids."""
 
     prefix: list[Segment]
     truth: Tensor
@@ -37,7 +39,8 @@ class Samples(Callback):
     """After a validation, completes the first validation documents of every source and shows them beside the truth.
 
     `samples/<source>/drawn`: context, true frame, drawn frame, and the frame as the visual tokenizer alone
-    reconstructs it. `samples/<source>/written`: a picture, its true text and the model's.
+    reconstructs it. `samples/<source>/written`: a picture, its true text and the model's; of texts without pictures
+    their beginning, how they go on, and how the model goes on.
 
     Args:
         documents: of each source.
@@ -71,9 +74,15 @@ class Samples(Callback):
         for source, dataset in data.datasets["val"].items():
             frames, texts = tasks(dataset, self.documents, decoder.tokenizer)
             if frames:
-                self._write(trainer, f"{source}/drawn", self._drawn(decoder, frames))
+                rows = self._drawn(decoder, frames)
+                self._write_texts(trainer, f"{source}/drawn", rows)
+                self._write(trainer, f"{source}/drawn", rows)
             if texts:
-                self._write(trainer, f"{source}/written", self._written(decoder, texts))
+                rows = self._written(decoder, texts)
+                with_pictures = [row for row in rows if len(row.pictures)]
+                self._write_texts(trainer, f"{source}/written", rows)
+                if with_pictures:
+                    self._write(trainer, f"{source}/written", with_pictures)
 
     def _drawn(self, decoder: Decoder, frames: list[FrameTask]) -> list[SheetRow]:
         seeds = [self.seed + i for i in range(len(frames))]
@@ -93,11 +102,17 @@ class Samples(Callback):
         answers = decoder.write_text([t.prefix for t in texts], seeds, max_tokens=self.max_tokens)
         rows = []
         for task, ids in zip(texts, answers, strict=True):
-            shown = torch.stack([s.image for s in task.prefix if isinstance(s, Frame)])
-            true = plain_text([Text(task.truth)], decoder.tokenizer)
+            shown = [s.image for s in task.prefix if isinstance(s, Frame)]
+            true = plain_text([Text(task.truth[: self.max_tokens] if not shown else task.truth)], decoder.tokenizer)
             sentence = f"true: {true} | written: {decoder.tokenizer.decode(ids).strip() or '(empty)'}"
-            rows.append(SheetRow(shown, [""] * len(shown), sentence))
+            if not shown:
+                sentence = f"{plain_text(task.prefix, decoder.tokenizer)} … {sentence}"
+            rows.append(SheetRow(torch.stack(shown) if shown else torch.zeros(0), [""] * len(shown), sentence))
         return rows
+
+    def _write_texts(self, trainer: Trainer, name: str, rows: list[SheetRow]) -> None:
+        if trainer.is_global_zero:
+            log_texts(trainer, f"samples/{name}_texts", [row.sentence for row in rows])
 
     def _write(self, trainer: Trainer, name: str, rows: list[SheetRow]) -> None:
         run = run_folder(trainer)
@@ -105,7 +120,6 @@ class Samples(Callback):
             return
         sheet = contact_sheet(rows)
         log_picture(trainer, f"samples/{name}", sheet)
-        log_texts(trainer, f"samples/{name}_texts", [row.sentence for row in rows])
         if run:
             folder = run / "samples" / name
             folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +145,10 @@ def tasks(dataset: DocumentDataset, count: int, tokenizer: Tokenizer) -> tuple[l
 
 
 def task_of(document: Document, tokenizer: Tokenizer) -> FrameTask | TextTask | None:
-    """What there is to do in a document: draw its last frame, or else write the text behind its pictures."""
+    """What there is to do in a document: draw its last frame, or else write the text behind its pictures.
+
+    A text without pictures is gone on with from its middle, or from its first `BEGINNING` ids.
+    """
     last = document.segments[-1].branch
     segments = [segment for segment in document.segments if segment.branch in (0, last)]
     drawn = [i for i, s in enumerate(segments) if isinstance(s, Frame) and not s.clean]
@@ -142,7 +159,11 @@ def task_of(document: Document, tokenizer: Tokenizer) -> FrameTask | TextTask | 
         conditioned = any(isinstance(s, Frame) for s in prefix) or plain_text(prefix, tokenizer)
         return FrameTask(prefix, truth.image) if conditioned else None
     shown = [i for i, s in enumerate(segments) if isinstance(s, Frame)]
-    if not shown or shown[-1] + 1 >= len(segments):
+    if not shown:
+        ids = torch.cat([s.ids for s in segments if isinstance(s, Text)])
+        begun = min(BEGINNING, len(ids) // 2)
+        return TextTask([Text(ids[:begun])], ids[begun:]) if begun else None
+    if shown[-1] + 1 >= len(segments):
         return None
     behind = segments[shown[-1] + 1]
     assert isinstance(behind, Text)

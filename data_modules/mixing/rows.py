@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,11 +51,12 @@ class RowReader:
     def read(self, plans: list[RowPlan], plan_state: dict[str, Any]) -> PackedBatch:
         """One batch of `plans`. A document whose file broke leaves a gap at the end of its row and is reported."""
         skipped: dict[str, list[str]] = {}
+        reading: dict[str, tuple[float, int]] = {}
         rows = []
         for plan in plans:
             documents: list[Document] = []
             for piece in plan.pieces:
-                dataset = self.datasets[piece.source]
+                dataset, start = self.datasets[piece.source], time.perf_counter()
                 try:
                     document = dataset.document(piece.draw)
                 except BrokenFile as error:
@@ -62,6 +64,8 @@ class RowReader:
                         raise
                     skipped.setdefault(piece.source, []).append(str(error))
                     continue
+                seconds, read = reading.get(piece.source, (0.0, 0))
+                reading[piece.source] = seconds + time.perf_counter() - start, read + 1
                 check_document(piece.source, dataset, piece.draw, document, self.format.tokens_per_frame)
                 if dataset.splittable:
                     document = document.slice_text(piece.start, piece.stop)
@@ -75,7 +79,7 @@ class RowReader:
             pad_id=self.format.tokenizer.pad_id,
             sources=tuple(self.datasets),
         )
-        batch.plan_state, batch.skipped = plan_state, skipped
+        batch.plan_state, batch.skipped, batch.reading = plan_state, skipped, reading
         return batch
 
 

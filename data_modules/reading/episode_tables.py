@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,11 +47,12 @@ def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame
         raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")
     table = _read(file)
     table.columns = [str(name).strip() for name in table.columns]
-    for name in (*columns, FRAME):  # as it is written, or else in other letters
+    sought = [name if name in table.columns else _whole(name) for name in columns]
+    for name in (*sought, FRAME):  # as it is written, or else in other letters
         alike = [column for column in table.columns if column.lower() == name.lower()]
         if name not in table.columns and len(alike) == 1:
             table = table.rename(columns={alike[0]: name})
-    missing = [name for name in columns if name not in table.columns]
+    missing = [name for name in sought if name not in table.columns]
     if missing:
         raise BrokenFile(file, f"there is no column {listed(missing)}; there are {listed(list(table.columns), 'and')}")
     if len(table) != frames:
@@ -59,6 +60,37 @@ def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame
     if FRAME in table.columns:
         table = table.iloc[_order(table[FRAME].to_list(), file)].reset_index(drop=True)
     return table
+
+
+def column_of(values: Mapping[str, Sequence[Any]], name: str, file: Path) -> Sequence[Any]:
+    """A column, or with `name[2]` the third number of one that holds lists.
+
+    Args:
+        values: columns by name.
+        name: which.
+        file: that they are from, for messages.
+
+    Raises:
+        BrokenFile: there is no such column, or no such number in it.
+    """
+    if name in values:
+        return values[name]
+    whole = _whole(name)
+    if whole == name or whole not in values:
+        raise BrokenFile(file, f"there is no column {whole}; there are {listed(list(values), 'and')}")
+    part = int(name[len(whole) + 1 : -1])
+    try:
+        return [row[part] for row in values[whole]]
+    except (TypeError, IndexError, KeyError) as error:
+        raise BrokenFile(
+            file, f"column {whole} has no {part + 1} numbers in every row, but {name} is asked for"
+        ) from error
+
+
+def _whole(name: str) -> str:
+    """`action` of `action[2]`."""
+    found = re.fullmatch(r"(.+)\[\d+\]", name)
+    return found[1] if found else name
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -92,9 +124,9 @@ def _order(frames: list[Any], file: Path) -> np.ndarray:
     steps = np.diff(numbers[order])
     if not steps.any() and len(steps):
         raise BrokenFile(file, f"column {FRAME} says {frames[int(order[1])]} in row {int(order[1])} and in another")
-    if (steps != steps[:1]).any():
-        usual = float(np.median(steps))
-        at = int(np.argmax(steps != usual))
+    uneven = ~np.isclose(steps, np.median(steps)) if len(steps) else steps
+    if uneven.any():
+        at = int(np.argmax(uneven))
         before, after = (frames[int(order[at + i])] for i in range(2))
         raise BrokenFile(
             file,

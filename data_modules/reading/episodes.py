@@ -1,11 +1,12 @@
-"""Tables of video files: the time stamps of every file and, for episodes, poses, commands and words of every frame.
+"""Tables of recordings: the time stamps of each and, for episodes, poses, commands and words of every frame.
 
-Files are indexed once; the tables are kept in the `datasets` cache and memory-mapped by every process.
+Recordings are indexed once; the tables are kept in the `datasets` cache and memory-mapped by every process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,30 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.mixing.permutation import key_of, permute
-from data_modules.reading.cached import generated
+from data_modules.reading.cached import code_of, generated
 from data_modules.reading.columns import Column
-from data_modules.reading.decoding import VideoReader, index_video
-from data_modules.reading.episode_tables import read_table, table_of
-from data_modules.reading.files import Stamps, stamp, warn
+from data_modules.reading.decoding import VideoReader
+from data_modules.reading.files import Stamps, warn
 from data_modules.reading.picture_source import PictureSource, identity_of_files
-from data_modules.reading.pictures import square
+from data_modules.reading.recordings import Recording, VideoFile, recording_of
 from data_modules.reading.time_stamps import VideoIndex
 
-POSE = ("x", "y", "angle")
+ANGLE, YAW = "angle", "yaw"
+POSE = ("x", "y", ANGLE)
 COMMAND = ("dx", "dy", "dyaw")
 WORDS = "words"
 OF_STEPS = (*COMMAND, WORDS)  # said of the step from this frame to the next, so the last frame needs none
+RESERVED = ("path", "place", "broken", "pts", "keyframes", "time_base")  # columns of what every recording has
 FAR = 1000  # frames from one keyframe to the next, from which on decoding takes seconds
 FRAME_BITS = 32  # of a picture's key that count frames; those above count videos
 MAX_FRAME = 2**FRAME_BITS - 1
 
 
 class VideoTable:
-    """One row per video file.
+    """One row per recording.
 
     Args:
-        rows: made by `index_files`.
+        rows: made by `index_recordings`.
     """
 
     def __init__(self, rows: datasets.Dataset) -> None:
@@ -49,8 +51,12 @@ class VideoTable:
         return len(self.rows)
 
     def path(self, row: int) -> str:
-        """The video's path."""
+        """The recording's name, for a video its path."""
         return self._columns["path"][row]
+
+    def place(self, row: int) -> str:
+        """What `recording_of` makes the recording of."""
+        return self._columns["place"][row]
 
     def broken(self) -> list[BrokenFile]:
         """Every file that cannot be used."""
@@ -75,6 +81,11 @@ class VideoTable:
         """A column of lists as an array, not copied."""
         return self._columns[column].numbers(row)
 
+    def columns(self, row: int) -> dict[str, list[Any]]:
+        """All that was read of an episode besides its time stamps, by column."""
+        others = [name for name in self._columns if name not in RESERVED]
+        return {name: self._columns[name][row] for name in others}
+
     def index(self, row: int) -> VideoIndex:
         """Time stamps of one video, not copied."""
         return VideoIndex(self.numbers("pts", row), self.numbers("keyframes", row), self._columns["time_base"][row])
@@ -97,8 +108,8 @@ class VideoPictures(PictureSource):
         pictures: list[Tensor] = []
         for row, group in groupby(keys, lambda key: key >> FRAME_BITS):
             frames = [key & MAX_FRAME for key in group]
-            decoded = self.reader.read(self.table.path(row), self.table.index(row), frames)
-            pictures += [square(frame, self.size) for frame in decoded]
+            recording = recording_of(self.table.place(row))
+            pictures += recording.read(self.reader, self.table.index(row), frames, self.size)
         return pictures
 
     def origin(self, key: int) -> str:
@@ -107,7 +118,9 @@ class VideoPictures(PictureSource):
 
     def identity(self) -> str:
         """Of all usable files; their time stamps follow from them."""
-        return identity_of_files([Path(self.table.path(int(row))) for row in self.table.usable()], self.size)
+        recordings = [recording_of(self.table.place(int(row))) for row in self.table.usable()]
+        parts = [recording.part for recording in recordings if recording.part]
+        return identity_of_files([Path(recording.path) for recording in recordings], self.size, *parts)
 
 
 def say_far_keyframes(table: VideoTable, key: str) -> None:
@@ -125,28 +138,51 @@ def frame_keys(rows: int | np.ndarray, frames: np.ndarray) -> np.ndarray:
     return (np.asarray(rows, np.int64) << FRAME_BITS) | frames.astype(np.int64)
 
 
-def index_files(files: Sequence[Path], columns: Sequence[str] = ()) -> VideoTable:
-    """Read the time stamps of all `files`, and these columns of the table beside each (see `read_columns`).
+@dataclass(frozen=True)
+class Columns:
+    """What is read of every frame besides its picture.
 
-    Broken files become rows that say why.
+    Args:
+        numbers: names of columns of numbers.
+        texts: names of columns of texts.
+        of_steps: those of both that are said of the step from this frame to the next, so that the last needs none.
+        renamed: pairs of a name and the column that it is read from.
     """
-    numbers = datasets.List(datasets.Value("int64"))
-    features: dict[str, Any] = {"path": datasets.Value("string"), "broken": datasets.Value("string")}
+
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    of_steps: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+def index_recordings(recordings: Sequence[Recording], columns: Columns | None = None) -> VideoTable:
+    """Read the time stamps of all `recordings`, and these columns of their tables.
+
+    Broken ones become rows that say why.
+    """
+    columns = columns or Columns()
+    numbers, text = datasets.List(datasets.Value("int64")), datasets.Value("string")
+    features: dict[str, Any] = {"path": text, "place": text, "broken": text}
     features |= {"pts": numbers, "keyframes": numbers, "time_base": datasets.Value("float64")}
-    features |= {name: datasets.List(datasets.Value("string" if name == WORDS else "float64")) for name in columns}
-    tables = [table_of(video) if columns else None for video in files]
-    items = [(stamp([video]), stamp([table] if table else [])) for video, table in zip(files, tables, strict=True)]
-    return VideoTable(generated(_rows, items, {"columns": tuple(columns)}, datasets.Features(features)))
+    features |= {name: datasets.List(datasets.Value("float64")) for name in columns.numbers}
+    features |= {name: datasets.List(text) for name in columns.texts}
+    has_columns = bool(columns.numbers or columns.texts)
+    items = [(recording.stamps(has_columns), recording.place) for recording in recordings]
+    # Which classes these are is found in a table, where the code that rows are made by cannot be followed.
+    code = tuple(sorted({code_of(kind) for kind in {VideoFile, *map(type, recordings)}}))
+    return VideoTable(generated(_rows, items, {"columns": columns, "code": code}, datasets.Features(features)))
 
 
-def _rows(items: Sequence[tuple[Stamps, Stamps]], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for ((path, _, _),), _ in items:
-        row: dict[str, Any] = {"path": path, "broken": None, "pts": [], "keyframes": [], "time_base": 0.0}
-        row |= {name: [] for name in columns}
+def _rows(items: Sequence[tuple[Stamps, str]], columns: Columns, code: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for _, place in items:
+        recording = recording_of(place)
+        row: dict[str, Any] = {"path": recording.name, "place": place, "broken": None}
+        row |= {"pts": [], "keyframes": [], "time_base": 0.0}
+        row |= {name: [] for name in (*columns.numbers, *columns.texts)}
         try:
-            index = index_video(path)
-            if columns:
-                row |= read_columns(Path(path), len(index), columns)
+            index = recording.index()
+            if columns.numbers or columns.texts:
+                row |= read_columns(recording, index, columns)
             row |= {"pts": index.pts, "keyframes": index.keyframes, "time_base": index.time_base}
         except BrokenFile as error:
             row["broken"] = f"{error.path}\n{error.reason}"
@@ -158,29 +194,50 @@ def shuffled(count: int) -> np.ndarray:
     return permute(np.arange(count), count, key_of("documents of videos"))
 
 
-def read_columns(video: Path, frames: int, columns: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of the table beside a video, `frames` values each: texts of `words`, numbers of all others.
+def read_columns(recording: Recording, index: VideoIndex, columns: Columns) -> dict[str, list[Any]]:
+    """Columns of a recording, a value for each frame.
 
-    What is said of steps (`OF_STEPS`) is 0 or empty in the last row if it is missing there.
+    What is said of steps is 0 or empty in the last row if it is missing there.
 
     Raises:
-        BrokenFile: see `read_table`; or a value is missing, or is no finite number or no text.
+        BrokenFile: see `Recording.table`; or a value is missing, or is no finite number or no text.
     """
     import pandas as pd
 
-    table = read_table(video, columns, frames)
+    file, table = _table(recording, index, columns)
     found: dict[str, list[Any]] = {}
-    for name in columns:
-        if name == WORDS:
-            values = [cell.strip() if isinstance(cell, str) else "" for cell in table[name].to_list()]
+    for name in (*columns.numbers, *columns.texts):
+        if name in columns.texts:
+            values = [cell.strip() if isinstance(cell, str) else "" for cell in table[name]]
             there = np.array(values) != ""
         else:
-            numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(np.float64)
+            numbers = pd.to_numeric(pd.Series(list(table[name])), errors="coerce").to_numpy(np.float64)
             there = np.isfinite(numbers)
             values = np.where(there, numbers, 0.0).tolist()
-        needed = there[:-1] if name in OF_STEPS else there
+        needed = there[:-1] if name in columns.of_steps else there
         if not needed.all():
-            kind = "text" if name == WORDS else "number"
-            raise BrokenFile(table_of(video), f"column {name} has no {kind} in row {int(np.argmin(needed))}")
+            kind = "text" if name in columns.texts else "number"
+            raise BrokenFile(file, f"column {name} has no {kind} in row {int(np.argmin(needed))}")
         found[name] = values
     return found
+
+
+def _table(recording: Recording, index: VideoIndex, columns: Columns) -> tuple[Path, Mapping[str, Sequence[Any]]]:
+    """Columns by the names that are asked for. In place of `angle`, in degrees, a table may have `yaw`, in radians."""
+    renamed = dict(columns.renamed)
+    sources = {name: renamed.get(name, name) for name in (*columns.numbers, *columns.texts)}
+    in_radians = {name: renamed.get(YAW, YAW) if name == ANGLE else source for name, source in sources.items()}
+    try:
+        file, table = recording.table(list(sources.values()), index)
+        return file, {name: table[source] for name, source in sources.items()}
+    except BrokenFile:
+        if ANGLE not in sources or ANGLE in renamed:
+            raise
+        try:
+            file, table = recording.table(list(in_radians.values()), index)
+        except BrokenFile:
+            pass  # the first one says what is missing
+        else:
+            found = {name: table[source] for name, source in in_radians.items()}
+            return file, found | {ANGLE: [np.degrees(float(yaw)) for yaw in found[ANGLE]]}
+        raise

@@ -13,6 +13,7 @@ from data_modules.recipes.drawing_styles import drawing_styles
 from data_modules.recipes.drawings import drawings
 from data_modules.recipes.game_captions import game_captions
 from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
+from data_modules.recipes.nwm import nwm
 from data_modules.recipes.speeches import speeches
 from data_modules.recipes.tokenizer import tokenizer
 from lit_mm.mistake import ends_with_a_sentence
@@ -46,6 +47,7 @@ def main() -> None:
         gameplay,
         raw_gameplay,
         game_captions,
+        nwm,
         tokenizer,
     ]
     with ends_with_a_sentence():

@@ -113,12 +113,14 @@ class Session:
 
     def _fail(self, sentence: str) -> None:
         self._frame = self._studio = None
-        self._said_left, self._once = 0, False
+        self._said_left, self._once, self._held = 0, False, ()
         self._taps.clear()
         self.outbox.put(Message("error", {"text": sentence}))
 
     def _go_on(self) -> float | None:
         """Begin a frame if one is wanted now."""
+        if self.mode == "paused" or not self.walk.begun:
+            self._taps.clear()
         wanted = self._once or (
             self.mode != "paused" and bool(self._held or self._taps or self._said_left or self.mode == "always")
         )

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_TENTHS = tuple(f"{i / 10:.1f}_{(i + 1) / 10:.1f}" for i in range(10))
 Sums = dict[tuple[str, str], tuple[float, float]]  # sum and count by source and name
 
 
@@ -52,6 +53,27 @@ class SourceMeans:
             for s, source in enumerate(self._sources)
             if counts[s]
         }
+
+
+class LossMeans(SourceMeans):
+    """Means of losses by source, and beside them those of the flow by timestep.
+
+    Attributes:
+        by_timestep: means for timesteps from 0 (noise) to 1, in tenths.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_timestep = SourceMeans()
+
+    def add_flow(self, losses: Tensor, timesteps: Tensor) -> None:
+        """Count losses (F,) of the flow at their timesteps (F,)."""
+        bins = (timesteps * len(_TENTHS)).long().clamp(0, len(_TENTHS) - 1)
+        self.by_timestep.add("flow_loss", losses, bins, _TENTHS)
+
+    def of_timesteps(self) -> dict[str, float]:
+        """Means over all ranks, `flow_loss_at/0.3_0.4` and so on; then start again from nothing."""
+        return {f"{name}_at/{tenth}": mean for (tenth, name), mean in self.by_timestep.compute().items()}
 
 
 def means_of_all(sums: Sums, weights: Mapping[str, float] | None = None) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,15 @@ class Standardisation(nn.Module):
 
         super()._apply(moved, recurse)
         return self
+
+
+def pixel_statistics(settings: Mapping[str, Any]) -> Standardisation:
+    """Of the pixels, in [0, 1], that a network of timm was trained with, by its `pretrained_cfg`.
+
+    They are a part of what the network's name means, so they are not stored with its weights.
+    """
+    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return Standardisation(mean, std, persistent=False)
 
 
 class LatentStatistics(Standardisation):

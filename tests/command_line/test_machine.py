@@ -73,7 +73,7 @@ def test_so_is_an_export_to_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("--trainer.default_root_dir={}/runs", "the run folder '{}/runs' cannot be written to (Not a directory); name"),
         (
             "--data.loader.cache={}/cache",
-            "data.loader.cache: the cache '{}/cache' cannot be written to (Not a directory",
+            "data.loader.cache: the cache '{}/cache/locks' cannot be written to (Not a directory",
         ),
     ],
     ids=["logger", "no logger", "cache"],
@@ -89,8 +89,9 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_its_key(
 
 def test_so_is_the_cache_of_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "a.txt").write_text("a text", encoding="utf-8")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file/datasets")
-    said = refusal(monkeypatch, f"--trainer.logger.save_dir={tmp_path}")
+    said = refusal(monkeypatch, f"--trainer.logger.save_dir={tmp_path}", f"--data.train={tmp_path}/a.txt")
     assert f"the cache '{tmp_path}/file/datasets' cannot be written to (Not a directory)" in said
     assert "HF_HOME" in said
 

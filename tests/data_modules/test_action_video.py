@@ -104,12 +104,14 @@ def test_every_context_has_its_different_targets(tmp_path: Path, document_format
 def test_targets_are_spread_evenly(tmp_path: Path) -> None:
     from data_modules.reading.action_documents import choose_targets
 
-    _, ahead = choose_targets(20_000, "dir/episode.mp4", context=4, frame_step=1, horizon=8, targets=2)
+    plan = ActionVideoDataModule("x", targets=2).plan
+
+    _, ahead = choose_targets(20_000, "dir/episode.mp4", plan)
     shares = np.bincount(ahead, minlength=9)[1:] / len(ahead)
     assert shares == pytest.approx(np.full(8, 1 / 8), abs=0.01)
-    _, other = choose_targets(20_000, "dir/other.mp4", context=4, frame_step=1, horizon=8, targets=2)
+    _, other = choose_targets(20_000, "dir/other.mp4", plan)
     assert (ahead != other).mean() > 0.5, "another episode has other targets"
-    _, moved = choose_targets(20_000, "elsewhere/episode.mp4", context=4, frame_step=1, horizon=8, targets=2)
+    _, moved = choose_targets(20_000, "elsewhere/episode.mp4", plan)
     assert np.array_equal(ahead, moved), "where the files lie changes nothing"
 
 

@@ -12,6 +12,7 @@ import torch
 from lit_mm.module import LitMultimodal
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, Frame, PackedRow, Text
+from lit_mm.training.metrics import LossMeans
 from tests.helpers.small_model import small_model
 
 SOURCES = ("talk", "pictures", "unused")
@@ -73,3 +74,16 @@ def test_padding_is_not_read(module: LitMultimodal) -> None:
     sums = module.val_means.sums()
     read = {source: sums[source, "positions"][0] for source in ("talk", "pictures")}
     assert read == {"talk": 40, "pictures": 5 + frame}
+
+
+def test_losses_are_averaged_by_tenths_of_the_timesteps() -> None:
+    means = LossMeans()
+    means.add_flow(torch.tensor([1.0, 3.0, 7.0]), torch.tensor([0.31, 0.39, 1.0]))
+    means.add_flow(torch.tensor([]), torch.tensor([]))
+    means.add_flow(torch.tensor([5.0]), torch.tensor([0.0]))
+    assert means.of_timesteps() == {
+        "flow_loss_at/0.0_0.1": 5.0,
+        "flow_loss_at/0.3_0.4": 2.0,
+        "flow_loss_at/0.9_1.0": 7.0,
+    }
+    assert means.of_timesteps() == {}

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.evaluation import planning_evaluation, world_model
+from callbacks.evaluation import planning_evaluation, roll_outs
 from callbacks.evaluation.planning_evaluation import PlanningEvaluation
 from callbacks.evaluation.world_model import WorldModelEvaluation
 from data_modules.action_video import ActionVideoDataModule
@@ -106,7 +106,7 @@ def test_a_perfect_imagination_is_without_error(
             drawn.append(decoder.vision.encode(frames)[: len(one.actions)])
         return drawn
 
-    monkeypatch.setattr(world_model, "roll_out", roll)
+    monkeypatch.setattr(roll_outs, "roll_out", roll)
     found = validate(evaluation(), module, data, tmp_path)
     for horizon in (1, 2):
         assert found[f"latent@{horizon}"] == pytest.approx(0, abs=1e-6)
@@ -128,7 +128,7 @@ def test_a_blind_imagination_tells_no_keys_apart(
 ) -> None:
     """The context's last frame whatever is done: nothing is strictly closer to the truth than anything else."""
     monkeypatch.setattr(
-        world_model,
+        roll_outs,
         "roll_out",
         lambda decoder, asked: [
             decoder.vision.encode(one.context[-1:]).expand(len(one.actions), -1, -1) for one in asked

@@ -18,7 +18,7 @@ from lit_mm.cli import main
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Text
 from lit_mm.training.flops import TrainingFlops
-from lit_mm.training.metrics import SourceMeans
+from lit_mm.training.metrics import LossMeans
 from tests.helpers.program import ROOT, SMALL
 
 
@@ -64,7 +64,7 @@ def test_tokens_are_counted_without_padding(monkeypatch: pytest.MonkeyPatch) -> 
     module = SimpleNamespace(
         model=None,
         device=torch.device("cpu"),
-        train_means=SourceMeans(),
+        train_means=LossMeans(),
         with_loss=lambda means: means,
         state=SimpleNamespace(gradient_norm=0.0),
     )

@@ -1,0 +1,167 @@
+"""Captions of recordings: in files beside them, in the tars that hold them, or in a table that names them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.cached import generated, mapped
+from data_modules.reading.columns import Column
+from data_modules.reading.files import Stamps, listed, stamp
+from data_modules.reading.pair_table import tokenize_captions
+from data_modules.reading.recordings import Recording, VideoInTar, recording_of
+from lit_mm.mistake import MissingFile, Mistake, mistake_in
+from lit_mm.tokenizer import Tokenizer
+
+FEATURES = {"caption": datasets.Value("string"), "broken": datasets.Value("string")}
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Where captions are.
+
+    Args:
+        source: an ending such as `txt`, or `json.caption` for a key in a JSON file: of the file that has the
+            recording's name otherwise. Or the path of a table that names recordings.
+        name: column of a table that names a recording: its file's name with or without ending, or its path.
+        caption: column of a table that holds the caption.
+    """
+
+    source: str
+    name: str
+    caption: str
+
+
+class ReadCaptions(NamedTuple):
+    """Captions of some recordings.
+
+    Attributes:
+        ids: their tokens; none where there is no caption.
+        cut: (recordings,) bool, which are longer than is kept.
+        broken: what cannot be read.
+    """
+
+    ids: Column
+    cut: np.ndarray
+    broken: list[BrokenFile]
+
+
+def read_captions(
+    recordings: Sequence[Recording], captions: Captions, tokenizer: Tokenizer, longest: int, key: str
+) -> ReadCaptions:
+    """Each recording's caption, cut to `longest` tokens.
+
+    Raises:
+        MissingFile: the table is not there.
+        BrokenFile: the table cannot be read.
+        Mistake: a column is not there.
+    """
+    table = Path(captions.source).expanduser()
+    features = datasets.Features(FEATURES)
+    if table.is_file():
+        names = [recording.name for recording in recordings]
+        settings = {"table": stamp([table]), "name": captions.name, "caption": captions.caption, "key": key}
+        try:
+            rows = generated(_from_table, names, settings, features)
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise mistake_in(error) or error from error
+    elif re.fullmatch(r"\w+(\.[\w.]+)?", captions.source) and not captions.source.endswith(TABLES):
+        ending, _, entry = captions.source.partition(".")
+        items = [(recording.place, _stamps_beside(recording, ending)) for recording in recordings]
+        rows = generated(_beside, items, {"ending": ending, "entry": entry}, features)
+    else:
+        raise MissingFile(
+            f"{key}: captions is '{captions.source}', and there is no such table; give its path, or an ending such as "
+            "txt or json.caption of files beside the videos"
+        )
+    made = mapped(
+        rows,
+        tokenize_captions,
+        {"tokenizer": tokenizer, "column": "caption", "longest": longest},
+        datasets.Features({"ids": datasets.List(datasets.Value("int32")), "cut": datasets.Value("bool")}),
+        f"{key}: tokenizing captions",
+    )
+    reasons = Column(rows, "broken")
+    broken = [BrokenFile(*reasons[row].split("\n", 1)) for row in np.flatnonzero(~reasons.missing()).tolist()]
+    return ReadCaptions(Column(made, "ids"), Column(made, "cut").all(), broken)
+
+
+def _stamps_beside(recording: Recording, ending: str) -> Stamps:
+    if isinstance(recording, VideoInTar):
+        return recording.stamps()
+    file = Path(recording.path).with_suffix(f".{ending}")
+    return stamp([file]) if file.is_file() else ()
+
+
+def _beside(items: Sequence[tuple[str, Stamps]], ending: str, entry: str) -> Iterator[dict[str, str | None]]:
+    for place, stamps in items:
+        recording = recording_of(place)
+        content, name = b"", f"{recording.name.rpartition('.')[0]}.{ending}"
+        if isinstance(recording, VideoInTar):
+            if ending in recording.beside:
+                offset, size = recording.beside[ending]
+                with open(recording.path, "rb") as tar:
+                    content = os.pread(tar.fileno(), size, offset)
+        elif stamps:
+            content = Path(stamps[0][0]).read_bytes()
+        caption, broken = "", None
+        try:
+            caption = _text(content, entry, name) if content.strip() else ""
+        except BrokenFile as error:
+            broken = f"{error.path}\n{error.reason}"
+        yield {"caption": caption, "broken": broken}
+
+
+def _text(content: bytes, entry: str, name: str) -> str:
+    """A caption as a file has it, or what its JSON says under `entry`, such as `meta.caption`."""
+    try:
+        text = content.decode("utf-8-sig")
+        if not entry:
+            return text.strip()
+        value: Any = json.loads(text)
+        for part in entry.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+    except ValueError as error:
+        raise BrokenFile(name, error) from error
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _from_table(
+    items: Sequence[str], table: Stamps, name: str, caption: str, key: str
+) -> Iterator[dict[str, str | None]]:
+    import pandas as pd
+
+    file = Path(table[0][0])
+    readers: dict[str, Any] = {
+        ".csv": lambda f: pd.read_csv(f, dtype=str, keep_default_na=False),
+        ".tsv": lambda f: pd.read_csv(f, dtype=str, keep_default_na=False, sep="\t"),
+        ".json": lambda f: pd.DataFrame(json.loads(f.read_text(encoding="utf-8"))),
+        ".jsonl": lambda f: pd.DataFrame([json.loads(line) for line in f.read_text("utf-8").splitlines() if line]),
+        ".parquet": pd.read_parquet,
+    }
+    if file.suffix.lower() not in readers:
+        raise Mistake(f"{key}: captions is '{file}', which is no table; {listed(TABLES)} is read")
+    try:
+        rows = readers[file.suffix.lower()](file)
+    except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
+        raise BrokenFile(file, error) from error
+    for column, what in ((name, "name_column"), (caption, "caption_column")):
+        if column not in rows.columns:
+            there = listed([*map(str, rows.columns)], "and")
+            raise Mistake(f"{key}: '{file}' has no column '{column}' ({what}); there are {there}")
+    captions = {str(n): c for n, c in zip(rows[name], rows[caption], strict=True) if isinstance(c, str)}
+    for item in items:
+        path = PurePosixPath(item.replace("\\", "/"))
+        # By name, by name and ending, or by as much of the path as the table has.
+        called = [path.stem, path.name, *("/".join(path.parts[i:]) for i in range(len(path.parts)))]
+        yield {"caption": next((captions[one] for one in called if one in captions), "").strip(), "broken": None}

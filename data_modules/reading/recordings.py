@@ -1,0 +1,247 @@
+"""Recordings: what the frames of a clip or an episode come from, a video, a part of one, or a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.decoding import VideoReader, index_video
+from data_modules.reading.episode_tables import column_of, read_table, table_of
+from data_modules.reading.files import Stamps, stamp
+from data_modules.reading.pictures import read_picture, square
+from data_modules.reading.time_stamps import VideoIndex
+
+KINDS: dict[str, type[Recording]] = {}
+NAMES = "names"  # of frames say when they were taken
+MICROSECOND = 1e-6
+
+
+@dataclass(frozen=True)
+class Recording(ABC):
+    """Frames in their order.
+
+    Args:
+        path: of its file or folder.
+    """
+
+    path: str
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.kind] = cls
+
+    @property
+    def name(self) -> str:
+        """What it is called; its last part tells it from others of a source."""
+        return self.path
+
+    @property
+    def place(self) -> str:
+        """All that it is made of, for a table; see `recording_of`."""
+        return json.dumps({"kind": self.kind, **asdict(self)})
+
+    @property
+    def part(self) -> str:
+        """Which part of its file it is; nothing where it is all of it."""
+        return ""
+
+    def files(self) -> list[Path]:
+        """Files (or folders) on which frames depend."""
+        return [Path(self.path)]
+
+    def table_file(self) -> Path | None:
+        """The file of its columns, if it is another."""
+        return table_of(Path(self.path))
+
+    def stamps(self, columns: bool = False) -> Stamps:
+        """Path, bytes and time of change of the files of frames, or of frames and columns."""
+        table = self.table_file() if columns else None
+        return stamp([*self.files(), *([table] if table else [])])
+
+    @abstractmethod
+    def index(self) -> VideoIndex:
+        """When its frames are shown.
+
+        Raises:
+            BrokenFile: it cannot be read.
+        """
+
+    @abstractmethod
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+        """Frames by number, (3, size, size) uint8 each.
+
+        Args:
+            reader: keeps files open.
+            index: of this recording.
+            frames: their numbers.
+            size: side of a picture in pixels.
+
+        Raises:
+            BrokenFile: they cannot be read.
+        """
+
+    def table(self, columns: Sequence[str], index: VideoIndex) -> tuple[Path, Mapping[str, Sequence[Any]]]:
+        """Columns with a value for every frame, and the file that they are from.
+
+        Raises:
+            BrokenFile: there are none, or they are not of its frames.
+        """
+        found, file = read_table(Path(self.path), columns, len(index)), table_of(Path(self.path))
+        assert file is not None
+        values = {name: found[name].to_list() for name in found.columns}
+        return file, {name: column_of(values, name, file) for name in columns}
+
+
+@lru_cache(maxsize=64)
+def recording_of(place: str) -> Recording:
+    """The recording that a table's `place` describes."""
+    fields = json.loads(place)
+    return KINDS[fields.pop("kind")](**fields)
+
+
+@dataclass(frozen=True)
+class VideoFile(Recording):
+    """A video, with the table beside it."""
+
+    kind = "video"
+
+    def index(self) -> VideoIndex:
+        """See `index_video`."""
+        return index_video(self.path)
+
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+        """Decoded from the keyframe before each."""
+        return [square(frame, size) for frame in reader.read(self.path, index, frames)]
+
+
+@dataclass(frozen=True)
+class VideoInTar(Recording):
+    """A video that is a member of a tar; it is read where it lies.
+
+    Args:
+        member: its name.
+        offset: of its first byte in the tar.
+        size: in bytes.
+        beside: offset and size of the members that share its name, by their endings.
+    """
+
+    member: str
+    offset: int
+    size: int
+    beside: Mapping[str, Sequence[int]]
+    kind = "video in a tar"
+
+    @property
+    def name(self) -> str:
+        """`shard.tar/clip.mp4`."""
+        return f"{self.path}/{self.member}"
+
+    @property
+    def part(self) -> str:
+        """Where its bytes are."""
+        return f"{self.offset}+{self.size}"
+
+    def index(self) -> VideoIndex:
+        """See `index_video`."""
+        return index_video(self.path, (self.offset, self.size), self.name)
+
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+        """Decoded from the keyframe before each."""
+        decoded = reader.read(self.path, index, frames, (self.offset, self.size), self.name)
+        return [square(frame, size) for frame in decoded]
+
+    def table(self, columns: Sequence[str], index: VideoIndex) -> tuple[Path, Mapping[str, Sequence[Any]]]:
+        """Refused: actions stand in files beside the video."""
+        raise BrokenFile(self.name, "tables of actions are not read from tars; unpack it")
+
+
+@dataclass(frozen=True)
+class FrameFolder(Recording):
+    """A folder of pictures, in the order of the last number in their names.
+
+    Args:
+        names: of the pictures.
+        rate: frames a second; `names`, where the names are time stamps; or the name of a text file in the folder with
+            a time stamp in seconds for each. Without it each is one second after the one before.
+    """
+
+    names: Sequence[str]
+    rate: float | str | None
+    kind = "frames"
+
+    def files(self) -> list[Path]:
+        """The folder, whose time changes with its files, and its time stamps."""
+        folder = Path(self.path)
+        stamps = [folder / self.rate] if isinstance(self.rate, str) and self.rate != NAMES else []
+        return [folder, *(f for f in stamps if f.is_file())]
+
+    def index(self) -> VideoIndex:
+        """From the names and the rate alone."""
+        count = len(self.names)
+        if isinstance(self.rate, str):
+            seconds = self._seconds(self.rate)
+            if len(seconds) != count:
+                raise BrokenFile(
+                    Path(self.path) / self.rate, f"it has {len(seconds)} time stamps for {count} frames; one each"
+                )
+            if not (np.diff(seconds) > 0).all():
+                at = int(np.argmin(np.diff(seconds) > 0))
+                raise BrokenFile(self.path, f"the time stamps do not go up from '{self.names[at]}' to the next")
+            pts, tick = np.round((seconds - seconds[0]) / MICROSECOND).astype(np.int64), MICROSECOND
+        else:
+            pts, tick = np.arange(count, dtype=np.int64), 1 / (self.rate or 1.0)
+        return VideoIndex(pts, pts, tick)
+
+    def _seconds(self, rate: str) -> np.ndarray:
+        if rate == NAMES:
+            return np.array([_seconds_in(Path(self.path) / name) for name in self.names])
+        file = Path(self.path) / rate
+        try:
+            lines = [line.split()[0] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return np.array([float(line) for line in lines if not line.startswith("#")])
+        except (OSError, ValueError) as error:
+            raise BrokenFile(file, f"a time stamp in seconds in every line is expected: {error}") from error
+
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+        """Each is a file of its own."""
+        return [read_picture(os.path.join(self.path, self.names[frame]), size) for frame in frames]
+
+
+def _seconds_in(file: Path) -> float:
+    """A time stamp that is a file's name: seconds with a dot, or a whole number of ns, µs or ms by its digits."""
+    found = re.findall(r"\d+\.\d+|\d+", file.stem)
+    if not found:
+        raise BrokenFile(file, "its name is no time stamp")
+    number = found[-1]
+    for digits, unit in ((18, 1e-9), (15, 1e-6), (12, 1e-3)):  # since 1970, for the next centuries
+        if "." not in number and len(number) >= digits:
+            return int(number) * unit
+    return float(number)
+
+
+def frame_folder(folder: Path, names: Sequence[str], rate: float | str | None) -> FrameFolder:
+    """A folder's pictures in the order of the last number in their names.
+
+    Raises:
+        BrokenFile: a name has no number, or two have the same.
+    """
+    numbered: dict[Fraction, str] = {}
+    for name in names:
+        found = re.findall(r"\d+\.\d+|\d+", name.rpartition(".")[0])
+        if not found:
+            raise BrokenFile(folder / name, "its name has no number, by which frames are ordered")
+        if (other := numbered.setdefault(Fraction(found[-1]), name)) != name:
+            raise BrokenFile(folder / name, f"its number is that of '{other}', and frames are ordered by it")
+    return FrameFolder(str(folder), tuple(numbered[number] for number in sorted(numbered)), rate)
