@@ -8,6 +8,7 @@ mosaicml-streaming litdata`).
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import shutil
@@ -15,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,17 @@ STEP = 7680  # pictures of a step
 OURS = "lit-mm"
 
 
+@cache
 def tokenizer() -> Tokenizer:
     """That of the tiny data, on one thread."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     return Tokenizer(ROOT / "data/tiny/tokenizer.json")
 
 
-def ours(path: Path, cache: Path, kind: str) -> others.Ready:
+def ours(path: Path, folder: Path, kind: str) -> others.Ready:
     """Index files, and read from them."""
     module = (ImageTextDataModule if kind == "tar" else TextDataModule)(str(path))
-    module.cache = cache
+    module.cache = folder
     dataset: Any = module.dataset("train", "x", DocumentFormat(tokenizer(), 256, 64))
     if isinstance(dataset, TextDataset):
         return len(dataset), dataset.windows.ids
@@ -67,6 +70,7 @@ def ours(path: Path, cache: Path, kind: str) -> others.Ready:
 def readiness(path: Path, kind: str, count: int) -> dict[str, Row]:
     """Seconds and bytes a document until it can be read, and microseconds of a read, ours and the others'."""
     size = path.stat().st_size if path.is_file() else inputs.bytes_of(path)
+    tokenizer().encode("it is ready")
     makers: dict[str, Callable[[Path, Path], others.Ready]] = {OURS: lambda p, f: ours(p, f, kind)}
     if kind != "parquet":
         makers |= others.peers(others.PAIRS if kind == "tar" else others.TEXTS, tokenizer())
@@ -102,6 +106,8 @@ def seconds_a_read(read: Callable[[int], Any], count: int) -> float:
 def in_a_child(measure: Callable[[], Row]) -> Row:
     """What is measured in a process of its own, and by how much it grows: bytes that it alone holds."""
     receive, send = os.pipe()
+    gc.collect()
+    gc.freeze()  # as workers are born: what they share with their parent is not looked through
     if not os.fork():
         before = _own_memory()
         found = measure()
@@ -111,6 +117,7 @@ def in_a_child(measure: Callable[[], Row]) -> Row:
     with os.fdopen(receive, "rb") as pipe:
         found = pickle.loads(pipe.read())
     os.wait()
+    gc.unfreeze()
     return found
 
 
@@ -173,8 +180,8 @@ def over_http(folder: Path, count: int = 100) -> Row:
     with Server(folder) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         module = ImageTextDataModule(f"{server.url}/00000.tar")
-        with tempfile.TemporaryDirectory() as cache:
-            module.cache = Path(cache)
+        with tempfile.TemporaryDirectory() as kept:
+            module.cache = Path(kept)
             dataset: Any = module.dataset("train", "x", DocumentFormat(tokenizer(), 256, 64))
             places = [dataset.pictures._place(i) for i in range(0, len(dataset), max(1, len(dataset) // count))]
             indexing, server.sent, server.wait, server.most = server.sent, 0, 0.02, 0
