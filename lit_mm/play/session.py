@@ -248,7 +248,7 @@ class Session:
             size = self.game.model.image_size
             self._begin([as_picture(picture, size) for picture in true], true)
 
-    def _begin(self, pictures: list[Tensor], true: list | None) -> None:  # type: ignore[type-arg]
+    def _begin(self, pictures: list[Tensor], true: list[np.ndarray] | None) -> None:
         self._said_left, self._lost = 0, False
         self._taps.clear()
         self.walk.begin(pictures, true or [None] * len(pictures))
