@@ -11,6 +11,7 @@ from data_modules.dataset import DocumentFormat
 from data_modules.reading.action_template import OF_STATES, ActionTemplate
 from data_modules.reading.actions import Actions
 from data_modules.reading.files import settle_broken, warn
+from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 
@@ -185,6 +186,7 @@ class ActionVideoDataModule(DocumentDataModule):
             if len(short) == len(usable):
                 raise Mistake(f"{key}: {few} (as '{table.path(short[0])}'); lower `context` or `frame_step`")
             warn("%s: %s, and are left out", key, few)
+            note_lost("episodes shorter than context and target", len(short))
         number = Value("int32")
         texts = {name: List(List(number)) for name in ("ids", *(["words"] if self.words else []))}
         return mapped(

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.index.keys import cache_folder
+from data_modules.index.listing import Listing
+from data_modules.index.range_cache import RangeCache
 from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
 from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader
@@ -25,6 +27,7 @@ from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationR
 from data_modules.mixing.stages import Stage
 from data_modules.prompting.loader import prompt_loader
 from data_modules.prompting.template import Template
+from data_modules.reading.findings import Findings, gathered
 from data_modules.reading.picture_source import PictureReader
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
@@ -76,9 +79,11 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.image_size = image_size
         self.tokens_per_frame = tokens_per_frame
         self.tolerance, self.cache = self.loader.tolerance, cache_folder(self.loader.cache)
+        self.listing, self.range_cache = Listing(), self._range_cache()
         self.format: DocumentFormat | None = None
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
         self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
+        self.findings: dict[tuple[Split, str], Findings] = {}  # of every source that is open
         self.plan_state: dict[str, Any] = {}
         self.left_out = LeftOut(self.loader.max_lost)
 
@@ -123,10 +128,15 @@ class DocumentDataModule(LightningDataModule, ABC):
 
         Nodes that share the cache share the work: one makes what the others wait for.
         """
-        self.setup((self.trainer and self.trainer.state.fn) or "fit")
+        self._open_all((self.trainer and self.trainer.state.fn) or "fit")
 
     def setup(self, stage: str) -> None:
         """Open every source that the stage reads and check that all of its documents fit a row."""
+        if self.listing.agree():
+            self.datasets.clear()
+        self._open_all(stage)
+
+    def _open_all(self, stage: str) -> None:
         if self.tokenizer_path is None:
             raise Mistake("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
         if self.format is None:
@@ -151,14 +161,21 @@ class DocumentDataModule(LightningDataModule, ABC):
             opened = {}
             for name, module in self.modules().items():
                 module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
+                module.listing, module.range_cache = self.listing, self._range_cache()
                 module.template = self.template
-                dataset = module.dataset(split, name, self.format)
+                with gathered() as findings:
+                    dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
+                    self.findings[split, name] = findings
                     check_lengths(name, dataset)
                     self._check_longest(name, dataset)
                     opened[name] = dataset
             self.datasets[split] = opened
         return self.datasets[split]
+
+    def _range_cache(self) -> RangeCache | None:
+        limit = int(self.loader.remote_cache_gb * 1e9)
+        return RangeCache(cache_folder(self.loader.cache) / "ranges", limit) if limit else None
 
     def _check_longest(self, name: str, dataset: DocumentDataset) -> None:
         longest = dataset.longest

@@ -99,6 +99,11 @@ class DocumentDataset(ABC):
         """Positions of the longest document in its longest variant."""
         return int(np.max(self.lengths, initial=0)) if isinstance(self.lengths, np.ndarray) else self.lengths.longest
 
+    @property
+    def picture_count(self) -> int:
+        """Pictures that documents show, each counted once."""
+        return len(self.picture_keys())
+
     @abstractmethod
     def document(self, draw: Draw) -> Document:
         """Read one document; it takes exactly `lengths[draw.variant, draw.index]` positions.
@@ -106,6 +111,10 @@ class DocumentDataset(ABC):
         Raises:
             BrokenFile: the file behind it cannot be read.
         """
+
+    def ahead(self, draw: Draw) -> None:
+        """Have what a document needs on its way, which will be read soon; by default nothing is."""
+        return None
 
     def picture_keys(self) -> np.ndarray:
         """(pictures,) int64, ascending: every picture of `pictures` that some document shows, once."""

@@ -1,33 +1,37 @@
-"""Pictures with captions: image folders, JSON Lines or Parquet, WebDataset tars, or a data set of the Hub."""
+"""Pictures with captions: image folders, classes, JSON, Parquet, COCO, WebDataset tars, or a data set of the Hub."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from data_modules.base import DocumentDataModule, Split
-from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
+from data_modules.dataset import BrokenFile, DocumentFormat
 from data_modules.index.indexed_pairs import IndexedPairs, open_pairs, pair_sidecars
-from data_modules.index.input_files import find_input_files
 from data_modules.index.pair_index import PairFields, fields_of_tar
+from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing
+from data_modules.index.source_view import Totals
 from data_modules.index.storage import is_remote
+from data_modules.pair_dataset import CaptionShares, ImageTextDataset
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
+from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
-from data_modules.reading.files import find_files, is_on_hub, say, settle_broken, stamp, warn
+from data_modules.reading.files import find_files, is_on_hub, listed, say, settle_broken, stamp, warn
+from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_pairs import TablePairs
 from lit_mm.mistake import MissingFile, Mistake
-from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
 
-TAR = ".tar"
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", TAR)
+TAR, JSON = ".tar", ".json"
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", JSON, TAR)
 FILE_NAME = "file_name"  # the column that names the picture in a Hugging Face image folder
 LONGEST = 65535  # tokens of a caption, as many as an index can say
 
@@ -37,8 +41,9 @@ class ImageTextDataModule(DocumentDataModule):
 
     Files: a Hugging Face image folder (pictures and a metadata.jsonl or .csv with `file_name` and a caption), JSON
     Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars,
-    which are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows. Pairs
-    without a caption are left out, and their number is said.
+    which are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows; the
+    annotations of COCO (.json); folders of pictures, one for each class (with `class_captions`). Pairs without a
+    caption are left out, and their number is said.
 
     Args:
         train: file, folder, pattern such as `data/*.tar`, or Hub name such as `hf://owner/name`
@@ -48,13 +53,22 @@ class ImageTextDataModule(DocumentDataModule):
             ending such as `jpg`, or several such as `jpg;png`; any picture by default.
         caption_column: column with the caption, `caption` by default. In tars its ending, `txt` by default, or the key
             of a JSON member such as `json.caption`.
+        captions: several captions of a picture, such as alt text and what a model wrote, in place of `caption_column`:
+            columns (or what they are in tars), and the share of draws of each. Where a picture lacks one, the first
+            that it has is shown.
+        keep: conditions on numbers in columns, or in tars in the JSON member, such as `clip_score > 0.28`; pairs of
+            which one does not hold are left out.
+        pictures: folder that the paths of pictures are relative to; by default that of the file that names them.
+        class_captions: captions of pictures that lie in a folder for each class, such as `a photo of a {}`; each
+            picture has one of them for good.
+        class_names: JSON file with the names of the classes by their folders; those of the folders by default.
         caption_first: share of draws with the caption before the picture, in [0, 1]; Transfusion's by default (arXiv
             2408.11039; ours: the paper has a source for each direction and states no shares).
         condition_dropout: share of the caption-first draws that lose their caption, which guidance needs (paper).
         max_caption: longer captions are cut to so many tokens.
         without_caption: what happens to pictures of tars that have no caption: they are left out, or shown like those
             that lose theirs.
-        crop: how training pictures become squares; their centres by default.
+        crop: how pictures become squares (see `data_modules.reading.cropping.Cropping`); their centres by default.
     """
 
     def __init__(
@@ -63,6 +77,11 @@ class ImageTextDataModule(DocumentDataModule):
         val: str | None = None,
         image_column: str | None = None,
         caption_column: str | None = None,
+        captions: dict[str, float] | None = None,
+        keep: list[str] | None = None,
+        pictures: str | None = None,
+        class_captions: list[str] | None = None,
+        class_names: str | None = None,
         caption_first: float = 0.8,
         condition_dropout: float = 0.1,
         max_caption: int = 128,
@@ -77,10 +96,19 @@ class ImageTextDataModule(DocumentDataModule):
         if not 1 <= max_caption <= LONGEST:
             raise Mistake(f"max_caption: {max_caption} tokens; give 1 to {LONGEST}")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
-        self.tar_fields: PairFields = fields_of_tar(image_column, caption_column, max_caption)
+        self.conditions = [Condition.parse(one, "keep") for one in keep or ()]
+        given = _captions(captions, caption_column)
+        in_tars = list(given or {"txt": 1.0})
+        self.tar_fields: PairFields = fields_of_tar(image_column, in_tars, max_caption, self.conditions)
         self.image_column = image_column or "image"
-        self.caption_column = caption_column or "caption"
-        self.shares = (caption_first * (1 - condition_dropout), caption_first * condition_dropout, 1 - caption_first)
+        self.caption_columns = tuple(given or {"caption": 1.0})
+        self.folder = None if pictures is None else Path(pictures).expanduser()
+        self.class_captions, self.class_names = (
+            class_captions,
+            None if class_names is None else Path(class_names).expanduser(),
+        )
+        drawn = (caption_first * (1 - condition_dropout), caption_first * condition_dropout, 1 - caption_first)
+        self.shares = CaptionShares(*drawn, tuple((given or {"": 1.0}).values()))
         self.max_caption = max_caption
         self.without_caption, self.crop = without_caption, crop
 
@@ -101,14 +129,19 @@ class ImageTextDataModule(DocumentDataModule):
         return ImageTextDataset(source, pairs, self.shares, format)
 
     def _cropping(self, split: Split) -> Cropping:
-        return self.crop if split == "train" else CENTRE
+        return self.crop if split == "train" else self.crop.held_out
 
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is in tars, and what makes them."""
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or not _are_tars(path, key):
+        if path is None or self.class_captions or is_on_hub(path, (TAR,)):
             return None
-        return pair_sidecars(find_input_files(path, (TAR,), key), self.tar_fields, tokenizer, self.cache)
+        with _pictures_alone_are_told(path):
+            files = self.listing.find(path, (TAR,) if is_remote(path) else SUFFIXES, key, PICTURE_SUFFIXES)
+        kinds = {file.path.lower().endswith(TAR) for file in files}
+        if len(kinds) > 1:
+            raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
+        return pair_sidecars(files, self.tar_fields, tokenizer, self.cache) if kinds == {True} else None
 
     def _indexed(self, path: str, split: Split, indexing: Indexing, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
@@ -122,11 +155,22 @@ class ImageTextDataModule(DocumentDataModule):
             done = "shown without one" if unconditional else "left out"
             pairs = totals.captioned + totals.bare
             warn("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
+            note_lost("without a caption", 0 if unconditional else totals.bare)
+        self._say_unkept(totals, key)
         if totals.guessed:
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
         if not len(view):
             raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
-        return IndexedPairs(view, format.image_size, self._cropping(split))
+        return IndexedPairs(view, format.image_size, RangeReader(self.range_cache), self._cropping(split))
+
+    def _say_unkept(self, totals: Totals, key: str) -> None:
+        names = listed([one.name for one in self.conditions], "and") if self.conditions else ""
+        if totals.unknown and totals.unknown == totals.captioned + totals.bare + totals.unkept:
+            raise Mistake(f"{key} (keep): no JSON beside a picture has a number in {names}; name one that is there")
+        if totals.unkept:
+            total = totals.captioned + totals.bare + totals.unkept
+            lacking = f", {totals.unknown} of them without a number in {names}" if totals.unknown else ""
+            warn("%s: %d of %d pairs are left out by keep%s", key, totals.unkept, total, lacking)
 
     def _tables(self, path: str, split: Split, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
@@ -135,54 +179,68 @@ class ImageTextDataModule(DocumentDataModule):
         total = sum(len(part.rows) for part in tokenized)
         if not total:
             raise Mistake(f"{key}: '{path}' holds no pairs")
-        captioned = sum(int(np.count_nonzero(part.lengths)) for part in tokenized)
+        captioned = sum(int(np.count_nonzero(part.lengths[0])) for part in tokenized)
         if not captioned:
-            raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in '{self.caption_column}'")
+            columns = listed([f"'{column}'" for column in self.caption_columns])
+            raise Mistake(f"{key}: none of the {total} pairs of '{path}' has a caption in {columns}")
         if uncaptioned := total - captioned - sum(part.lost for part in tokenized):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
+            note_lost("without a caption", uncaptioned)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
         files = [file for part in parts for file in part.files if file.is_file()]
         return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
 
     def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
-        from data_modules.reading.records import check_column, is_json, load_hub, load_records
+        from data_modules.reading.class_folders import class_rows
+        from data_modules.reading.coco import coco_rows
+        from data_modules.reading.kept_rows import kept_rows
+        from data_modules.reading.records import check_column, keeps_broken, load_hub, load_records
 
+        if self.class_captions:
+            folder = Path(path).expanduser()
+            rows = class_rows(folder, self.class_captions, self.class_names, key)
+            return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], 0
         if is_on_hub(path, (TAR,)):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
-            for column in (self.image_column, self.caption_column):
+            for column in (self.image_column, *self.caption_columns):
                 check_column(rows, column, f"'{path}'", key)
-            return [PairTable(rows, self.image_column, self.caption_column, [Path(path)])], 0
+            rows = kept_rows(rows, [Path(path)], self.conditions, key, rows)
+            return [PairTable(rows, self.image_column, self.caption_columns, [Path(path)])], 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(_found(path, key), lambda f: f.parent):
+        for _, group in groupby(find_files(path, SUFFIXES, key, PICTURE_SUFFIXES), lambda f: f.parent):
             files = list(group)
+            if all(file.suffix == JSON for file in files):
+                rows = coco_rows(files, key)
+                parts.append(PairTable(rows, "image", ("caption",), files, folder=self.folder))
+                continue
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
-            columns = (image, self.caption_column)
+            columns = (image, *self.caption_columns)
             rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
-            lost = left_out if is_json(files[0]) else 0
-            parts.append(PairTable(rows, image, self.caption_column, files, lost))
+            rows = kept_rows(rows, files, self.conditions, key)
+            lost = left_out if keeps_broken(files[0]) and not self.conditions else 0
+            parts.append(PairTable(rows, image, self.caption_columns, files, lost, self.folder))
             skipped += left_out
         return parts, skipped
 
 
-def _are_tars(path: str, key: str) -> bool:
-    """Whether a path names tars alone.
-
-    Raises:
-        MissingFile: it names nothing that can be read.
-        Mistake: it names tars and tables.
-    """
-    if is_remote(path):
-        return not is_on_hub(path, (TAR,))
-    kinds = {file.suffix.lower() == TAR for file in _found(path, key)}
-    if len(kinds) > 1:
-        raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
-    return kinds == {True}
+def _captions(given: dict[str, float] | None, column: str | None) -> dict[str, float] | None:
+    """Shares by column; None where nothing is said."""
+    if given is None:
+        return None if column is None else {column: 1.0}
+    if column is not None or not given or min(given.values()) < 0 or sum(given.values()) <= 0:
+        raise Mistake(
+            f"captions: {given} with caption_column: {column}; give one of them, captions with shares such as "
+            "{txt: 0.5, json.recaption: 0.5}"
+        )
+    return {name: share / sum(given.values()) for name, share in given.items()}
 
 
-def _found(path: str, key: str) -> list[Path]:
+@contextmanager
+def _pictures_alone_are_told(path: str) -> Iterator[None]:
+    """Say what is missing where there are pictures, but nothing that captions them."""
     try:
-        return find_files(path, SUFFIXES, key, PICTURE_SUFFIXES)
+        yield
     except MissingFile as error:
         folder = Path(path).expanduser()
         count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
@@ -192,44 +250,3 @@ def _found(path: str, key: str) -> list[Path]:
             f"{error}, but {count} pictures; write a metadata.jsonl beside them, a line for each: "
             '{"file_name": "1.png", "caption": "a red cube"}'
         ) from error
-
-
-class ImageTextDataset(DocumentDataset):
-    """Pairs in three variants.
-
-    Attributes:
-        variants: their names, in the order of `lengths`.
-        skipped_at_setup: pairs left out because they cannot be read.
-    """
-
-    variants = ("caption_first", "unconditional", "image_first")
-
-    def __init__(self, source: str, pairs: Pairs, shares: tuple[float, ...], format: DocumentFormat) -> None:
-        self.source, self.pairs = source, pairs
-        self.pictures = pairs.pictures
-        self.shares = shares
-        self.format = format
-        self.skipped_at_setup, self.files = pairs.counts.lost, pairs.files
-        self.captions_cut = pairs.counts.cut
-        bare = 2 + format.bracketed_frames(1)
-        self.lengths = pairs.lengths((True, False, True), (bare, bare, bare))
-
-    def document(self, draw: Draw) -> Document:
-        """One pair; see `variants`. One without a caption is unconditional in each."""
-        t, caption = self.format.tokenizer, self.pairs.caption_ids(draw.index)
-        variant = self.variants[draw.variant] if caption else "unconditional"
-        clean = int(variant == "image_first")
-        frames = self.frames([self.pairs.picture_key(draw.index)], clean, draw.seed)
-        if variant == "unconditional":
-            caption = []
-        if variant == "caption_first":
-            opening = Text(torch.tensor([t.bos_id, *caption, t.boi_id]))
-            return Document((opening, *frames, Text(t.ids(t.eoi_id, t.eos_id))), self.source)
-        # That a document begins with a picture is our choice, nothing to be learned.
-        opening = Text(t.ids(t.bos_id, t.boi_id), loss=False)
-        closing = Text(torch.tensor([t.eoi_id, *caption, t.eos_id]))
-        return Document((opening, *frames, closing), self.source)
-
-    def picture_keys(self) -> np.ndarray:
-        """Those of all pairs."""
-        return self.pairs.picture_keys()

@@ -12,13 +12,14 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
-from data_modules.index.input_files import find_input_files
 from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.index.text_files import INDEXED, PARQUET, holds_an_array
 from data_modules.reading.files import Tolerance, find_files, is_on_hub, listed, settle_broken, stamp
 from data_modules.reading.text_windows import TableWindows, TextWindows
+from data_modules.reading.token_shards import holds_tokens, token_shards
+from data_modules.reading.token_windows import TokenWindows
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
@@ -26,21 +27,23 @@ from lit_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import datasets
 
-SUFFIXES = (*INDEXED, ".txt")
+TABLES = (".csv", ".txt", ".txt.gz")  # read by `datasets`
+SUFFIXES = (*INDEXED, *TABLES)
 
 
 class TextDataModule(DocumentDataModule):
     """Text documents, `<bos> text <eos>`.
 
-    Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst) or Parquet with one document a row, or .txt with one
-    document a file. JSON Lines and Parquet are tokenized once and left where they are, also on `s3://`, `https://` and
-    other storage that fsspec knows.
+    Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst), Parquet or CSV with one document a row, or .txt (also
+    .gz) with one document a file. JSON Lines and Parquet are tokenized once and left where they are, also on `s3://`,
+    `https://` and other storage that fsspec knows. Tokens of other programs are taken as they are: Megatron's .bin and
+    .idx, and folders with the `index.json` of MDS or of litData's tokens.
 
     Args:
         train: file, folder, pattern such as `data/part-*.jsonl`, or Hub name such as `hf://roneneldan/TinyStories`
             (`hf://owner/name/config:split` where a configuration or another split is meant).
         val: the same for validation; none by default. A Hub name without a split means its `validation`.
-        column: key or column that holds the text.
+        column: key or column that holds the text, or an MDS' tokens.
         window: long documents are cut into pieces of at most so many tokens, which are shuffled on their own; the
             row length is a good choice.
     """
@@ -63,6 +66,12 @@ class TextDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
+        if holds_tokens(path):
+            shards = token_shards(path, self.column, key)
+            if not sum(len(shard.tokens) for shard in shards):
+                raise Mistake(f"{key}: '{path}' holds no tokens")
+            tokens = TokenWindows(shards, self.window, format.tokenizer.vocab_size)
+            return TextDataset(source, tokens, 0)
         indexing = self.indexing(split, format.tokenizer)
         if indexing is None:
             return load_text(path, split, key, source, format.tokenizer, self)
@@ -80,13 +89,13 @@ class TextDataModule(DocumentDataModule):
         from data_modules.index.text_rows import check_first
 
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or is_on_hub(path, INDEXED):
+        if path is None or is_on_hub(path, INDEXED) or holds_tokens(path):
             return None
-        files = find_input_files(path, INDEXED if is_remote(path) else SUFFIXES, key)
+        files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key)
         kinds = sorted({_kind(file.path) for file in files})
         if len(kinds) > 1:
             raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
-        if kinds == ["text"] or holds_an_array(files[0]):
+        if kinds[0] in TABLES or holds_an_array(files[0]):
             return None
         indexing = text_sidecars(files, self.column, tokenizer, self.cache)
         if missing_of(indexing.sidecars[:1]):
@@ -95,8 +104,8 @@ class TextDataModule(DocumentDataModule):
 
 
 def _kind(path: str) -> str:
-    name = path.lower()
-    return "parquet" if name.endswith(PARQUET) else "text" if name.endswith(".txt") else "json"
+    kinds = {PARQUET: "parquet", **{ending: ending for ending in TABLES}}
+    return next((kind for ending, kind in kinds.items() if path.lower().endswith(ending)), "json")
 
 
 class TextDataset(DocumentDataset):
@@ -138,14 +147,9 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.tolerance` is `skip`.
         MissingFile, Mistake: a path, column or text is missing.
     """
-    from data_modules.reading.records import find_broken
-
     files = [] if is_on_hub(path, INDEXED) else find_files(path, SUFFIXES, key)
     rows, skipped = _read(path, files, split, key, module.column, module.tolerance)
-    try:
-        windows = _tokenize(rows, key, module.column, module.window, tokenizer)
-    except UnicodeDecodeError as error:  # Arrow's JSON reader lets bytes through that are not UTF-8
-        raise find_broken(files or [Path(path)], (module.column,)) from error
+    windows = _tokenize(rows, key, module.column, module.window, tokenizer)
     if not len(windows):
         raise Mistake(f"{key}: '{path}' holds no text in column '{module.column}'")
     return TextDataset(source, TableWindows(windows, stamp(files)), skipped)
@@ -154,7 +158,14 @@ def load_text(
 def _read(
     path: str, files: Sequence[Path], split: Split, key: str, column: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
-    from data_modules.reading.records import check_column, check_strings, first_null, is_json, load_hub, load_records
+    from data_modules.reading.records import (
+        check_column,
+        check_strings,
+        first_null,
+        keeps_broken,
+        load_hub,
+        load_records,
+    )
 
     if files:
         rows, skipped = load_records(files, (column,), key, tolerance)
@@ -162,7 +173,7 @@ def _read(
         rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
         check_column(rows, column, f"'{path}'", key)
     check_strings(rows, column, key)
-    if files and is_json(files[0]):  # lines without text are known already, and have no text to be tokenized
+    if files and keeps_broken(files[0]):  # rows without text are known already, and have no text to be tokenized
         return rows, skipped
     first, nulls = first_null(rows, column, path)
     return rows, skipped + settle_broken(first, nulls, len(rows), key, tolerance)

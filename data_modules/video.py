@@ -11,6 +11,7 @@ import torch
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.reading.files import say, settle_broken, warn
+from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 
@@ -109,6 +110,7 @@ class VideoDataModule(DocumentDataModule):
                     f"{table.index(clips.short[0]).seconds[-1]:.2f} s); lower `frames` or raise `fps`"
                 )
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
+            note_lost("videos shorter than a clip", len(clips.short))
         captions, unread = self._read_captions(recordings, format, key)
         dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares)
         dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))

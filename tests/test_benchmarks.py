@@ -13,10 +13,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from data_modules.index.text_view import TextView
 from lit_mm.backbone.masks import build_mask
 from lit_mm.sequence import PackedBatch
 from lit_mm.vision import Pixels
-from tests.benchmarks import generation, gpu_step, growth, learners, learning, masks, packing, peers
+from tests.benchmarks import (
+    data_growth,
+    data_growth_inputs,
+    generation,
+    gpu_step,
+    growth,
+    learners,
+    learning,
+    masks,
+    packing,
+    peers,
+)
 from tests.helpers.small_world import write_small_world
 
 
@@ -86,6 +98,20 @@ def test_half_of_a_gpu_step_s_positions_are_frames():
     batch = gpu_step.batch_of(gpu_step.SMALL, rows=2, length=4096)
     assert float((batch.frame_ids >= 0).float().mean()) == pytest.approx(0.5, abs=0.01)
     assert float((batch.document_ids < 0).float().mean()) == 0
+
+
+def test_made_up_sources_are_as_large_as_they_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_growth_inputs, "A_FILE", 500)
+    view = TextView(data_growth_inputs.made_up_source(tmp_path, 2000), 512, tmp_path)
+    assert len(view) == 2000
+    assert view.ids(1999).tolist() == [0] * data_growth_inputs.TOKENS
+
+
+def test_a_step_touches_as_many_tars_as_chance_says():
+    """Of n tars, draws from anywhere miss each with (1 - 1/n)^draws; a window of 65 blocks holds some 130 halves."""
+    tars, draws = 10**5, data_growth.STEP
+    assert data_growth.shards_a_step(10**8, None) == pytest.approx(tars * (1 - (1 - 1 / tars) ** draws), rel=0.02)
+    assert 64 <= data_growth.shards_a_step(10**8, 1 << 16) <= 130 + 2
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ LEVELS = (
     ("lit_mm.backbone", "lit_mm.flow", "lit_mm.vision", "data_modules"),
     ("lit_mm.sequence", "lit_mm.packing", "lit_mm.tokenizer", "lit_mm.prompt", "lit_mm.mistake", "lit_mm.precision",
      "lit_mm.frozen", "lit_mm.tensor_files", "lit_mm.weights", "lit_mm.packaged",
-     "lit_mm.lab"),
+     "lit_mm.lab", "lit_mm.hub"),
 )  # fmt: skip
 CONTRACT = LEVELS[-1]
 STRANGERS = LEVELS[-2]  # these know nothing of each other

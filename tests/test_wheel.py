@@ -34,9 +34,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_that_is_not_code_is_inside(site: Path) -> None:
     inside = {str(file.relative_to(site / "lit_mm/configs")) for file in (site / "lit_mm/configs").rglob("*.*")}
     assert inside == {str(file.relative_to(ROOT / "configs")) for file in (ROOT / "configs").rglob("*.*")}
-    for weights in ("weights/lab", "vision/weights/rae_lab", "vision/weights/rae_tiny", "vision/weights/vae_lab"):
-        there = {file.name for file in (site / "lit_mm" / weights).iterdir()}
-        assert there == {file.name for file in (ROOT / "lit_mm" / weights).iterdir()}
+    weights = ("weights/lab", "vision/weights/rae_lab", "vision/weights/rae_tiny", "vision/weights/vae_lab")
+    for folder in (*weights, "play/page"):
+        there = {file.name for file in (site / "lit_mm" / folder).iterdir()}
+        assert there == {file.name for file in (ROOT / "lit_mm" / folder).iterdir()}
     assert {path.name for path in site.iterdir() if path.suffix != ".dist-info"} == set(PARTS[:3])
     assert list(site.glob("*.dist-info/licenses/LICENSE"))
 

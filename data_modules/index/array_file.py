@@ -6,6 +6,7 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def appear(file: Path, write: Callable[[Path], Any]) -> None:
             f"data.loader.cache: '{file}' cannot be written ({error.strerror or error}); name a folder with room"
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

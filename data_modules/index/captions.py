@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 
 def decode_text(content: bytes) -> tuple[str, bool]:
@@ -33,3 +34,12 @@ def caption_in(content: bytes, path: tuple[str, ...]) -> tuple[str, bool]:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return (value.strip(), guessed) if isinstance(value, str) else ("", False)
+
+
+def object_in(content: bytes) -> dict[str, Any]:
+    """The JSON object in a member's bytes; an empty one where there is none."""
+    try:
+        value = json.loads(decode_text(content)[0])
+    except json.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

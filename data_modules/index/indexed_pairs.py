@@ -12,11 +12,12 @@ from torch import Tensor
 from data_modules.index.keys import key_of_texts
 from data_modules.index.making import opened_view
 from data_modules.index.pair_index import PairFields, index_pairs
+from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
-from data_modules.index.storage import InputFile, RangeReader
+from data_modules.index.storage import InputFile
 from data_modules.reading.code import code_of
-from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
+from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.picture_source import READING, PictureSource
@@ -44,12 +45,13 @@ class IndexedPairs(Pairs):
     Args:
         view: of their indexes.
         size: side of a picture in pixels.
+        ranges: reads the tars.
         cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
         self.view = view
-        self.pictures: PictureSource = TarPictures(view, size, cropping)
+        self.pictures: PictureSource = TarPictures(view, size, ranges, cropping)
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
         files = [sidecar.file for sidecar in view.sidecars]
@@ -58,16 +60,17 @@ class IndexedPairs(Pairs):
     def __len__(self) -> int:
         return len(self.view)
 
-    def lengths(self, uses: tuple[bool, ...], constants: tuple[int, ...]) -> MappedLengths:
+    def lengths(self, captions: tuple[int | None, ...], constants: tuple[int, ...]) -> MappedLengths:
         """See `Pairs.lengths`."""
-        return MappedLengths(self.view.lengths_file, uses, constants, self.view.longest)
+        uses, rows = [caption is not None for caption in captions], [caption or 0 for caption in captions]
+        return MappedLengths(self.view.lengths_file, uses, constants, self.view.longest, rows)
 
-    def caption_ids(self, pair: int) -> list[int]:
+    def caption_ids(self, pair: int, caption: int) -> list[int]:
         """Tokens of a caption."""
         number, row = self.view.locate(pair)
         index = self.view.index(number)
-        start = int(index["starts"][row])
-        return index["ids"][start : start + int(index["tokens"][row])].tolist()
+        start = int(index["starts"][row, caption])
+        return index["ids"][start : start + int(index["tokens"][row, caption])].tolist()
 
     def picture_key(self, pair: int) -> int:
         """The pair itself: its pictures are counted as it is."""
@@ -84,11 +87,12 @@ class TarPictures(PictureSource):
     Args:
         view: of the tars' indexes.
         size: side of a picture in pixels.
+        ranges: reads the tars.
         cropping: how drawn pictures become squares.
     """
 
-    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
-        self.view, self.size, self.ranges = view, size, RangeReader()
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
+        self.view, self.size, self.ranges = view, size, ranges
         self.cropping, self.cut_anew = cropping, cropping.rule == "random"
 
     def _place(self, key: int) -> tuple[InputFile, int, int]:
@@ -97,14 +101,19 @@ class TarPictures(PictureSource):
         return self.view.sidecars[number].file, int(index["offset"][row]), int(index["size"][row])
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each, their centres."""
-        return [self._picture(key) for key in keys]
+        """(3, size, size) uint8 each, cut without chance."""
+        return [self._picture(key, self.cropping.still) for key in keys]
+
+    def ahead(self, keys: Sequence[int]) -> None:
+        """Have them on their way."""
+        for key in keys:
+            self.ranges.ahead(*self._place(key))
 
     def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
         """(3, size, size) uint8 each, cut as the seed has it."""
         return [self._picture(key, self.cropping.cut(seed, number)) for number, key in enumerate(keys)]
 
-    def _picture(self, key: int, cut: RandomCut | None = None) -> Tensor:
+    def _picture(self, key: int, cut: Cut | None = None) -> Tensor:
         file, offset, size = self._place(key)
         return read_picture(self.ranges.read(file, offset, size), self.size, self.origin(key), cut)
 
@@ -115,7 +124,9 @@ class TarPictures(PictureSource):
 
     def identity(self) -> str:
         """Of the tars as they were when they were indexed."""
-        return key_of_texts([str(READING), str(self.size), *(sidecar.name for sidecar in self.view.sidecars)])[:16]
+        return key_of_texts(
+            [str(READING), str(self.size), *self.cropping.named, *(sidecar.name for sidecar in self.view.sidecars)]
+        )[:16]
 
 
 def open_pairs(indexing: Indexing, with_bare: bool, cache: Path, key: str) -> SourceView:

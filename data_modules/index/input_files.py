@@ -17,7 +17,7 @@ from lit_mm.mistake import MissingFile, Mistake
 _CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
-def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
+def find_input_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str] = ()) -> list[InputFile]:
     """Files behind a path as a user writes it, sorted by name.
 
     Args:
@@ -25,13 +25,14 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str) -> list[In
             storages that can't be listed need. A URL such as `s3://bucket/folder` is read through fsspec.
         suffixes: endings that a source of this kind can read, with their dots.
         key: the YAML key, for the error message.
+        beside: endings of files that lie beside these and belong to them.
 
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
         Mistake: the storage can't be reached, or its library is not installed.
     """
     if not is_remote(pattern):
-        return [local_file(path) for path in find_files(pattern, suffixes, key)]
+        return [local_file(path) for path in find_files(pattern, suffixes, key, beside)]
     found = [file for one in spread_range(pattern) for file in _find_remote(one, suffixes, key)]
     note_files(pattern, len(found), {})
     return sorted(found, key=lambda file: file.path)

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_modules.index.keys import key_of_texts
 from data_modules.index.sidecars import Indexer, Indexing, Sidecar
+from data_modules.reading.cache_folder import writable
 
 View = TypeVar("View")
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def make_missing(indexing: Indexing, title: str, lock: Path | None) -> None:
     if lock is None:
         _make(missing, indexing.indexer, title)
         return
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    writable(lock.parent, "XDG_CACHE_HOME")
     with FileLock(lock):
         _make(missing_of(missing), indexing.indexer, title)
 

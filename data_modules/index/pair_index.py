@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 
-from data_modules.index.captions import caption_in
+from data_modules.index.captions import caption_in, object_in
 from data_modules.index.storage import InputFile, opened
 from data_modules.index.tar_samples import DamagedTar, Member, Sample, SampleGrouper, tar_members
+from data_modules.reading.conditions import Condition
 from data_modules.reading.files import listed
 from lit_mm.tokenizer import Tokenizer
 
@@ -27,42 +29,57 @@ class PairFields:
 
     Args:
         pictures: endings of pictures; the first that a sample has is taken.
-        caption: ending of the member with the caption.
-        path: keys that lead to the caption in that member, a JSON object; none where it is a text.
+        captions: for each caption the ending of its member, and the keys that lead to it in that member, a JSON object;
+            none where it is a text. A sample that lacks one has the first that it has in its place.
         longest: tokens to which captions are cut.
+        conditions: on numbers in the member `json`; samples of which one does not hold are left out.
     """
 
     pictures: tuple[str, ...]
-    caption: str
-    path: tuple[str, ...]
+    captions: tuple[tuple[str, tuple[str, ...]], ...]
     longest: int
+    conditions: tuple[Condition, ...] = ()
+
+    @property
+    def read(self) -> set[str]:
+        """Endings of members that are read when a tar is indexed."""
+        return {ending for ending, _ in self.captions} | ({"json"} if self.conditions else set())
 
     @property
     def sought(self) -> str:
         """What a tar is looked through for, in words."""
-        pictures, caption = listed([f".{e}" for e in self.pictures]), ".".join([self.caption, *self.path])
-        return f"there have to be pictures that end in {pictures}, and captions in .{caption}"
+        pictures = listed([f".{e}" for e in self.pictures])
+        captions = listed(["." + ".".join([ending, *path]) for ending, path in self.captions])
+        return f"there have to be pictures that end in {pictures}, and captions in {captions}"
 
 
-def fields_of_tar(image: str | None, caption: str | None, longest: int) -> PairFields:
+def fields_of_tar(
+    image: str | None, captions: Sequence[str], longest: int, conditions: Sequence[Condition] = ()
+) -> PairFields:
     """What the names of columns mean in tars.
 
     Args:
         image: an ending, or several with `;` between them; that of any picture if it is None.
-        caption: an ending, or one of JSON and a key in it such as `json.caption`; `txt` if it is None.
+        captions: each an ending, or one of JSON and a key in it such as `json.caption`.
         longest: tokens to which captions are cut.
+        conditions: on keys of JSON, such as `json.similarity` or `similarity`.
     """
     pictures = PICTURES if image is None else tuple(one.strip(" .").lower() for one in image.split(";"))
-    ending, inside, key = (caption or "txt").partition("json.")
-    path = tuple(key.split(".")) if inside else ()
-    return PairFields(pictures, f"{ending}json" if inside else ending.lower(), path, longest)
+    keys = tuple(replace(one, name=one.name.removeprefix("json.")) for one in conditions)
+    return PairFields(pictures, tuple(map(_caption_field, captions)), longest, keys)
+
+
+def _caption_field(name: str) -> tuple[str, tuple[str, ...]]:
+    ending, inside, key = name.partition("json.")
+    return (f"{ending}json", tuple(key.split("."))) if inside else (ending.lower(), ())
 
 
 @dataclass
 class _Found:
     """Captions by sample, and what is said of them."""
 
-    texts: dict[int, str] = field(default_factory=dict)
+    texts: dict[int, dict[int, str]] = field(default_factory=dict)  # by number of the caption
+    kept: dict[int, bool | None] = field(default_factory=dict)  # None where there is no number to compare
     guessed: set[int] = field(default_factory=set)
     endings: Counter[str] = field(default_factory=Counter)
 
@@ -82,13 +99,14 @@ def index_pairs(
         the order of the tar:
             offset: (samples,) uint64, first byte of the picture.
             size: (samples,) uint32, bytes of the picture.
-            tokens: (samples,) uint16, of the caption.
+            tokens: (samples, captions) uint16, of the captions.
             flags: (samples,) uint8, see BROKEN.
-            starts: (samples,) uint32, where the caption's ids begin in `ids`.
+            starts: (samples, captions) uint32, where their ids begin in `ids`.
             ids: uint16 or uint32, tokens of all captions.
         Numbers of samples: `captioned`, `bare` (without a caption), `cut`, `guessed`, and `lost`, which have no
-        picture or lie beyond a damage, as many as its bytes would hold. Names: `reports`, why the first are lost, and
-        `endings` of the members.
+        picture or lie beyond a damage, as many as its bytes would hold; `unkept`, of which a condition does not hold,
+        and of these `unknown`, which have no number for it. Names: `reports`, why the first are lost, and `endings` of
+        the members.
 
     Raises:
         OSError: the file can't be opened.
@@ -102,7 +120,10 @@ def index_pairs(
                 _note(stream, grouper.add(name, member), member, fields, found)
         except DamagedTar as error:
             damage = error
-    pairs = [s for s in grouper.samples if s.members.keys() & {*fields.pictures, fields.caption}]
+    endings = {*fields.pictures, *(ending for ending, _ in fields.captions)}
+    samples = [s for s in grouper.samples if s.members.keys() & endings]
+    kept = [found.kept.get(id(s)) if fields.conditions else True for s in samples]
+    pairs = [sample for sample, one in zip(samples, kept, strict=True) if one]
     arrays, reports = _arrays(pairs, fields, found, tokenizer)
     kind = arrays["flags"] & (BROKEN | NO_CAPTION)
     lost = int(np.count_nonzero(kind & BROKEN))
@@ -116,6 +137,8 @@ def index_pairs(
         "lost": lost,
         "cut": int(np.count_nonzero(arrays["flags"] & CUT_CAPTION)),
         "guessed": int(np.count_nonzero(arrays["flags"] & GUESSED)),
+        "unkept": len(samples) - len(pairs),
+        "unknown": kept.count(None),
     }
     return arrays, {**counts, "reports": reports, "endings": dict(found.endings.most_common(_ENDINGS))}
 
@@ -128,36 +151,49 @@ def _note(
         return
     sample, ending = placed
     found.endings[ending] += 1
-    if ending == fields.caption:
-        stream.seek(member.offset)
-        text, guessed = caption_in(stream.read(member.size), fields.path)
-        found.texts[id(sample)] = text
-        if guessed:
-            found.guessed.add(id(sample))
+    if ending not in fields.read:
+        return
+    stream.seek(member.offset)
+    content = stream.read(member.size)
+    for number, (of, path) in enumerate(fields.captions):
+        if ending == of:
+            found.texts.setdefault(id(sample), {})[number], guessed = caption_in(content, path)
+            if guessed:
+                found.guessed.add(id(sample))
+    if ending == "json" and fields.conditions:
+        entry = object_in(content)
+        held = [condition.holds(condition.value_in(entry)) for condition in fields.conditions]
+        found.kept[id(sample)] = None if None in held else all(held)
 
 
 def _arrays(
     samples: list[Sample], fields: PairFields, found: _Found, tokenizer: Tokenizer
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    all_ids = tokenizer.encode_batch([found.texts.get(id(sample), "") for sample in samples])
+    count = len(fields.captions)
+    texts = [found.texts.get(id(sample), {}).get(number, "") for sample in samples for number in range(count)]
+    tokenized = tokenizer.encode_batch(texts)
+    all_ids = [tokenized[at : at + count] for at in range(0, len(tokenized), count)]
     pictures = [next((s.members[e] for e in fields.pictures if e in s.members), Member(0, 0)) for s in samples]
     flags = [
         (BROKEN if not 0 < picture.size < 1 << 32 else 0)
-        | (NO_CAPTION if not ids else 0)
-        | (CUT_CAPTION if len(ids) > fields.longest else 0)
+        | (NO_CAPTION if not any(ids) else 0)
+        | (CUT_CAPTION if max(map(len, ids)) > fields.longest else 0)
         | (GUESSED if id(sample) in found.guessed else 0)
         for sample, picture, ids in zip(samples, pictures, all_ids, strict=True)
     ]
     order = sorted(range(len(samples)), key=lambda i: 4 if flags[i] & BROKEN else flags[i] & NO_CAPTION)
     broken = [i for i in order if flags[i] & BROKEN]
-    ids = [all_ids[i][: fields.longest] for i in order]
-    tokens = np.array([len(one) for one in ids], np.uint16)
+    ids = [one[: fields.longest] for i in order for one in all_ids[i]]
+    tokens = np.array([len(one) for one in ids], np.uint16).reshape(-1, count)
+    starts = (np.cumsum(tokens, dtype=np.uint64).reshape(-1, count) - tokens).astype(np.uint32)
+    first = (tokens > 0).argmax(axis=1)[:, None]  # of a sample's captions; it stands in for those that are missing
+    missing = tokens == 0
     return {
         "offset": np.array([pictures[i].offset for i in order], np.uint64),
         "size": np.array([pictures[i].size & 0xFFFFFFFF for i in order], np.uint32),
-        "tokens": tokens,
+        "tokens": np.where(missing, np.take_along_axis(tokens, first, 1), tokens),
         "flags": np.array([flags[i] for i in order], np.uint8),
-        "starts": (np.cumsum(tokens, dtype=np.uint64) - tokens).astype(np.uint32),
+        "starts": np.where(missing, np.take_along_axis(starts, first, 1), starts),
         "ids": np.fromiter(chain.from_iterable(ids), np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32),
     }, [_report(samples[i], fields) for i in broken[:_SHOWN]]
 

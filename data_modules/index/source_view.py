@@ -15,8 +15,9 @@ from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
 from data_modules.reading.code import code_of
 from data_modules.reading.files import listed
+from data_modules.reading.findings import note_cache
 
-COUNTED = ("captioned", "bare", "lost", "cut", "guessed")
+COUNTED = ("captioned", "bare", "lost", "cut", "guessed", "unkept", "unknown")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Totals:
     lost: int
     cut: int
     guessed: int
+    unkept: int
+    unknown: int
     report: tuple[str, str] | None
     endings: dict[str, int]
 
@@ -52,7 +55,7 @@ class SourceView:
 
     Attributes:
         totals: samples of all files.
-        lengths_file: (documents,) uint16 tokens of the captions, as .npy.
+        lengths_file: (captions, documents) uint16 tokens of the captions, as .npy.
         longest: largest of them.
 
     Raises:
@@ -65,8 +68,9 @@ class SourceView:
         self.lengths_file = self.file.with_suffix(".npy")
         self._indexes = OpenIndexes(sidecars, self.file)
         stored = ArrayFile(self.file)
-        if len(np.load(self.lengths_file, mmap_mode="r")) != stored["starts"][-1]:
+        if np.load(self.lengths_file, mmap_mode="r").shape[-1] != stored["starts"][-1]:
             raise ValueError(f"'{self.lengths_file}' is of another view")
+        note_cache(self.file)
         self.starts = stored["starts"].astype(np.int64)
         self.longest = int(stored.metadata["longest"])
         totals = stored.metadata["totals"]
@@ -110,9 +114,10 @@ def make_view(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> None
 
     def concatenate(beside: Path) -> None:
         nonlocal longest
-        lengths = np.lib.format.open_memmap(beside, "w+", np.uint16, (int(starts[-1]),))
+        captions = sidecars[0].open()["tokens"].shape[1]
+        lengths = np.lib.format.open_memmap(beside, "w+", np.uint16, (captions, int(starts[-1])))
         for sidecar, start, size in zip(sidecars, starts.tolist(), sizes, strict=False):
-            lengths[start : start + size] = sidecar.open()["tokens"][:size]
+            lengths[:, start : start + size] = sidecar.open()["tokens"][:size].T
         longest = int(lengths.max(initial=0))
         lengths.flush()
 

@@ -7,14 +7,12 @@ import os
 import random
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 from data_modules.dataset import BrokenFile
 
-MAX_OPEN = 64  # local files kept open by a process
 ATTEMPTS = 6  # of a remote read
 FIRST_WAIT = 0.5  # seconds before the second attempt; each later one waits twice as long as the one before
 AHEAD = 4 << 20  # bytes of a remote file that are asked for at once where it is read from its start to its end
@@ -116,53 +114,14 @@ def patiently(attempt: Callable[[], Result], what: str) -> Result:
     raise AssertionError
 
 
-class RangeReader:
-    """Reads parts of files. Local files stay open; a process that gets a copy opens its own."""
+def fetch(url: str, offset: int, size: int) -> bytes:
+    """Some bytes of a remote file, asked for with patience.
 
-    def __init__(self) -> None:
-        self._open: OrderedDict[str, int] = OrderedDict()
+    Raises:
+        FileNotFoundError: there is no such file.
+        BrokenFile: the last attempt failed too.
+    """
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_open": OrderedDict()}
-
-    def __del__(self) -> None:
-        for handle in self._open.values():
-            os.close(handle)
-
-    def read(self, file: InputFile, offset: int, size: int) -> bytes:
-        """`size` bytes of a file from `offset` on.
-
-        Raises:
-            BrokenFile: the file is not there, has changed since it was indexed, or cannot be read.
-        """
-        try:
-            content = _fetch(file.path, offset, size) if is_remote(file.path) else self._pread(file, offset, size)
-        except OSError as error:
-            reason = "it is no longer there" if isinstance(error, FileNotFoundError) else str(error)
-            raise BrokenFile(file.path, reason) from error
-        if len(content) != size:
-            raise BrokenFile(file.path, f"it ends within the {size} bytes from {offset} on")
-        return content
-
-    def _pread(self, file: InputFile, offset: int, size: int) -> bytes:
-        if file.path not in self._open:
-            while len(self._open) >= MAX_OPEN:
-                os.close(self._open.popitem(last=False)[1])
-            self._open[file.path] = _opened(file)
-        self._open.move_to_end(file.path)
-        return os.pread(self._open[file.path], size, offset)
-
-
-def _opened(file: InputFile) -> int:
-    handle = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    stat = os.fstat(handle)
-    if (stat.st_size, str(stat.st_mtime_ns)) != (file.size, file.changed):
-        os.close(handle)
-        raise BrokenFile(file.path, "it has changed since it was indexed; start again to index it anew")
-    return handle
-
-
-def _fetch(url: str, offset: int, size: int) -> bytes:
     def attempt() -> bytes:
         fs, path = filesystem(url)
         content = fs.cat_file(path, start=offset, end=offset + size)
@@ -192,7 +151,7 @@ class _RemoteStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = max(0, min(len(buffer), self._file.size - self._at))
         if count:
-            buffer[:count] = _fetch(self._file.path, self._at, count)
+            buffer[:count] = fetch(self._file.path, self._at, count)
         self._at += count
         return count
 

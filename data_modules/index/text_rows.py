@@ -71,6 +71,8 @@ def _why_not(schema: pa.Schema, column: str) -> str | None:
     """Why a table has no texts."""
     if column not in schema.names:
         return f"has no column '{column}'; there are {listed(schema.names, 'and')}"
+    if (count := schema.names.count(column)) > 1:
+        return f"has {count} columns '{column}'; give each its own name"
     kind = schema.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):

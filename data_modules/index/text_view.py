@@ -13,6 +13,7 @@ from data_modules.index.keys import key_of_texts
 from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
 from data_modules.reading.code import code_of
+from data_modules.reading.findings import note_cache
 
 STRIDE = 64  # windows from one whose place is stored to the next; places between them are sums of lengths
 
@@ -59,6 +60,7 @@ class TextView:
         if len(self._lengths) != self._stored.metadata["windows"]:
             raise ValueError(f"'{self.lengths_file}' is of another view")
         self.longest = int(self._stored.metadata["longest"])
+        note_cache(self.file)
         totals = self._stored.metadata["totals"]
         self.totals = TextTotals(**{**totals, "report": totals["report"] and tuple(totals["report"])})
 

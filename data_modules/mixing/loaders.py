@@ -37,6 +37,8 @@ class LoaderConfig:
         cache: folder of what is read, tokenized and indexed once. By default tables lie in that of Hugging Face
             `datasets` (`~/.cache/huggingface/datasets`, or HF_DATASETS_CACHE), and indexes in `~/.cache/lit-mm` (or
             `lit-mm` in the folder that XDG_CACHE_HOME names).
+        remote_cache_gb: GB of remote pictures that are kept in `cache` once they are read, those read last; `cache`
+            should be on a local disk then. 0 keeps none.
         max_megapixels: pictures of more are not read; a worker needs about 4 MB for each, 8 MB where it is transparent.
         val_documents: validate on so many documents of each source, evenly spread; all of them by default.
 
@@ -52,6 +54,7 @@ class LoaderConfig:
     max_lost: float = 0.01
     shuffle_window: int | Literal["all"] = 64 * BLOCK
     cache: str | None = None
+    remote_cache_gb: float = 0
     max_megapixels: float = 179
     val_documents: int | None = None
 
@@ -60,6 +63,8 @@ class LoaderConfig:
         for name, low in least.items():
             if (value := getattr(self, name)) is not None and value < low:
                 raise Mistake(f"data.loader.{name} is {value}; use {low} or more")
+        if self.remote_cache_gb < 0:
+            raise Mistake(f"data.loader.remote_cache_gb is {self.remote_cache_gb}; use 0 or more")
         if self.max_megapixels <= 0:
             raise Mistake(f"data.loader.max_megapixels is {self.max_megapixels}; use more than 0")
         if not 0 <= self.max_lost <= 1:

@@ -42,6 +42,12 @@ class RowReader:
     row_length: int
     on_error: Literal["raise", "skip"]
 
+    def ahead(self, plans: list[RowPlan]) -> None:
+        """Have on its way what `read` will need for `plans`."""
+        for plan in plans:
+            for piece in plan.pieces:
+                self.datasets[piece.source].ahead(piece.draw)
+
     def read(self, plans: list[RowPlan], plan_state: dict[str, Any]) -> PackedBatch:
         """One batch of `plans`. A document whose file broke leaves a gap at the end of its row and is reported."""
         skipped: dict[str, list[str]] = {}
@@ -123,13 +129,21 @@ class TrainingRows(IterableDataset):
         return planner
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        worker, workers = _worker()
+        planned = self._planned(*_worker())
+        coming = next(planned)
+        while True:
+            now, coming = coming, next(planned)
+            yield self.reader.read(*now)
+
+    def _planned(self, worker: int, workers: int) -> Iterator[tuple[list[RowPlan], dict[str, Any]]]:
+        """Rows of a worker's batches, which are on their way, and the state of the plan after each."""
         planner, share, step = self.planner(), self.share, 0
         while True:
             rows = [planner.next_row() for _ in range(share.ranks * share.rows)]
             if step % workers == worker:
                 mine = rows[share.rank * share.rows : (share.rank + 1) * share.rows]
-                yield self.reader.read(mine, planner.state())
+                self.reader.ahead(mine)
+                yield mine, planner.state()
             step += 1
 
 

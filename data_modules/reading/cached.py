@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 from filelock import FileLock
 
+from data_modules.reading.cache_folder import writable
 from data_modules.reading.code import code_of, identity
-from lit_mm.mistake import Mistake
+from data_modules.reading.files import warn
+from data_modules.reading.findings import note_cache
 
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
@@ -44,8 +45,10 @@ def mapped(
         with_indices: whether the function wants the numbers of the rows too.
     """
     made_of = identity(rows._fingerprint, code_of(function), settings)
-    cache = usable_cache()
-    with FileLock(cache / f"{made_of}.lock"), progress(len(rows) >= LARGE):
+    if not len(rows):
+        return _empty(features)
+
+    def make() -> datasets.Dataset:
         return rows.map(
             function,
             fn_kwargs=dict(settings),
@@ -57,6 +60,24 @@ def mapped(
             new_fingerprint=made_of,
             desc=says,
         )
+
+    with FileLock(usable_cache() / f"{made_of}.lock"), progress(len(rows) >= LARGE):
+        return _made_or_reused(make, Path(rows._get_cache_file_path(made_of)) if rows.cache_files else None)
+
+
+def _made_or_reused(make: Callable[[], datasets.Dataset], file: Path | None) -> datasets.Dataset:
+    """What `make` gives, which may be in a file or folder already. A cache that is damaged is made anew."""
+    try:
+        found = make()
+    except (pa.ArrowException, OSError, ValueError):
+        if file is None or not file.exists():
+            raise
+        warn("the cache '%s' is damaged and is made anew", file)
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+        found = make()
+    for made in found.cache_files:
+        note_cache(Path(made["filename"]))
+    return found
 
 
 def generated(
@@ -74,14 +95,25 @@ def generated(
         features: of the rows.
     """
     made_of = identity(items, code_of(function), settings, str(features))
-    usable_cache()
-    with progress(len(items) >= MANY):
+
+    def make() -> datasets.Dataset:
         return datasets.Dataset.from_generator(
             function,
             features=features,
             gen_kwargs={"items": list(items), **settings},
             fingerprint=made_of,
         )
+
+    made = next(usable_cache().glob(f"generator/*{made_of}*"), None)
+    if made is None and next(iter(function(items=list(items), **settings)), None) is None:
+        return _empty(features)
+    with progress(len(items) >= MANY):
+        return _made_or_reused(make, made)
+
+
+def _empty(features: datasets.Features) -> datasets.Dataset:
+    """No rows, which `datasets` neither makes nor maps."""
+    return datasets.Dataset.from_dict({name: [] for name in features}, features)
 
 
 def usable_cache() -> Path:
@@ -90,17 +122,7 @@ def usable_cache() -> Path:
     Raises:
         Mistake: it cannot be made, or nothing can be written there.
     """
-    folder = Path(datasets.config.HF_DATASETS_CACHE)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise Mistake(
-            f"data.loader.cache: the cache '{folder}' cannot be written to ({error.strerror}); name a folder that can, "
-            "or set HF_DATASETS_CACHE or HF_HOME to one"
-        ) from error
-    return folder
+    return writable(Path(datasets.config.HF_DATASETS_CACHE), "HF_DATASETS_CACHE or HF_HOME")
 
 
 @contextmanager
@@ -112,14 +134,3 @@ def progress(shown: bool) -> Iterator[None]:
         yield
     finally:
         (datasets.disable_progress_bars if before else datasets.enable_progress_bars)()
-
-
-def remembered(find: Callable[[], Any], *made_of: object) -> Any:
-    """What `find` returns, a value that JSON can hold, found once for all that it is made of."""
-    file = usable_cache() / f"{identity(*made_of)}.json"
-    if not file.is_file():
-        with FileLock(file.with_suffix(".lock")):
-            beside = file.with_suffix(f".{os.getpid()}")
-            beside.write_text(json.dumps(find()), encoding="utf-8")
-            beside.replace(file)
-    return json.loads(file.read_text(encoding="utf-8"))

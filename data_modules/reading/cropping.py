@@ -25,6 +25,10 @@ class RandomCut:
     short_side: int
     seed: tuple[int, ...]
 
+    def resized(self, size: int) -> int:
+        """The short side that is needed for a square of `size` pixels, as far as it is known."""
+        return self.short_side
+
     def __call__(self, image: Image.Image, size: int) -> Tensor:
         """An RGB picture to (3, size, size) uint8; `size` is at most `short_side`."""
         width, height = (self.short_side * side // min(image.size) for side in image.size)
@@ -38,6 +42,34 @@ class RandomCut:
 
 
 @dataclass(frozen=True)
+class Squash:
+    """A picture, or its centre of one shape, resized to a square whatever its shape is.
+
+    Args:
+        aspect: width over height of the centre that is kept; all of the picture by default.
+    """
+
+    aspect: float | None = None
+
+    def resized(self, size: int) -> int:
+        """See `RandomCut.resized`."""
+        return size
+
+    def __call__(self, image: Image.Image, size: int) -> Tensor:
+        """An RGB picture to (3, size, size) uint8."""
+        width, height = float(image.width), float(image.height)
+        if self.aspect is not None:
+            width, height = min(width, height * self.aspect), min(height, width / self.aspect)
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        box = (left, top, left + width, top + height)
+        squashed = image.resize((size, size), Image.Resampling.BICUBIC, box)
+        return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
+
+
+Cut = RandomCut | Squash
+
+
+@dataclass(frozen=True)
 class Cropping:
     """How pictures become squares.
 
@@ -45,14 +77,15 @@ class Cropping:
         rule: `centre` resizes the short side to that of the square and cuts out the centre. `random`, for training
             pictures, resizes the short side to `short_side` and cuts the square out anywhere, at another place each
             time the picture is drawn (RAE, arXiv 2510.11690: 256 pixels out of 384); held-out pictures are cut at
-            the centre.
+            the centre. `squash` resizes all of the picture to the square, `four_thirds` the centre that is 4 wide and 3
+            high (as NWM does, arXiv 2412.03572); both hold for held-out pictures too.
         short_side: in pixels, for `random`.
 
     Raises:
         Mistake: `short_side` is missing, or is given for another rule.
     """
 
-    rule: Literal["centre", "random"] = "centre"
+    rule: Literal["centre", "random", "squash", "four_thirds"] = "centre"
     short_side: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,7 +93,7 @@ class Cropping:
             found = "missing" if self.short_side is None else self.short_side
             raise Mistake(
                 f"crop.short_side is {found} and crop.rule is {self.rule}: random needs a short_side, such as 384 for "
-                "pictures of 256 pixels, and centre takes none"
+                "pictures of 256 pixels, and the others take none"
             )
 
     def check(self, key: str, size: int) -> None:
@@ -79,9 +112,24 @@ class Cropping:
                 "the model takes"
             )
 
-    def cut(self, *seed: int) -> RandomCut | None:
+    def cut(self, *seed: int) -> Cut | None:
         """What cuts one picture; None for the centre."""
-        return None if self.short_side is None else RandomCut(self.short_side, seed)
+        return self.still if self.short_side is None else RandomCut(self.short_side, seed)
+
+    @property
+    def still(self) -> Squash | None:
+        """What cuts a picture without chance, as held-out pictures are cut; None for the centre."""
+        return {"squash": Squash(), "four_thirds": Squash(4 / 3)}.get(self.rule)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """What tells pictures apart that are cut without chance; nothing for the centre."""
+        return (self.rule,) if self.still else ()
+
+    @property
+    def held_out(self) -> Cropping:
+        """That of held-out pictures."""
+        return CENTRE if self.rule == "random" else self
 
 
 CENTRE = Cropping()

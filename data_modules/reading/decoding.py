@@ -46,6 +46,8 @@ def index_video(path: str | Path, part: Part | None = None, name: str | None = N
             if not container.streams.video:
                 raise BrokenFile(name or path, "there is no video stream in it")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise BrokenFile(name or path, "FFmpeg knows no decoder for it, or it is damaged")
             if (
                 container.format.name == "avi"
                 and stream.codec_context.name == "h264"

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", *(f".json{lines}.{how}" for lines in ("", "l") for how in ("gz", "zst")))
 CHUNK = 1 << 22  # characters of a list that are read at once
-_CUT = (OSError, EOFError, zlib.error, pa.ArrowException)
+CUT = (OSError, EOFError, zlib.error, pa.ArrowException)
 
 Entry = tuple[str, dict[str, Any] | None, str]  # where it stands, and either the object or why there is none
 
@@ -32,7 +32,7 @@ def read_entries(file: Path) -> Iterator[Entry]:
             for entry in _listed(stream) if first == b"[" else _lines(stream):
                 place = entry[0]
                 yield entry
-    except _CUT as error:
+    except CUT as error:
         yield f"after {place}" if place else "its first byte", None, f"it cannot be read: {error}"
 
 
@@ -50,20 +50,38 @@ def _lines(stream: IO[bytes]) -> Iterator[Entry]:
         if line.strip():
             place = f"line {number}"
             try:
-                yield _entry(place, json.loads(line.decode("utf-8-sig")))
+                written = line.decode("utf-8-sig")
+                yield _entry(place, json.loads(written), written)
             except UnicodeDecodeError as error:
                 yield place, None, f"is not UTF-8 ({error.reason} at byte {error.start})"
             except json.JSONDecodeError as error:
                 yield place, None, f"is not a JSON object ({error.msg} at character {error.pos})"
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists within lists
+                yield place, None, f"is not a JSON object ({error})"
 
 
-def _entry(place: str, value: Any) -> Entry:
-    return (place, value, "") if isinstance(value, dict) else (place, None, "is not a JSON object")
+def _entry(place: str, value: Any, written: str) -> Entry:
+    if not isinstance(value, dict):
+        return place, None, "is not a JSON object"
+    if not is_text(written):
+        return place, None, "is not UTF-8"
+    if "\\ud" in written.lower() and not is_text(json.dumps(value, ensure_ascii=False)):
+        return place, None, "holds half of a character, such as \\ud83d without its other half"
+    return place, value, ""
+
+
+def is_text(written: str) -> bool:
+    """Whether a string has no half of a character, which also stands for bytes that are not UTF-8."""
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _listed(stream: IO[bytes]) -> Iterator[Entry]:
     """Objects of one list, of which no more than one, and a chunk, is in memory."""
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="replace")
+    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape")
     decoder, number = json.JSONDecoder(), 0
     buffer = text.read(CHUNK)
     at = buffer.index("[") + 1
@@ -80,8 +98,11 @@ def _listed(stream: IO[bytes]) -> Iterator[Entry]:
                 return
             buffer, at = buffer[at:] + more, 0
             continue
-        number, at = number + 1, stop
-        yield _entry(f"entry {number}", value)
+        except (ValueError, RecursionError) as error:
+            yield f"entry {number + 1}", None, f"is not a JSON object ({error}); what follows is not read"
+            return
+        number, written, at = number + 1, buffer[at:stop], stop
+        yield _entry(f"entry {number}", value, written)
 
 
 def _skip(buffer: str, at: int) -> int:

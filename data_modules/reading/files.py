@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.findings import note_files, note_lost
-from data_modules.reading.walking import as_stored, is_hidden, matching, walk
+from data_modules.reading.walking import NOWHERE, as_stored, is_hidden, matching, walk
 from lit_mm.mistake import MissingFile, Mistake
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,8 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence
         found.update(files)
         left_out.update(others)
     note_files(pattern, len(found), left_out)
+    if count := left_out[NOWHERE]:
+        warn("%s: %d links in '%s' lead nowhere and are left out", key, count, pattern)
     return sorted(found)
 
 

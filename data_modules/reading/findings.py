@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass
@@ -16,14 +18,14 @@ class Findings:
     Attributes:
         looked: by what was looked for, how many files are read, and how many of what are not.
         lost: how many of what cannot be used, by the reason, such as `unreadable`.
-        made: caches that were made now.
-        reused: when each cache that was used again was made, in seconds since 1970.
+        caches: when each cache that is used was made, in seconds since 1970.
+        began: when this was begun to be gathered; a younger cache was made for it.
     """
 
     looked: dict[str, tuple[int, Counter[str]]] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
-    made: int = 0
-    reused: list[float] = field(default_factory=list)
+    caches: list[float] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
 
     @property
     def files(self) -> int:
@@ -68,15 +70,7 @@ def note_lost(what: str, count: int) -> None:
         findings.lost[what] += count
 
 
-def note_cache(made: float | None) -> None:
-    """A cache that is used.
-
-    Args:
-        made: when it was made, in seconds since 1970; None if it is made now.
-    """
-    if (findings := _current.get()) is None:
-        return
-    if made is None:
-        findings.made += 1
-    else:
-        findings.reused.append(made)
+def note_cache(file: Path) -> None:
+    """A cache that is used, as it is when it is there."""
+    if (findings := _current.get()) is not None:
+        findings.caches.append(file.stat().st_mtime)

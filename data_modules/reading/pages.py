@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.cached import generated, mapped
+from data_modules.reading.cached import generated, mapped, usable_cache
+from data_modules.reading.code import identity
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
 from data_modules.reading.files import HUB, Stamps, Tolerance, find_files, has_suffix, listed, settle_broken, stamp
@@ -89,8 +91,13 @@ def load_pages(path: str, split: str, key: str, tolerance: Tolerance, kind: Page
     names = {str(file): set(_footer(file).schema.to_arrow_schema().names) for file in files}
     there = [name for name in kind.columns if all(name in found for found in names.values())]
     _check_columns(there or sorted(names[str(files[0])]), files[0], key, kind)
+    # `datasets` takes names for patterns, and its cache knows files by their time of change alone.
     table = datasets.load_dataset(
-        "parquet", data_files={"train": [str(file) for file in files]}, split="train", columns=there
+        "parquet",
+        data_files={"train": [glob.escape(str(file)) for file in files]},
+        split="train",
+        columns=there,
+        cache_dir=str(usable_cache() / identity(stamp(files))),
     )
     starts = np.cumsum([0, *(_footer(file).num_rows for file in files[:-1])])
     return _of_table(table, [str(file) for file in files], starts, stamp(files), key, tolerance, kind)

@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.cropping import CENTRE, Cropping, RandomCut
+from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import read_picture
+from data_modules.reading.walking import as_stored
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -28,56 +29,64 @@ class PairTable:
     Args:
         rows: the table; its picture column may hold a path, the file's bytes, or `datasets`' {bytes, path}.
         image: name of the picture column.
-        caption: name of the caption column.
-        files: where the rows come from; paths of pictures are relative to their folder.
+        captions: names of the caption columns. A row that lacks one has the first that it has in its place.
+        files: where the rows come from.
         lost: how many of the rows hold nothing, as what they come from cannot be read.
+        folder: that paths of pictures are relative to; that of the files by default.
 
     Attributes:
-        lengths: (rows,) int32, tokens of each caption, once they are tokenized.
+        lengths: (captions, rows) int32, tokens of each caption, once they are tokenized.
         cut: captions that are longer than is kept.
     """
 
-    def __init__(self, rows: datasets.Dataset, image: str, caption: str, files: Sequence[Path], lost: int = 0) -> None:
-        self.rows, self.image, self.caption, self.files = rows, image, caption, files
+    def __init__(
+        self,
+        rows: datasets.Dataset,
+        image: str,
+        captions: Sequence[str],
+        files: Sequence[Path],
+        lost: int = 0,
+        folder: Path | None = None,
+    ) -> None:
+        self.folder = folder or files[0].parent
+        self.rows, self.image, self.captions, self.files = rows, image, captions, files
         self.where = files[0] if len(files) == 1 else files[0].parent
         self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
         self.lost = lost
-        self.ids: Column | None = None
-        self.lengths = np.zeros(0, np.int32)
+        self.ids: list[Column] = []
+        self.lengths = np.zeros((0, 0), np.int32)
         self.cut = 0
 
     def tokenize(self, tokenizer: Tokenizer, longest: int, key: str) -> PairTable:
         """Tokenize the captions, once and for all.
 
         Raises:
-            BrokenFile: a caption is not UTF-8.
             Mistake: the captions are not strings.
         """
         from datasets import Features, List, Value
 
         from data_modules.reading.cached import mapped
         from data_modules.reading.columns import Column
-        from data_modules.reading.records import check_strings, find_broken
+        from data_modules.reading.records import check_strings
 
-        check_strings(self.rows, self.caption, key)
-        settings = {"tokenizer": tokenizer, "column": self.caption, "longest": longest}
         features = Features({"ids": List(Value("int32")), "cut": Value("bool")})
-        captions = self.rows.select_columns([self.caption])
-        try:
+        for caption in self.captions:
+            check_strings(self.rows, caption, key)
+            settings = {"tokenizer": tokenizer, "column": caption, "longest": longest}
+            captions = self.rows.select_columns([caption])
             made = mapped(captions, tokenize_captions, settings, features, f"{key}: tokenizing captions")
-        except UnicodeDecodeError as error:
-            raise find_broken(self.files, (self.image, self.caption)) from error
-        self.ids = Column(made, "ids")
-        self.lengths = self.ids.lengths()
-        self.cut = int(np.count_nonzero(Column(made, "cut").all()))
+            self.ids.append(Column(made, "ids"))
+            self.cut += int(np.count_nonzero(Column(made, "cut").all()))
+        own = np.stack([ids.lengths() for ids in self.ids])
+        first = np.take_along_axis(own, (own > 0).argmax(axis=0)[None], axis=0)
+        self.lengths = np.where(own > 0, own, first)
         return self
 
-    def caption_ids(self, row: int) -> list[int]:
+    def caption_ids(self, row: int, caption: int) -> list[int]:
         """Tokens of one caption."""
-        assert self.ids is not None
-        return self.ids[row]
+        return self.ids[caption][row] or next((ids for column in self.ids if (ids := column[row])), [])
 
-    def picture(self, row: int, size: int, cut: RandomCut | None = None) -> Tensor:
+    def picture(self, row: int, size: int, cut: Cut | None = None) -> Tensor:
         """One picture, (3, size, size) uint8, its centre or what `cut` says.
 
         Raises:
@@ -89,17 +98,18 @@ class PairTable:
         if path is None:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
         try:
-            return read_picture(self.files[0].parent / path, size, cut=cut)
+            return read_picture(as_stored(self.folder / path), size, cut=cut)
         except BrokenFile as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                raise BrokenFile(f"'{self.where}' names '{path}', but there is no such file beside it") from error
+                place = "beside it" if self.folder == self.files[0].parent else f"in '{self.folder}'"
+                raise BrokenFile(f"'{self.where}' names '{path}', but there is no such file {place}") from error
             raise
 
     def origin(self, row: int) -> str:
         """Path of a picture, or where its bytes are."""
         path, content = self._stored(row)
         if content is None and path is not None:
-            return str(self.files[0].parent / path)
+            return str(self.folder / path)
         return f"{path or f'picture {row}'} in {self.where}"
 
     def _stored(self, row: int) -> tuple[str | None, pa.Scalar | None]:
@@ -130,7 +140,7 @@ class PairTable:
         else:
             inside = types.is_binary(column.type) or types.is_large_binary(column.type)
         if not inside and column is not None:
-            return [self.files[0].parent / path for path in column.to_pylist() if path is not None]
+            return [self.folder / path for path in column.to_pylist() if path is not None]
         of_table = [file for file in self.files if file.is_file()]
         return of_table or [Path(file["filename"]) for file in self.rows.cache_files]  # the Hub's lie in the cache
 
@@ -163,9 +173,9 @@ class PairPictures(PictureSource):
         return self.parts[number], key - int(self.starts[number])
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each, their centres."""
+        """(3, size, size) uint8 each, cut without chance."""
         located = [self.locate(key) for key in keys]
-        return [part.picture(row, self.size) for part, row in located]
+        return [part.picture(row, self.size, self.cropping.still) for part, row in located]
 
     def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
         """(3, size, size) uint8 each, cut as the seed has it."""
@@ -181,4 +191,6 @@ class PairPictures(PictureSource):
     def identity(self) -> str:
         """Of the files that hold the pictures, and of the number of rows."""
         files = [file for part in self.parts for file in part.picture_files()]
-        return identity_of_files(files, self.size, [(len(p.rows), p.rows.data.nbytes) for p in self.parts])
+        return identity_of_files(
+            files, self.size, [(len(p.rows), p.rows.data.nbytes) for p in self.parts], *self.cropping.named
+        )

@@ -44,12 +44,12 @@ class Pairs(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def lengths(self, uses: tuple[bool, ...], constants: tuple[int, ...]) -> np.ndarray | MappedLengths:
-        """(variants, pairs) int32: in each variant a constant, and the tokens of the caption where it uses them."""
+    def lengths(self, captions: tuple[int | None, ...], constants: tuple[int, ...]) -> np.ndarray | MappedLengths:
+        """(variants, pairs) int32: in each variant a constant, and the tokens of the caption that it uses, if any."""
 
     @abstractmethod
-    def caption_ids(self, pair: int) -> list[int]:
-        """Tokens of a caption; none where the pair has no caption."""
+    def caption_ids(self, pair: int, caption: int) -> list[int]:
+        """Tokens of one of a pair's captions, or of the first that it has; none where it has no caption."""
 
     @abstractmethod
     def picture_keys(self) -> np.ndarray:

@@ -24,6 +24,10 @@ class PictureReader(ABC):
             BrokenFile: a file behind one of them cannot be read.
         """
 
+    def ahead(self, keys: Sequence[int]) -> None:
+        """Have what will be read soon on its way, where that takes time; by default nothing is."""
+        return None
+
 
 class PictureSource(PictureReader):
     """Pictures as files have them.

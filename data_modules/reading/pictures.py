@@ -14,7 +14,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
-from data_modules.reading.cropping import RandomCut
+from data_modules.reading.cropping import Cut
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packaged import packaged
 
@@ -73,7 +73,7 @@ def _has_colours(pixels: np.ndarray) -> bool:
     return pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
 
 
-def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: RandomCut | None = None) -> Tensor:
+def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: Cut | None = None) -> Tensor:
     """Decode a picture file to (3, size, size) uint8 RGB.
 
     It takes about 4 bytes of memory a pixel, 8 with transparent parts or 16 bits, and of large JPEGs a small part of
@@ -90,7 +90,7 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: 
         BrokenFile: it is missing, cut, not a picture or too large.
     """
     try:
-        side = 2 * (cut.short_side if cut else size)
+        side = 2 * (cut.resized(size) if cut else size)
         with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side) as image:
             upright = to_rgb(_upright(image))
             return cut(upright, size) if cut else square(upright, size)
@@ -118,7 +118,7 @@ def _opened(file: Any, side: int) -> Image.Image:
         Image.DecompressionBombError: so many pixels would be decoded that `read_up_to` forbids it.
     """
     try:
-        image = Image.open(file)
+        image: Image.Image = Image.open(file)
     except Image.DecompressionBombError:  # of a JPEG that is decoded in small, that does not count
         image = _large_jpeg(file)
         image.draft(None, (side, side))

@@ -28,21 +28,23 @@ class TablePairs(Pairs):
     ) -> None:
         self.pictures: PairPictures = PairPictures(parts, size, cropping)
         self.counts, self.files = counts, files
-        captions = np.concatenate([part.lengths for part in parts])
-        self._kept = None if (captions > 0).all() else np.flatnonzero(captions > 0)
-        self._captions = captions if self._kept is None else captions[self._kept]
+        captions = np.concatenate([part.lengths for part in parts], axis=1)
+        self._kept = None if (captions[0] > 0).all() else np.flatnonzero(captions[0] > 0)
+        self._captions = captions if self._kept is None else captions[:, self._kept]
 
     def __len__(self) -> int:
-        return len(self._captions)
+        return self._captions.shape[1]
 
-    def lengths(self, uses: tuple[bool, ...], constants: tuple[int, ...]) -> np.ndarray:
+    def lengths(self, captions: tuple[int | None, ...], constants: tuple[int, ...]) -> np.ndarray:
         """See `Pairs.lengths`."""
-        return np.stack([self._captions * u + c for u, c in zip(uses, constants, strict=True)]).astype(np.int32)
+        nothing = np.zeros(len(self), np.int32)
+        used = [nothing if caption is None else self._captions[caption] for caption in captions]
+        return np.stack([tokens + c for tokens, c in zip(used, constants, strict=True)]).astype(np.int32)
 
-    def caption_ids(self, pair: int) -> list[int]:
+    def caption_ids(self, pair: int, caption: int) -> list[int]:
         """Tokens of a caption."""
         part, row = self.pictures.locate(self.picture_key(pair))
-        return part.caption_ids(row)
+        return part.caption_ids(row, caption)
 
     def picture_key(self, pair: int) -> int:
         """The row of a pair."""

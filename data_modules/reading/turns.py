@@ -54,7 +54,7 @@ def turns_of(entry: dict[str, Any]) -> Page:
     if 0 < marks < len(pictures):
         raise ValueError(f"has {len(pictures)} pictures, but {marks} {MARK} mark{'s'[: marks != 1]}")
     waiting = iter(pictures)
-    page = [[role, one.parts(waiting)] for (role, _), one in zip(turns, placed, strict=True)]
+    page: Page = [[role, one.parts(waiting)] for (role, _), one in zip(turns, placed, strict=True)]
     if pictures and not marks:
         first = next((turn for turn in page if turn[0] == "user"), None)
         if first is None:

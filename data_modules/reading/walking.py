@@ -12,6 +12,8 @@ from pathlib import Path, PurePath
 
 TOOL_MADE = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # folders that hold no data of a user's
 
+NOWHERE = "links that lead nowhere"
+
 
 @dataclass
 class Walk:
@@ -78,14 +80,15 @@ def _sort_out(folder: Path, names: list[str], suffixes: tuple[str, ...], beside:
     for name in names:
         lower = name.lower()
         if not lower.endswith(suffixes):
-            if not is_hidden(name) and not lower.endswith(beside):
-                found.left_out[f"{PurePath(lower).suffix or 'files without an ending'}"] += 1
+            if not is_hidden(name) and not (beside and lower.endswith(beside)):
+                nowhere = (folder / name).is_symlink() and not (folder / name).exists()
+                found.left_out[NOWHERE if nowhere else PurePath(lower).suffix or "files without an ending"] += 1
         elif is_hidden(name):
             found.left_out["hidden files"] += 1
         elif (folder / name).is_file():
             found.files.append(folder / name)
         else:
-            found.left_out["links that lead nowhere"] += 1
+            found.left_out[NOWHERE] += 1
 
 
 def as_stored(path: Path) -> Path:

@@ -11,6 +11,7 @@ from data_modules.recipes.clips import clips
 from data_modules.recipes.crafter import crafter
 from data_modules.recipes.drawing_styles import drawing_styles
 from data_modules.recipes.drawings import drawings
+from data_modules.recipes.everything import everything
 from data_modules.recipes.game_captions import game_captions
 from data_modules.recipes.gameplay import gameplay, raw_gameplay, raw_video
 from data_modules.recipes.nwm import nwm
@@ -40,6 +41,7 @@ def main() -> None:
     recipes: list[Callable[..., object]] = [
         tiny,
         crafter,
+        everything,
         speeches,
         drawings,
         drawing_styles,

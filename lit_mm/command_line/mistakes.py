@@ -9,6 +9,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
+from jsonargparse import Namespace
+
 from lit_mm.command_line.causes import nearest
 from lit_mm.mistake import Mistake
 
@@ -23,6 +25,7 @@ _STARTS = {
     "predict": "give --ckpt_path CHECKPOINT, such as --ckpt_path lit_mm/weights/lab",
 }
 _SUFFICIENT = {"-h", "--help", "-c", "--config", "--ckpt_path", "--model", "--print_config"}
+_SHOWN = 100  # characters of a list or mapping that is no such value
 _OF_PARSERS = {"help", "print_config", "print_shtab"}
 
 
@@ -67,22 +70,21 @@ def of_arguments(parser: ArgumentParser, message: str, key: str) -> str | None:
     return None
 
 
-def of_value(key: str, value: Any, typehint: Any, message: str) -> str:
+def of_value(key: str, value: Any, typehint: Any) -> str:
     """Of a value that is none of what its key takes.
 
     Args:
         key: of the value.
         value: what was given.
         typehint: of what is right.
-        message: jsonargparse's; its last line is used where the type says too little.
     """
     choices = [choice for kind in kinds(typehint) if get_origin(kind) is Literal for choice in get_args(kind)]
     types = [_name(kind) for kind in kinds(typehint) if kind is not NoneType and get_origin(kind) is not Literal]
     wanted = [f"one of {', '.join(map(repr, choices))}"] if choices else []
     wanted += [f"a value of type {' or '.join(types)}"] if types else []
-    if isinstance(value, str | int | float | bool | None):
-        return f"{key} is {value}; it takes {' or '.join(wanted)}"
-    return f"{key} cannot be used ({message.strip().splitlines()[-1].strip()}); it takes {' or '.join(wanted)}"
+    given = str(value.as_dict() if isinstance(value, Namespace) else value)
+    given = given if isinstance(value, str) or len(given) <= _SHOWN else f"{given[:_SHOWN]}…"
+    return f"{key} is {given}; it takes {' or '.join(wanted)}"
 
 
 def _of_class(parser: ArgumentParser, found: re.Match[str], key: str, name: str) -> str:

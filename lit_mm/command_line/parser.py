@@ -148,12 +148,12 @@ class ConfigValue(ActionTypeHint):
                 return checked
             except TypeError as error:
                 if all(len(failure.keys) < len(keys) for failure in failures):
-                    failures.append(Failure(keys, self._sentence(".".join(keys), value, error)))
+                    failures.append(Failure(keys, self._sentence(".".join(keys), value)))
                 if len(keys) == 1:
                     error.failures = failures  # type: ignore[attr-defined]
                 raise
 
-    def _sentence(self, key: str, value: Any, error: TypeError) -> str:
+    def _sentence(self, key: str, value: Any) -> str:
         typehint = self._typehint
         if isinstance(value, NestedArg):
             if self.is_mapping_typehint(typehint):
@@ -166,7 +166,7 @@ class ConfigValue(ActionTypeHint):
         bases = get_subclass_types(self, also_lists=True, also_containers=True, callable_return=True) or ()
         if bases and not {int, float, str} & {*kinds(typehint)} and (why := why_unusable(value, bases)):
             return f"{key} {why}"
-        return of_value(key, value, typehint, str(error))
+        return of_value(key, value, typehint)
 
 
 @contextmanager

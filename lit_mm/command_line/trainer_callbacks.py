@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, ModelSummary, ProgressBar
 
+from callbacks.monitors.data_table import DataTable
 from callbacks.monitors.parameter_table import ParameterTable
 from callbacks.monitors.progress import ProgressLines, StepBar, on_terminal
 
@@ -17,7 +18,7 @@ def completed_callbacks(trainer: Namespace) -> dict[str, Any]:
 
     `enable_progress_bar: false` and `enable_model_summary: false` take away also what the callbacks name, where
     Lightning would refuse. A bar or summary among the callbacks stands in for ours. There is a bar only where there is
-    a terminal, and `ProgressLines` where there is none, whatever the flags say.
+    a terminal, and `ProgressLines` where there is none, whatever the flags say; and always the table of what is read.
 
     Early stopping comes first, so that the others know which validation is the last.
 
@@ -34,4 +35,8 @@ def completed_callbacks(trainer: Namespace) -> dict[str, Any]:
             callbacks += [ParameterTable()] if kind is ModelSummary else [StepBar()] if on_terminal() else []
     bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     # Lightning's own summary, and what it has to say about ours, are never wanted.
-    return {"callbacks": [*callbacks, ProgressLines()], "enable_progress_bar": bar, "enable_model_summary": False}
+    return {
+        "callbacks": [*callbacks, DataTable(), ProgressLines()],
+        "enable_progress_bar": bar,
+        "enable_model_summary": False,
+    }

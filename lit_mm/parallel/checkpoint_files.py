@@ -48,8 +48,8 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (Exception, CheckpointException) as error:  # torch's own is no Exception
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise Mistake(f"the checkpoint '{path}' cannot be read ({lines[-1]}); give another one") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise Mistake(f"the checkpoint '{path}' cannot be read ({reason}); give another one") from error
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -68,7 +68,8 @@ def _film(stretches: Sequence[Stretch]) -> bytes:
     frames = []
     for moment in moments:
         frame = Image.new("RGB", (2 * size + GAP if true else size, size), "white")
-        for place, picture in enumerate([moment.picture, moment.truth] if true else [moment.picture]):
+        beside = [moment.truth] if true and moment.truth is not None else []
+        for place, picture in enumerate([moment.picture, *beside]):
             large = Image.fromarray(picture).resize((size, size), Image.Resampling.NEAREST)
             frame.paste(large, (place * (size + GAP), 0))
         frames.append(frame)

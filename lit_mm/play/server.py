@@ -32,7 +32,7 @@ SESSIONS = 4
 IDLE = 600.0  # seconds without a message
 PER_SECOND, AT_ONCE = 60.0, 120.0  # messages of a page
 # Codes with which a socket is closed, and why; the page shows the reason.
-FULL, TOO_FAST, UNREADABLE, LEFT_ALONE, STOPPED = 4001, 4002, 4003, 4004, 1001
+FULL, TOO_FAST, UNREADABLE, LEFT_ALONE = 4001, 4002, 4003, 4004
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -56,16 +56,12 @@ class Room:
 
     def __init__(self, game: Game, sessions: int = SESSIONS, idle: float = IDLE) -> None:
         self.game, self.idle, self.engine = game, idle, Engine(sessions)
-        self._sockets: set[WebSocket] = set()
 
     @asynccontextmanager
     async def open(self, app: Starlette) -> AsyncIterator[None]:
         """While the server runs."""
         self.engine.start()
         yield
-        for socket in list(self._sockets):
-            with suppress(RuntimeError, WebSocketDisconnect):
-                await socket.close(STOPPED, "the server has stopped")
         await asyncio.to_thread(self.engine.stop)
 
     async def play(self, socket: WebSocket) -> None:
@@ -80,7 +76,6 @@ class Room:
         except Mistake as error:
             await socket.close(FULL, error.sentence)
             return
-        self._sockets.add(socket)
         sending = asyncio.create_task(_send(socket, outbox))
         try:
             code, reason = await self._listen(socket, session, outbox)
@@ -89,16 +84,16 @@ class Room:
         except (WebSocketDisconnect, TimeoutError, asyncio.TimeoutError):
             pass
         finally:
-            self._sockets.discard(socket)
             sending.cancel()
             self.engine.remove(session)
 
     async def _listen(self, socket: WebSocket, session: Session, outbox: Outbox) -> tuple[int, str]:
         """Pass on what a page says, until it breaks a rule: the code and the reason to close with."""
         allowance, last = AT_ONCE, time.monotonic()
+        leaves = last + self.idle
         while True:
             try:
-                raw = await asyncio.wait_for(socket.receive(), self.idle)
+                raw = await asyncio.wait_for(socket.receive(), max(0.0, leaves - time.monotonic()))
             except (TimeoutError, asyncio.TimeoutError):
                 return LEFT_ALONE, f"nothing was done here for {self.idle / 60:g} minutes; load the page to play on"
             if raw["type"] == "websocket.disconnect":
@@ -114,6 +109,7 @@ class Room:
             if message.kind == "seen":
                 outbox.seen()
                 continue
+            leaves = now + self.idle
             try:
                 session.ask(message)
             except TooMuch:

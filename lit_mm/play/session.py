@@ -22,6 +22,7 @@ from lit_mm.play.walk import Walk
 
 MOST_ASKED = 32  # messages that wait for an answer
 MOST_TAPS = 4  # keys that were let go before a frame was drawn with them
+REPEAT = 0.2  # seconds from a key's first frame to its second, so that a tap is one
 RECENT = 20  # frames from which frames a second are told
 
 
@@ -50,7 +51,7 @@ class Session:
         self._frame: Generator[None, None, None] | None = None
         self._studio: Iterator[None] | None = None
         self._once = self._unread = self._lost = False
-        self._due = 0.0
+        self._due = self._repeats = 0.0
         self._ends: deque[float] = deque(maxlen=RECENT)
         self._asked.append(Message("hello"))
 
@@ -113,17 +114,20 @@ class Session:
 
     def _fail(self, sentence: str) -> None:
         self._frame = self._studio = None
-        self._said_left, self._once = 0, False
+        self._said_left, self._once, self._held = 0, False, ()
         self._taps.clear()
         self.outbox.put(Message("error", {"text": sentence}))
 
     def _go_on(self) -> float | None:
         """Begin a frame if one is wanted now."""
+        if self.mode == "paused" or not self.walk.begun:
+            self._taps.clear()
         wanted = self._once or (
             self.mode != "paused" and bool(self._held or self._taps or self._said_left or self.mode == "always")
         )
         if wanted and self.walk.begun:
-            wait = 0.0 if self._once else self._due - time.monotonic()
+            due = self._due if self._taps or self._said_left else max(self._due, self._repeats)
+            wait = 0.0 if self._once else due - time.monotonic()
             if wait > 0:
                 return wait if self._studio is None else 0.0
             self._frame, self._once, self._unread = self._imagine(), False, True
@@ -142,6 +146,7 @@ class Session:
             keys: tuple[str, ...] = ()
             action, move = sentence_text([self._said]), None
         else:
+            self._repeats = begun + REPEAT if self._taps else 0.0
             keys = self._taps.popleft() if self._taps else self._held
             action, move = self.game.action(keys)
         understood: bool | None = None
@@ -246,7 +251,7 @@ class Session:
             size = self.game.model.image_size
             self._begin([as_picture(picture, size) for picture in true], true)
 
-    def _begin(self, pictures: list[Tensor], true: list | None) -> None:  # type: ignore[type-arg]
+    def _begin(self, pictures: list[Tensor], true: list[np.ndarray] | None) -> None:
         self._said_left, self._lost = 0, False
         self._taps.clear()
         self.walk.begin(pictures, true or [None] * len(pictures))

@@ -21,7 +21,7 @@ from lit_mm.mistake import Mistake
 from lit_mm.play.truth import blocks_that_differ
 
 MAP = (0, 10_000)  # of the seed of maps: no split of the recipe numbers its maps so
-PLACES = 16  # on a map, then another map is made
+PLACES = 64  # on a map, then another map is made
 KEPT_EVERY, KEPT = 32, 10  # steps from copy to copy of a map, and how many copies there are for going back
 
 

@@ -45,7 +45,7 @@ def view(walk: Walk, truth: Truth | None, more: dict[str, Any]) -> Message:
     """The newest frame, and beside it what is true."""
     now = walk.now
     parts = [png(now.picture)]
-    header: dict[str, Any] = {"number": walk.length, "action": now.action, "undo": walk.length > 0, **more}
+    header: dict[str, Any] = {"number": walk.number, "action": now.action, "undo": walk.length > 0, **more}
     if now.truth is not None and truth is not None:
         parts.append(png(now.truth))
         header |= {"grid": [truth.rows, truth.columns], "differ": truth.differ(now.picture, now.truth)}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_modules.reading.pictures import as_picture
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.roll_out import action_behind, as_latents, shown, step_seed
 from lit_mm.generation.windows import Windows
@@ -17,8 +18,9 @@ from lit_mm.mistake import Mistake
 from lit_mm.play.settings import Settings
 from lit_mm.sequence import Document, Segment
 
-LONGEST = 500  # frames of a stretch; the next one begins with what is seen then
-KEPT = 4  # stretches that are kept, for going back and for saving
+LONGEST = 200  # frames of a stretch; the next one begins with what is seen then
+# What is kept for going back and for saving: whole stretches, the oldest of which are forgotten.
+MOST_FRAMES, MOST_STRETCHES = 400, 50
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,16 @@ class Walk:
         context: frames that it reads.
         row_length: most positions.
         settings: of the first frames.
+
+    Attributes:
+        stretches: the newest ones, oldest first.
+        number: of the newest frame, counted from the beginning.
     """
 
     def __init__(self, decoder: Decoder, context: int, row_length: int, settings: Settings) -> None:
         self.decoder, self.context, self.row_length, self.settings = decoder, context, row_length, settings
-        self.stretches: deque[Stretch] = deque(maxlen=KEPT)
+        self.stretches: deque[Stretch] = deque()
+        self.number = 0
         self._windows = {guided: Windows(decoder, 1, guided) for guided in (False, True)}
 
     @property
@@ -95,6 +102,7 @@ class Walk:
             truths: beside each.
         """
         self.stretches.clear()
+        self.number = 0
         missing = self.context - len(pictures)
         self._begin([*[pictures[0]] * missing, *pictures], [*[truths[0]] * missing, *truths])
 
@@ -107,7 +115,7 @@ class Walk:
         seen = [moment.truth for moment in self._seen()]
         if any(true is None for true in seen):
             raise Mistake("nobody knows what is true here; begin at another place, where a simulator does")
-        pictures = [torch.from_numpy(true).permute(2, 0, 1).contiguous() for true in seen if true is not None]
+        pictures = [as_picture(true, self.decoder.vision.image_size) for true in seen if true is not None]
         self._begin(pictures, seen)
 
     def change(self, settings: Settings) -> None:
@@ -149,6 +157,7 @@ class Walk:
         kept = self.decoder.read_again(newest[0])
         moment = Moment(kept[0], pixels(self.decoder.decode(kept)[0]), action, truth())
         stretch.moments.append(moment)
+        self.number += 1
         return moment
 
     def read(self) -> list[Segment]:
@@ -172,6 +181,7 @@ class Walk:
         if not self.stretches or not self.stretches[-1].moments:
             raise Mistake("there is no frame to undo; this is where the walk began")
         taken = self.stretches[-1].moments.pop()
+        self.number -= 1
         if self.stretches[-1].settings.prompt != self.settings.prompt:
             self._go_on()
         return taken
@@ -184,7 +194,9 @@ class Walk:
     def _go_on(self) -> None:
         """A new stretch from what is seen, its pictures being read again."""
         seen = self._seen()
-        pictures = [torch.from_numpy(moment.picture).permute(2, 0, 1).contiguous() for moment in seen]
+        pictures = [as_picture(moment.picture, self.decoder.vision.image_size) for moment in seen]
+        if not self.stretches[-1].moments:
+            self.stretches.pop()
         self._begin(pictures, [moment.truth for moment in seen])
 
     def _begin(self, pictures: Sequence[Tensor], truths: Sequence[np.ndarray | None]) -> None:
@@ -192,8 +204,8 @@ class Walk:
         (latents,) = as_latents(self.decoder, [stacked])
         seen = zip(latents, stacked, list(truths)[-self.context :], strict=True)
         self.stretches.append(Stretch(tuple(Moment(z, pixels(p), "", true) for z, p, true in seen), self.settings))
-        if not self.stretches[-1].beginning:
-            raise Mistake("there is no picture to begin with")
+        while len(self.stretches) > MOST_STRETCHES or self.length > MOST_FRAMES:
+            self.stretches.popleft()
 
 
 def pixels(picture: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Any timm vision transformer as an encoder of pictures: its patch tokens after a last norm without affine."""
+"""Any timm vision transformer as an encoder of pictures: its patch tokens after the last norm."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mm.mistake import MissingFile, Mistake
-from lit_mm.vision.formats.pretrained import load_transformers, locate, read_timm_weights, transformers_model
-from lit_mm.vision.statistics import Standardisation
+from lit_mm.vision.formats.pretrained import load_transformers, locate_encoder, read_timm_weights, transformers_model
+from lit_mm.vision.statistics import pixel_statistics
 
 NORM_EPS = 1e-6
 
@@ -21,17 +21,20 @@ class TimmEncoder(nn.Module):
     """Patch tokens of a timm ViT, each standardised over its channels.
 
     Class and register tokens are dropped and the last norm loses its weight and bias, so every token has mean 0 and
-    variance 1 (RAE, arXiv 2510.11690; eps 1e-6 as in Scale-RAE, arXiv 2601.16208). Pictures are resized to the
-    encoder's input (bicubic) and normalised with the mean and deviation it was trained with.
+    variance 1 (RAE, arXiv 2510.11690; eps 1e-6 as in Scale-RAE, arXiv 2601.16208). With `norm_affine` it keeps them and
+    tokens are what it gives, as Scale-RAE has it of DINOv2 and Web-SSL, though not of SigLIP 2. Pictures are resized to
+    the encoder's input (bicubic) and normalised with the mean and deviation it was trained with.
 
     Args:
         name: any timm ViT, for instance `vit_so400m_patch14_siglip_224.v2_webli`.
         input_size: side of the encoder's input, in pixels.
-        pretrained: true loads the published weights from the Hub; a path loads a file, or a folder as it was
-            downloaded, of timm or of transformers (SigLIP, SigLIP 2, DINOv2, MAE); false starts from random weights.
+        pretrained: true loads timm's published weights from the Hub; a path loads a file, or a folder as it was
+            downloaded, of timm or of transformers (SigLIP, SigLIP 2, DINOv2, Web-SSL, MAE), and `owner/name` what is
+            on the Hub under that name; false starts from random weights.
         model_args: further arguments of timm's model (`embed_dim`, `depth`, `num_heads`, `act_layer` …).
         layers: which layers' outputs make a token, -1 is the last; of several, each is normalised, then their mean.
         norm_eps: eps of all norms; by default timm's, and 1e-6 in the last one.
+        norm_affine: whether the last norm keeps its weight and bias.
 
     Attributes:
         num_tokens: patches of a picture.
@@ -39,7 +42,7 @@ class TimmEncoder(nn.Module):
 
     Raises:
         Mistake: timm has no such model, it is not a ViT, `input_size` is not a multiple of its patch size, it has
-            no such layer, or the weights do not fit.
+            no such layer, the weights do not fit, or there is no affine to keep.
         MissingFile: the pretrained weights cannot be had.
     """
 
@@ -51,23 +54,26 @@ class TimmEncoder(nn.Module):
         model_args: dict[str, Any] | None = None,
         layers: Sequence[int] = (-1,),
         norm_eps: float | None = None,
+        norm_affine: bool = False,
     ) -> None:
         super().__init__()
-        self.input_size = input_size
-        self.vit = _create_vit(name, input_size, pretrained, model_args or {}, norm_eps)
+        self.input_size, self.norm_affine = input_size, norm_affine
+        self.vit = _create_vit(name, input_size, pretrained, model_args or {}, norm_eps, norm_affine)
         patch = cast(Any, self.vit.patch_embed).patch_size[0]
         if input_size % patch:
             raise Mistake(f"an input of {input_size} pixels is not a multiple of the patch size {patch} of '{name}'")
         self.num_tokens = int(cast(Any, self.vit.patch_embed).num_patches)
         self.channels = int(cast(Any, self.vit).embed_dim)
         self.layers = _layer_indices(name, layers, len(cast(Any, self.vit).blocks))
-        # The mean and deviation are part of what the name means: they are not stored with the weights.
-        published = cast(Any, self.vit).pretrained_cfg
-        mean, std = (torch.tensor(published[key]).view(3, 1, 1) for key in ("mean", "std"))
-        self.pixels = Standardisation(mean, std, persistent=False)
+        if norm_affine and len(self.layers) > 1:
+            raise Mistake(
+                "vision.encoder_norm_affine is true, but the mean of several vision.encoder_layers is standardised "
+                "without weight and bias: set it to false, or name one layer"
+            )
+        self.pixels = pixel_statistics(cast(Any, self.vit).pretrained_cfg)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(F, 3, height, width) in [0, 1] to (F, num_tokens, channels) of zero mean and unit variance per token."""
+        """(F, 3, height, width) in [0, 1] to (F, num_tokens, channels), what the last norm gives."""
         images = images.float()
         if images.shape[-1] != self.input_size:
             images = F.interpolate(images, size=(self.input_size, self.input_size), mode="bicubic")
@@ -112,13 +118,18 @@ def _check_name(name: str) -> None:
 
 
 def _create_vit(
-    name: str, input_size: int, pretrained: bool | str, model_args: dict[str, Any], norm_eps: float | None
+    name: str,
+    input_size: int,
+    pretrained: bool | str,
+    model_args: dict[str, Any],
+    norm_eps: float | None,
+    norm_affine: bool,
 ) -> nn.Module:
-    """Timm's model without a head and without affine in its last norm."""
+    """Timm's model without a head, and without affine in its last norm unless that is kept."""
     import timm
 
     _check_name(name)
-    path = locate(name, pretrained) if pretrained else None
+    path = locate_encoder(name, pretrained) if pretrained else None
     of_transformers = transformers_model(path) if path is not None else None
     arguments = {"img_size": input_size, **model_args}
     try:
@@ -145,7 +156,12 @@ def _create_vit(
     model = cast(Any, vit)
     model.pretrained_cfg.pop("state_dict", None)  # timm keeps a second copy of the weights there
     model.reset_classifier(0, "")
-    model.norm = nn.LayerNorm(model.embed_dim, eps=NORM_EPS, elementwise_affine=False)
+    if not norm_affine:
+        model.norm = nn.LayerNorm(model.embed_dim, eps=NORM_EPS, elementwise_affine=False)
+    elif getattr(model.norm, "bias", None) is None:
+        raise Mistake(
+            f"vision.encoder_norm_affine is true, but the last norm of '{name}' has no weight and bias to keep"
+        )
     if norm_eps is not None:
         for module in vit.modules():
             if isinstance(module, nn.LayerNorm):

@@ -27,20 +27,24 @@ class Rae(VisualTokenizer):
     Give `folder` for an autoencoder that was trained with `lit-mm fit --config configs/rae/…` or that diffusers'
     `AutoencoderRAE` saved, or `encoder` for any timm ViT, with `decoder` a published or trained one to draw with.
 
-    Latents are the encoder's last tokens, standardised over their channels without learned scale (Scale-RAE, arXiv
-    2601.16208): zero mean and unit variance per token. With `statistics` every channel at every position is
-    standardised over a data set on top of that (RAE, arXiv 2510.11690). Both are ours: the paper does not say.
+    Latents are the encoder's last tokens, standardised over their channels without learned scale (RAE, arXiv
+    2510.11690): zero mean and unit variance per token. With `encoder_norm_affine` they are what the encoder's last norm
+    gives with its weight and bias, as Scale-RAE (arXiv 2601.16208) has them of Web-SSL, though not of SigLIP 2. With
+    `statistics` every channel at every position is standardised over a data set on top of that (RAE). All of it is
+    ours: the paper does not say.
 
     Args:
         folder: folder of an autoencoder, or the name of one that comes with the package (`rae_tiny`).
         encoder: any timm ViT by name. All that follows is for it, and not looked at with `folder`.
         image_size: side of the pictures, in pixels.
         encoder_input_size: side to which pictures are resized for the encoder; `image_size` by default.
-        pretrained: true loads the encoder's published weights from the Hub; a path loads a file, or a folder as it was
-            downloaded, of timm or of transformers; false leaves them random.
+        pretrained: true loads timm's published weights from the Hub; a path loads a file, or a folder as it was
+            downloaded, of timm or of transformers, `owner/name` such a folder of the Hub; false leaves them random.
         encoder_args: further arguments of timm's model.
         encoder_layers: which layers' outputs make a token, see `RaeConfig`; the last by default.
         encoder_norm_eps: eps of all norms of the encoder; timm's by default.
+        encoder_norm_affine: whether the encoder's last norm keeps its weight and bias; a published decoder draws the
+            tokens of one kind alone, and refuses the other.
         statistics: `stat.pt` of the RAE collection, or a folder of an autoencoder that has statistics.
         decoder: `model.pt` of the RAE collection or the folder of it, folder of Scale-RAE (`model.pt` and
             `config.json`), or folder of an autoencoder; without it pictures are read but cannot be drawn.
@@ -60,6 +64,7 @@ class Rae(VisualTokenizer):
         encoder_args: dict[str, Any] | None = None,
         encoder_layers: list[int] | None = None,
         encoder_norm_eps: float | None = None,
+        encoder_norm_affine: bool = False,
         statistics: str | None = None,
         decoder: str | None = None,
     ) -> None:
@@ -74,7 +79,15 @@ class Rae(VisualTokenizer):
         else:
             assert encoder is not None
             layers = [-1] if encoder_layers is None else encoder_layers
-            config = RaeConfig(encoder, image_size, encoder_input_size, encoder_args or {}, layers, encoder_norm_eps)
+            config = RaeConfig(
+                encoder,
+                image_size,
+                encoder_input_size,
+                encoder_args or {},
+                layers,
+                encoder_norm_eps,
+                encoder_norm_affine,
+            )
             self.encoder = build_encoder(config, pretrained)
             self.statistics = LatentStatistics(self.encoder.num_tokens, self.encoder.channels)
             if statistics is not None:
@@ -114,6 +127,7 @@ class Rae(VisualTokenizer):
 
 def _name_latents(config: RaeConfig, encoder: TimmEncoder, statistics: LatentStatistics) -> str:
     settings = {name: value for name, value in asdict(config).items() if not name.startswith("decoder_")}
+    settings.pop("encoder_norm_affine")  # a tensor of the encoder's if it is there
     pixels = [encoder.pixels.mean.flatten().tolist(), encoder.pixels.std.flatten().tolist()]
     settings |= {"encoder_input_size": encoder.input_size, "encoder_layers": encoder.layers, "pixels": pixels}
     parts = nn.ModuleDict({"encoder": encoder, "statistics": statistics})

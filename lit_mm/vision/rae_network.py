@@ -29,6 +29,7 @@ class RaeConfig:
         encoder_layers: which layers' outputs make a token, -1 is the last; of several, each is normalised, then their
             mean. Earlier layers keep more of what a picture looks like.
         encoder_norm_eps: eps of all norms of the encoder; by default timm's, and 1e-6 in the last one.
+        encoder_norm_affine: whether the encoder's last norm keeps its weight and bias.
         decoder_hidden_size: width of the decoder.
         decoder_num_hidden_layers: depth of the decoder.
         decoder_num_attention_heads: heads of the decoder.
@@ -41,6 +42,7 @@ class RaeConfig:
     encoder_args: dict[str, Any] = field(default_factory=dict)
     encoder_layers: list[int] = field(default_factory=lambda: [-1])
     encoder_norm_eps: float | None = None
+    encoder_norm_affine: bool = False
     decoder_hidden_size: int = 1152
     decoder_num_hidden_layers: int = 28
     decoder_num_attention_heads: int = 16
@@ -80,8 +82,8 @@ class RaeNetwork(nn.Module):
 def build_encoder(config: RaeConfig, pretrained: bool | str) -> TimmEncoder:
     """The encoder that `config` describes."""
     size = config.encoder_input_size or config.image_size
-    layers, eps = config.encoder_layers, config.encoder_norm_eps
-    return TimmEncoder(config.encoder, size, pretrained, config.encoder_args, layers, eps)
+    layers, eps, affine = config.encoder_layers, config.encoder_norm_eps, config.encoder_norm_affine
+    return TimmEncoder(config.encoder, size, pretrained, config.encoder_args, layers, eps, affine)
 
 
 def build_decoder(config: RaeConfig, num_tokens: int, channels: int) -> RAEDecoder:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +36,12 @@ class Standardisation(nn.Module):
         self.register_buffer("std", std.float(), persistent=persistent)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Standardised values, float32."""
-        return (values.float() - self.mean) / self.std
+        """Standardised values, float32, or float64 of such."""
+        return (_at_least_float32(values) - self.mean) / self.std
 
     def inverse(self, values: Tensor) -> Tensor:
-        """What `forward` standardised, float32."""
-        return values.float() * self.std + self.mean
+        """What `forward` standardised, float32, or float64 of such."""
+        return _at_least_float32(values) * self.std + self.mean
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Standardisation:
         """Follow to another device, not to another precision."""
@@ -51,6 +52,19 @@ class Standardisation(nn.Module):
 
         super()._apply(moved, recurse)
         return self
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def pixel_statistics(settings: Mapping[str, Any]) -> Standardisation:
+    """Of the pixels, in [0, 1], that a network of timm was trained with, by its `pretrained_cfg`.
+
+    They are a part of what the network's name means, so they are not stored with its weights.
+    """
+    mean, std = (torch.tensor(settings[key]).view(3, 1, 1) for key in ("mean", "std"))
+    return Standardisation(mean, std, persistent=False)
 
 
 class LatentStatistics(Standardisation):

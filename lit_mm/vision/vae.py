@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_mm.frozen import freeze
+from lit_mm.hub import from_hub, is_repository
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision.base import VisualTokenizer, hash_of
 from lit_mm.vision.formats.folder import SHIPPED
+from lit_mm.vision.statistics import Standardisation
 
+_WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _AT_ONCE = 16  # pictures that go through the network together: its first layers work at full resolution
 
 
@@ -38,8 +41,7 @@ class Vae(VisualTokenizer):
 
     Attributes:
         grid: tokens in a row of a picture.
-        shift: (C, 1, 1) mean of the latents by the autoencoder's config.
-        scale: (C, 1, 1) what latents are multiplied by after the mean is taken off, to unit variance.
+        statistics: mean and deviation of the latents, (C, 1, 1), by the autoencoder's config.
 
     Raises:
         MissingFile: the weights cannot be had.
@@ -67,11 +69,8 @@ class Vae(VisualTokenizer):
         self.grid = image_size // side
         self.num_tokens = self.grid**2
         self.channels = config.latent_channels * patch_size**2
-        # Plain tensors, not buffers: they stay float32 when the weights are cast to bfloat16.
-        mean = config.latents_mean or [config.shift_factor or 0.0] * config.latent_channels
-        deviation = config.latents_std or [1.0] * config.latent_channels
-        self.shift = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
-        self.scale = config.scaling_factor / torch.tensor(deviation, dtype=torch.float32).view(-1, 1, 1)
+        mean, deviation = _config_statistics(config)
+        self.statistics = Standardisation(mean, deviation / config.scaling_factor, persistent=False)
         freeze(self)
         self._fingerprint = f"vae-f{downsampling}-c{config.latent_channels}:{self._hash()}:{image_size}/{patch_size}"
 
@@ -95,25 +94,29 @@ class Vae(VisualTokenizer):
     def _encode(self, images: Tensor) -> Tensor:
         pixels = (images.float() / 127.5 - 1).to(self.vae.dtype)
         latents = self.vae.encode(pixels).latent_dist.mode().float()
-        shift, scale = self._normalisation(images.device)
-        return F.pixel_unshuffle((latents - shift) * scale, self.patch_size).flatten(2).transpose(1, 2)
+        return F.pixel_unshuffle(self.statistics(latents), self.patch_size).flatten(2).transpose(1, 2)
 
     def _decode(self, tokens: Tensor) -> Tensor:
         patches = tokens.float().transpose(1, 2).reshape(-1, self.channels, self.grid, self.grid)
-        shift, scale = self._normalisation(tokens.device)
-        latents = F.pixel_shuffle(patches, self.patch_size) / scale + shift
+        latents = self.statistics.inverse(F.pixel_shuffle(patches, self.patch_size))
         return self.vae.decode(latents.to(self.vae.dtype)).sample.float()
-
-    def _normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return self.shift.to(device, non_blocking=True), self.scale.to(device, non_blocking=True)
 
     def _hash(self) -> str:
         encoding = nn.ModuleDict({"encoder": self.vae.encoder})
         if self.vae.quant_conv is not None:
             encoding["quant_conv"] = self.vae.quant_conv
-        encoding.register_buffer("shift", self.shift)
-        encoding.register_buffer("scale", self.scale)
+        shift, deviation = (values.float() for values in _config_statistics(self.vae.config))
+        encoding.register_buffer("shift", shift)
+        encoding.register_buffer("scale", self.vae.config.scaling_factor / deviation)
         return hash_of(encoding)
+
+
+def _config_statistics(config: Any) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (C, 1, 1) of the latents, float64; `scaling_factor` is not part of the deviation."""
+    mean = config.latents_mean or [config.shift_factor or 0.0] * config.latent_channels
+    deviation = config.latents_std or [1.0] * config.latent_channels
+    shift, scale = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, deviation))
+    return shift, scale
 
 
 def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
@@ -125,11 +128,9 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
     """
     from diffusers import AutoencoderKL
 
-    shipped = SHIPPED / pretrained
-    source = shipped if shipped.is_dir() and not Path(pretrained).is_dir() else pretrained
     try:
         vae, loaded = AutoencoderKL.from_pretrained(
-            source, subfolder=subfolder, output_loading_info=True, low_cpu_mem_usage=False
+            _find(pretrained, subfolder), output_loading_info=True, low_cpu_mem_usage=False
         )
     except OSError as error:
         raise MissingFile(_not_found(pretrained, subfolder, error)) from error
@@ -148,6 +149,18 @@ def load_vae(pretrained: str, subfolder: str | None = None) -> Any:
             f"{vae.config.out_channels}; an autoencoder of RGB pictures has 3 and 3"
         )
     return vae
+
+
+def _find(pretrained: str, subfolder: str | None) -> str | Path:
+    """The folder of the autoencoder; of a name that means none, the name."""
+    if Path(pretrained).is_dir():
+        return Path(pretrained, subfolder or "")
+    if (SHIPPED / pretrained).is_dir():
+        return SHIPPED / pretrained
+    if not is_repository(pretrained):
+        return pretrained
+    inside = f"{subfolder}/" if subfolder else ""
+    return from_hub(pretrained, ([f"{inside}config.json"], [f"{inside}{name}" for name in _WEIGHTS]))[0].parent
 
 
 def _not_found(pretrained: str, subfolder: str | None, error: OSError) -> str:

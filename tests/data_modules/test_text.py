@@ -229,7 +229,7 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(Mistake, match="has a column 'text' of int64, but a string"):
         load(tmp_path / "n.parquet", document_format)
     write_parquet(tmp_path / "mixed.parquet", TEXTS)
-    with pytest.raises(Mistake, match="there are json and parquet files"):
+    with pytest.raises(Mistake, match="there are JSON and Parquet files"):
         load(tmp_path, document_format)
     with pytest.raises(Mistake, match="holds no text"):
         load(write_jsonl(tmp_path / "b" / "a.jsonl", ["", ""]), document_format)

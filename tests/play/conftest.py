@@ -28,11 +28,11 @@ class Served:
         room: who plays there.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, port: int = 0) -> None:
         self.room = room
         config = uvicorn.Config(
             application(room, "127.0.0.1"),
-            port=0,
+            port=port,
             log_level="error",
             ws_max_size=MOST_BYTES,
             timeout_graceful_shutdown=3,
@@ -59,8 +59,8 @@ def wait_until(true: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 @contextmanager
-def serving(game: Game, **rules: float) -> Iterator[Served]:
-    served = Served(Room(game, **rules))  # type: ignore[arg-type]
+def serving(game: Game, port: int = 0, **rules: float) -> Iterator[Served]:
+    served = Served(Room(game, **rules), port)  # type: ignore[arg-type]
     try:
         yield served
     finally:

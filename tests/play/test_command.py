@@ -18,6 +18,7 @@ from lit_mm.play.opening import game_of
 from lit_mm.play.trained_on import walks_of
 from tests.helpers.forked import Process
 from tests.helpers.program import ROOT, environment
+from tests.play.conftest import wait_until
 
 
 def refused(*arguments: str) -> str:
@@ -31,22 +32,19 @@ def refused(*arguments: str) -> str:
 
 @pytest.mark.slow
 def test_it_says_where_it_is_and_ends_with_ctrl_c() -> None:
-    process = Process(
-        "lit_mm.play",
-        "lab",
-        "--port=0",
-        "--truth=none",
-        "--browser=false",
-        env=environment() | {"PYTHONUNBUFFERED": "1"},
-    )
+    process = Process("lit_mm.play", "lab", "--port=0", "--truth=none", "--browser=false", env=environment())
+    said = ""
+
+    def address() -> re.Match[str] | None:
+        nonlocal said
+        said += process.stdout.read()
+        return re.search(r"http://127\.0\.0\.1:(\d+)/", said)
+
     try:
-        address = None
-        assert process.stdout is not None
-        for line in process.stdout:
-            if address := re.search(r"http://127\.0\.0\.1:(\d+)/", line):
-                break
-        assert address is not None
-        connection = http.client.HTTPConnection("127.0.0.1", int(address[1]), timeout=30)
+        wait_until(address, 240)
+        found = address()
+        assert found is not None
+        connection = http.client.HTTPConnection("127.0.0.1", int(found[1]), timeout=30)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         os.killpg(process.pid, signal.SIGINT)

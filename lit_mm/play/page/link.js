@@ -26,7 +26,7 @@ export class Link extends EventTarget {
 
   #closed(code, reason) {
     const mine = code >= 4000;  // the server has said why; trying again would not help
-    this.#tell("closed", { reason: reason || (code === 1009 ? "that was larger than 8 MB" : "the server does not answer"), final: mine });
+    this.#tell("closed", { reason: reason || (code === 1009 ? "that was larger than 8 MB" : "the server has stopped, or cannot be reached"), final: mine });
     if (!mine) setTimeout(() => this.open(), Math.min(8000, 500 * 2 ** this.#tries++));
   }
 

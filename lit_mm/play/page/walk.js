@@ -11,6 +11,8 @@ export class Walk {
   #mode = "held";
   #view = null;
   #sliders = {};
+  #settings = {};
+  #ms = 0;  // of a frame with these settings
 
   constructor(link, trouble) {
     this.link = link;
@@ -37,13 +39,14 @@ export class Walk {
     $("to-data").hidden = !message.data;
     $("frames").max = message.most_frames;
     $("sentence").maxLength = $("caption").maxLength = $("question").maxLength = message.most_text;
-    this.#sliders = sliders($("sliders"), message.ranges, (values) => this.link.send("set", { values }));
+    this.#sliders = sliders($("sliders"), message.ranges, (values) => this.link.send("set", { values }), (name, value) => this.#cost(name, value));
     $("strip").replaceChildren();
     this.state({ settings: message.settings, mode: "held" });
   }
 
   state({ settings, mode }) {
     this.#mode = mode;
+    this.#settings = settings;
     $("pause").setAttribute("aria-pressed", mode === "paused");
     if (mode !== "paused") $("always").checked = mode === "always";
     for (const [name, value] of Object.entries(settings)) this.#value(name, value);
@@ -63,6 +66,8 @@ export class Walk {
     $("action").textContent = message.action ? message.action + (message.understood === false ? " (the simulator does not understand it)" : "") : "–";
     if (message.ms !== undefined) {
       $("ms").textContent = message.ms;
+      this.#ms = message.ms;
+      this.#sliders.steps.tell();
       $("fps").textContent = message.fps || "–";
     }
     $("undo").disabled = !message.undo;
@@ -103,6 +108,11 @@ export class Walk {
     if (!id || $(id).hidden || $(id).disabled || (event.repeat && id !== "undo" && id !== "step")) return;
     event.preventDefault();
     $(id).click();
+  }
+
+  // What a number of steps would take, as far as can be told from those that were taken.
+  #cost(name, value) {
+    return name === "steps" && this.#ms ? `, ${Math.round(this.#ms * value / this.#settings.steps)} ms` : "";
   }
 
   #value(name, value) {

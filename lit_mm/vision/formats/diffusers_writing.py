@@ -63,6 +63,8 @@ def obstacle(network: RaeNetwork) -> str | None:
         return (
             "the library transformers, of which it takes its encoders, is not installed: pip install 'lit-mm[formats]'"
         )
+    if network.encoder.norm_affine:
+        return "it leaves out weight and bias of the encoder's last norm, which this one keeps"
     family = family_of(network)
     if family is None:
         return f"it has no encoder with the layers of '{network.config.encoder}'"

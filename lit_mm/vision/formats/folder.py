@@ -46,7 +46,7 @@ from lit_mm.vision.formats.diffusers_format import (
     read_settings,
 )
 from lit_mm.vision.formats.diffusers_writing import obstacle, stored, write_diffusers
-from lit_mm.vision.formats.published import PUBLISHED_WEIGHTS, read_published_decoder
+from lit_mm.vision.formats.published import PUBLISHED_WEIGHTS, check_last_norm, read_published_decoder
 from lit_mm.vision.rae_network import RaeConfig, RaeNetwork, build_decoder
 from lit_mm.vision.statistics import LatentStatistics, read_statistics
 
@@ -57,7 +57,7 @@ SHIPPED = Path(__file__).parents[1] / "weights"
 WEIGHTS = "model.safetensors"
 DESCRIPTION, EXACT = "rae.json", "rae.safetensors"
 # May be left out of a config.json: without them an encoder is what timm's name says.
-_OPTIONAL = {"encoder_input_size", "encoder_args", "encoder_layers", "encoder_norm_eps"}
+_OPTIONAL = {"encoder_input_size", "encoder_args", "encoder_layers", "encoder_norm_eps", "encoder_norm_affine"}
 
 
 def save_folder(
@@ -174,7 +174,8 @@ def load_decoder(source: str | Path, config: RaeConfig, encoder: TimmEncoder) ->
 
     Raises:
         MissingFile: the file, the folder or one of its files does not exist.
-        Mistake: a file cannot be read, or the decoder is for other tokens, pictures or pixels.
+        Mistake: a file cannot be read, or the decoder is for other tokens, pictures or pixels, or for tokens of another
+            last norm.
     """
     path = Path(source) if Path(source).is_file() else find_folder(source)
     if path.is_file():
@@ -190,9 +191,11 @@ def load_decoder(source: str | Path, config: RaeConfig, encoder: TimmEncoder) ->
                     f"the decoder of '{path}' draws pixels of {name} {theirs}, but those of vision.encoder have "
                     f"{[round(value, 4) for value in ours.flatten().tolist()]}: it was trained with another encoder"
                 )
+        check_last_norm(encoder, path, affine=False)
         tensors, file = read_diffusers_tensors(path, ("decoder.",))
     else:
         settings = asdict(_read_config(path / "config.json"))
+        check_last_norm(encoder, path, affine=settings["encoder_norm_affine"])
         file = find_weights(path, (WEIGHTS,))[0]
         tensors = read_tensors(file, ("decoder.",))
     sizes = {f.name: settings[f.name] for f in fields(RaeConfig) if f.name.startswith("decoder_")}

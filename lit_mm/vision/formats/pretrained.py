@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mm.hub import NotFromHub, from_hub, is_repository
 from lit_mm.mistake import MissingFile, Mistake, from_extra
 from lit_mm.vision.formats.checkpoint import copy_tensors, find_weights, read_json, read_tensors
 from lit_mm.vision.formats.transformers_names import Family, to_timm
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-CONNECT_SECONDS = 5.0
 
 # Of a config.json of transformers: `model_type`, and what its vision model is.
 _FAMILIES: dict[str, Family] = {
@@ -53,44 +50,34 @@ def locate(name: str, pretrained: bool | str) -> Path | None:
     if not published.hf_hub_id:
         return None
     names = (published.hf_hub_filename,) if published.hf_hub_filename else WEIGHT_FILES
-    return _from_hub(name, published.hf_hub_id, names)
-
-
-def _from_hub(name: str, repository: str, files: tuple[str, ...]) -> Path:
-    """The first of `files` that the cache or the Hub has."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError
-
-    for file in files:
-        if isinstance(cached := try_to_load_from_cache(repository, file), str):
-            return Path(cached)
-    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
-    if reason is None:
-        for file in files:
-            try:
-                return Path(hf_hub_download(repository, file))
-            except EntryNotFoundError:
-                reason = f"it has no {' or '.join(files)}"
-            except (OSError, ValueError) as error:
-                reason = " ".join(str(error).split())[:150]
-                break
-    raise MissingFile(
-        f"the pretrained weights of vision.encoder '{name}' are not on this machine and the Hub gives none ({reason}): "
-        f"run 'hf download {repository} --local-dir weights/{name}' on a connected machine, copy that folder here and "
-        f"set vision.pretrained to its path; only an explicit false starts from random weights"
-    )
-
-
-def _unreachable(endpoint: str) -> str | None:
-    """Why the Hub cannot be reached; None if it can. Its own client would retry for more than a minute."""
-    address = urlsplit(endpoint)
-    if getproxies():
-        return None  # the proxy finds it, not this machine
     try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        return f"{address.hostname}: {error.strerror or error}"
-    return None
+        return from_hub(published.hf_hub_id, (names,))[0]
+    except NotFromHub as error:
+        raise MissingFile(
+            f"the pretrained weights of vision.encoder '{name}' are not on this machine and the Hub gives none "
+            f"({error}): run 'hf download {published.hf_hub_id} --local-dir weights/{name}' on a connected machine, "
+            "copy that folder here and set vision.pretrained to its path; only an explicit false starts from random "
+            "weights"
+        ) from error
+
+
+def locate_encoder(name: str, pretrained: bool | str) -> Path | None:
+    """As `locate`; a string may also name a repository of the Hub, in the format of timm or of transformers.
+
+    Raises:
+        MissingFile, Mistake: as `locate`.
+    """
+    if not isinstance(pretrained, str) or Path(pretrained).exists() or not is_repository(pretrained):
+        return locate(name, pretrained)
+    try:
+        return from_hub(pretrained, (("config.json",), WEIGHT_FILES))[0].parent
+    except NotFromHub as error:
+        folder = f"weights/{pretrained.rpartition('/')[2]}"
+        raise MissingFile(
+            f"vision.pretrained is '{pretrained}', but there is no such file or folder, and the Hub gives none "
+            f"({error}): run 'hf download {pretrained} --local-dir {folder}' on a connected machine, copy that folder "
+            "here and set vision.pretrained to its path; only an explicit false starts from random weights"
+        ) from error
 
 
 def transformers_model(path: Path) -> str | None:
@@ -147,7 +134,7 @@ def read_timm_weights(name: str, path: Path, arguments: dict[str, Any]) -> dict[
 
 
 def load_transformers(vit: nn.Module, folder: Path, kind: str) -> None:
-    """Fill a timm ViT without heads and without affine in its last norm from a folder of transformers.
+    """Fill a timm ViT without heads from a folder of transformers; its last norm may have an affine or none.
 
     Raises:
         MissingFile: the folder holds no weights.

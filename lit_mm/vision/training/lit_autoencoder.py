@@ -27,8 +27,9 @@ from lit_mm.vision.metrics.frechet import FrechetDistances
 from lit_mm.vision.metrics.quality import picture_quality
 from lit_mm.vision.training.adversary import AdversarialTerm, Adversary
 from lit_mm.vision.training.augment import augment
-from lit_mm.vision.training.losses import ReconstructionLoss, ReconstructionTerms, adaptive_weight
+from lit_mm.vision.training.losses import ReconstructionLoss, ReconstructionTerms
 from lit_mm.vision.training.statistics import latent_moments
+from lit_mm.vision.training.turns import take_turns, without_pictures
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -127,9 +128,13 @@ class LitAutoencoder(pl.LightningModule, ABC):
     # ---- training
 
     def training_step(self, batch: PackedBatch, batch_idx: int) -> Tensor | None:
-        """Mean loss over the batch's pictures; a batch without any is skipped."""
+        """Mean loss over the batch's pictures.
+
+        A batch without any is skipped. Of several ranks one then takes part with a loss of zero: the others wait for
+        its gradients.
+        """
         if len(batch.frames) == 0:
-            return None
+            return None if self.trainer.world_size == 1 else without_pictures(self)
         generator = torch.Generator(self.device).manual_seed(batch.seeds[0])
         pictures = augment(batch.frames, self.max_shift, generator)
         images = pictures / 255
@@ -139,55 +144,30 @@ class LitAutoencoder(pl.LightningModule, ABC):
         self.log_dict({f"train/{name}_loss": value.detach() for name, value in losses.items()})
         self.log("train/loss", loss.detach(), prog_bar=True)
         if self.adversary is not None:
-            self._take_turns(self.adversary, loss, drawn, images, generator)
+            take_turns(self, self.adversary, loss, drawn, images, generator)
         return loss
-
-    def _take_turns(
-        self, adversary: Adversary, loss: Tensor, drawn: Tensor, images: Tensor, generator: torch.Generator
-    ) -> None:
-        """One step of the decoder, then one of the discriminator on the same pictures."""
-        optimizer: Any = self.optimizers()[0]  # type: ignore[index]
-        # Stepped as torch's own, so that the trainer's step counts the decoder's steps alone.
-        discriminator_optimizer: Any = self.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
-        schedules: Any = self.lr_schedulers()
-        step, term = self.global_step, adversary.term
-        if step >= term.adversarial_start:
-            adversarial = adversary.decoder_loss(drawn, generator)
-            balance = adaptive_weight(loss, adversarial, self.last_layer)
-            self.log_dict({"train/adversarial_loss": adversarial.detach(), "train/adaptive_weight": balance})
-            loss = loss + term.weight * balance * adversarial
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        self._clip()
-        optimizer.step()
-        schedules[0].step()
-        self._update_average()
-        if step >= term.discriminator_start:
-            loss = adversary.discriminator_loss(drawn, images, generator)
-            discriminator_optimizer.zero_grad()
-            self.manual_backward(loss)
-            discriminator_optimizer.step()
-            schedules[1].step()
-            self.log("train/discriminator_loss", loss.detach())
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Called by the trainer where it steps the only optimizer."""
-        self._clip()
+        self.clip()
 
-    def _clip(self) -> None:
+    def clip(self) -> None:
+        """Scale the gradient of what is trained down to `gradient_clip`."""
         if self.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self._trained_parameters(), self.gradient_clip)
+            nn.utils.clip_grad_norm_(self.trained_parameters(), self.gradient_clip)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Called by the trainer where it steps the only optimizer: the average follows at once."""
         super().optimizer_step(*args, **kwargs)
-        self._update_average()
+        self.update_average()
 
-    def _update_average(self) -> None:
+    def update_average(self) -> None:
+        """Let the averaged weights follow those of the step that was just taken."""
         if self.average is not None:
             self.average.update_parameters(self.trained)
 
-    def _trained_parameters(self) -> list[nn.Parameter]:
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those of `trained` that learn."""
         return [p for p in self.trained.parameters() if p.requires_grad]
 
     def configure_optimizers(self) -> Any:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lit_mm.mistake import Mistake
 from lit_mm.tensor_files import save_tensors
+from lit_mm.vision.statistics import pixel_statistics
 
 INITIAL_TEMPERATURE, INITIAL_BIAS = 10.0, -10.0  # SigLIP, section 3.2
 
@@ -57,9 +58,6 @@ class Siglip(nn.Module):
         Mistake: timm has no such model, or it does not pool its tokens by attention.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.config = config
@@ -70,13 +68,11 @@ class Siglip(nn.Module):
         self.text = TextTower(config, int(cast(Any, self.vision).embed_dim))
         self.log_temperature = nn.Parameter(torch.tensor(math.log(INITIAL_TEMPERATURE)))
         self.bias = nn.Parameter(torch.tensor(INITIAL_BIAS))
-        normalisation = cast(Any, self.vision).pretrained_cfg
-        self.register_buffer("mean", torch.tensor(normalisation["mean"]).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalisation["std"]).view(3, 1, 1), persistent=False)
+        self.pixels = pixel_statistics(cast(Any, self.vision).pretrained_cfg)
 
     def normalised(self, images: Tensor) -> Tensor:
         """(P, 3, size, size) in [0, 1] to what the picture tower takes."""
-        return (images - self.mean) / self.std
+        return self.pixels(images)
 
     def tokens(self, normalised: Tensor) -> Tensor:
         """Normalised pictures to (P, N, C) tokens of mean 0 and variance 1, class and register tokens included."""

@@ -2,100 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.index import storage
 from data_modules.index.input_files import find_input_files
 from data_modules.reading.files import spread_range
 from lit_mm.mistake import MissingFile, Mistake
 from tests.data_modules.index.test_tars import load, shown
 from tests.helpers.tars import pairs, write_tar
-
-
-class Server(ThreadingHTTPServer):
-    """Serves the files of a folder in ranges, with trouble.
-
-    Attributes:
-        failures: of each path's next answers, the status to send instead, or "hang" or "cut".
-        sent: bytes of all answers.
-        wait: seconds before each answer.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.failures, self.sent, self.wait = folder, dict[str, list[int | str]](), 0, 0.0
-        self.asked: Counter[str] = Counter()
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that gave up is no error."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        server, path = self.server, self.path
-        server.asked[path] += 1
-        time.sleep(server.wait)
-        trouble = server.failures.get(path, []).pop(0) if body and server.failures.get(path) else None
-        if trouble == "hang":
-            time.sleep(3)
-            return
-        file = server.folder / path.lstrip("/")
-        if isinstance(trouble, int) or not file.is_file():
-            self.send_error(trouble if isinstance(trouble, int) else 404)
-            return
-        content = file.read_bytes()
-        span = self.headers.get("Range")
-        first, last = 0, len(content) - 1
-        if span:
-            begin, _, end = span.removeprefix("bytes=").partition("-")
-            first, last = int(begin), min(int(end or last), last)
-        part = content[first : last + 1]
-        self.send_response(206 if span else 200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(part)))
-        self.send_header("ETag", f'"{file.stat().st_mtime_ns}"')
-        if span:
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
-        self.end_headers()
-        if body:
-            part = part[: len(part) // 2] if trouble == "cut" else part
-            server.sent += len(part)
-            self.wfile.write(part)
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(storage, "SILENCE", 1.0)
-    fsspec.get_filesystem_class("http").clear_instance_cache()
-    (tmp_path / "served").mkdir()
-    with Server(tmp_path / "served") as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
+from tests.helpers.web_server import Server
 
 
 def test_tars_of_a_web_server(server: Server, document_format: DocumentFormat) -> None:

@@ -24,6 +24,8 @@ from data_modules.reading import files
 from data_modules.reading.files import Tolerance
 from data_modules.text import TextDataModule, TextDataset
 from lit_mm.mistake import Mistake
+from lit_mm.tokenizer import Tokenizer
+from tests.helpers.program import ROOT
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
@@ -126,6 +128,14 @@ def test_another_window_tokenizes_nothing(tmp_path: Path, document_format: Docum
     load(tmp_path, document_format)
     assert len(made() - before) == 1
     assert len(load(tmp_path, document_format, column="text")) > 0
+
+
+def test_an_index_of_another_tokenizer_is_not_used(tmp_path: Path, document_format: DocumentFormat) -> None:
+    (tmp_path / "a.jsonl").write_bytes(lines(texts(5)))
+    load(tmp_path, document_format)
+    other = DocumentFormat(Tokenizer(ROOT / "data/tiny/tokenizer.json"), 32, 4)
+    assert read(load(tmp_path, other), other) == read(load(tmp_path, document_format), document_format) == texts(5)
+    assert len(made()) == 2
 
 
 def test_an_edited_reader_reads_again(

@@ -31,16 +31,18 @@ def found_in(folder: Path | str) -> tuple[list[str], Counter[str]]:
     return [file.name for file in files], findings.left_out
 
 
-def test_linked_folders_are_read_each_once(tmp_path: Path) -> None:
+def test_linked_folders_are_read_each_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path / "disk_a/a.jsonl", tmp_path / "disk_b/deep/b.jsonl", tmp_path / "all/own/c.jsonl")
     for disk in ("disk_a", "disk_b"):
         (tmp_path / "all" / disk).symlink_to(tmp_path / disk)
     (tmp_path / "all/again").symlink_to(tmp_path / "all/own")
     (tmp_path / "all/own/circle").symlink_to(tmp_path / "all")
-    (tmp_path / "all/gone.jsonl").symlink_to(tmp_path / "nothing")
+    for name in ("gone.jsonl", "gone"):  # a file, and a folder of a disk that is not there
+        (tmp_path / "all" / name).symlink_to(tmp_path / "nothing")
     names, left_out = found_in(tmp_path / "all")
     assert names == ["a.jsonl", "b.jsonl", "c.jsonl"]
-    assert left_out == {"linked folders that were read before": 2, "links that lead nowhere": 1}
+    assert left_out == {"linked folders that were read before": 2, "links that lead nowhere": 2}
+    assert f"data.train: 2 links in '{tmp_path}/all' lead nowhere and are left out" in caplog.text
 
 
 def test_hidden_and_tool_made_folders_are_left_out_and_counted(tmp_path: Path) -> None:

@@ -133,3 +133,20 @@ def test_augmentation_follows_its_generator_and_passes_gradients(change: Callabl
     first.sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).double().mean() > 0.7
+
+
+def test_a_rank_without_pictures_moves_its_spectral_norms_alike_and_no_weight() -> None:
+    torch.manual_seed(0)
+    seeing, blind = Adversary(adversarial()), Adversary(adversarial())
+    blind.load_state_dict(seeing.state_dict())
+    pictures = shapes(4, 32) / 255
+    seeing.discriminator_loss(pictures.flip(0), pictures, random()).backward()
+    loss = blind.loss_without_pictures()
+    loss.backward()
+    assert float(loss) == 0
+    for name, tensor in seeing.state_dict().items():
+        assert torch.equal(blind.state_dict()[name], tensor), name
+    for one, other in zip(seeing.discriminator.heads.parameters(), blind.discriminator.heads.parameters(), strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert not other.grad.any()

@@ -1,0 +1,50 @@
+"""Captions in the layout of COCO: one JSON object with `images` and `annotations`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from data_modules.dataset import BrokenFile
+from data_modules.reading.cached import generated
+from data_modules.reading.files import Stamps, stamp
+from lit_mm.mistake import Mistake
+
+JSON = ".json"
+
+
+def coco_rows(files: Sequence[Path], key: str) -> datasets.Dataset:
+    """A row for each caption, with the path of its picture.
+
+    Raises:
+        BrokenFile: a file cannot be read.
+        Mistake: it is in another layout.
+    """
+    features = datasets.Features({"image": datasets.Value("string"), "caption": datasets.Value("string")})
+    for file in files:
+        _read(str(file), key)
+    return generated(_captions, stamp(files), {"key": key}, features)
+
+
+def _captions(items: Stamps, key: str) -> Iterator[dict[str, Any]]:
+    for path, _, _ in items:
+        found = _read(path, key)
+        names = {one["id"]: one["file_name"] for one in found["images"]}
+        for one in found["annotations"]:
+            yield {"image": names.get(one["image_id"]), "caption": one.get("caption")}
+
+
+def _read(path: str, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise BrokenFile(path, error) from error
+    if not isinstance(found, dict) or not {"images", "annotations"} <= found.keys():
+        raise Mistake(
+            f"{key}: '{path}' has no 'images' and 'annotations' as of COCO; rename a file of JSON Lines to .jsonl"
+        )
+    return found

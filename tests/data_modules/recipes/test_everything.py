@@ -1,0 +1,49 @@
+"""A sample of every kind of document in a layout of the field, and a run on the mixture of all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_modules.index.__main__ import read_data
+from data_modules.recipes.everything import everything
+from lit_mm.cli import main
+from lit_mm.tokenizer import Tokenizer
+from tests.helpers.program import ROOT, SMALL
+
+CONFIG = ROOT / "configs/data/everything.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to work in, with the data where the configuration looks for them."""
+    folder = tmp_path_factory.mktemp("everything")
+    everything(folder / "data/everything", pictures=24, texts=24, maps=2, workers=1)
+    return folder
+
+
+@pytest.mark.slow
+def test_every_source_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    data = read_data(str(CONFIG), ["--data.loader.workers=0", "--data.image_size=64", "--data.tokens_per_frame=16"])
+    data.setup("fit")
+    for split in ("train", "val"):
+        opened = data.open(split)  # type: ignore[arg-type]
+        assert opened.keys() == data.source_weights().keys()
+        assert all(len(dataset) for dataset in opened.values()), split
+    seen: set[str] = set()
+    for _, batch in zip(range(12), data.training_rows(), strict=False):
+        assert not batch.skipped
+        seen |= {batch.sources[i] for i in batch.source_ids.unique().tolist() if i >= 0}
+    assert seen == data.source_weights().keys()
+
+
+@pytest.mark.slow
+def test_a_run_learns_from_all_of_them(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(made)
+    size = -(-Tokenizer("data/everything/tokenizer.json").vocab_size // 128) * 128
+    assert f"--model.vocab_size {size}" in CONFIG.read_text()
+    arguments = ["fit", "--config=configs/tiny.yaml", "--data=configs/data/everything.yaml", *SMALL]
+    arguments += ["--data.loader.row_length=512", "--data.loader.workers=0", f"--model.vocab_size={size}"]
+    main([*arguments, "--trainer.max_steps=2", "--trainer.limit_val_batches=1", f"--trainer.logger.save_dir={made}"])
