@@ -64,7 +64,9 @@ class ImageTextDataset(DocumentDataset):
 
     def ahead(self, draw: Draw) -> None:
         """Its picture."""
-        (self.latents or self.pictures).ahead([self.pairs.picture_key(draw.index)])
+        reader = self.latents or self.pictures
+        assert reader is not None
+        reader.ahead([self.pairs.picture_key(draw.index)])
 
     def picture_keys(self) -> np.ndarray:
         """Those of all pairs."""

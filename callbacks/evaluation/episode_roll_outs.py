@@ -90,7 +90,7 @@ class EpisodeRollOuts(RollOuts):
                 "behind the context; give smaller horizons"
             )
         chosen = np.unique(np.linspace(0, len(places) - 1, self.cases).round().astype(int))
-        return [_walked(dataset, *places[number], steps) for number in chosen]
+        return [_walked(dataset, row, anchor, steps) for row, anchor in (places[number] for number in chosen)]
 
 
 def _places(dataset: ActionVideoDataset, steps: int) -> Iterator[tuple[int, int]]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -25,7 +26,11 @@ BATCH = 128  # rows that are read at once: pictures are large
 TEXT, BYTES = pa.large_string(), pa.large_binary()
 PICTURE = pa.struct([("bytes", BYTES), ("path", TEXT)])
 # What a picture may be stored in, and what it becomes.
-FORMS = ((pa.types.is_string, TEXT), (pa.types.is_large_string, TEXT), (pa.types.is_string_view, TEXT))
+FORMS: tuple[tuple[Any, pa.DataType], ...] = (
+    (pa.types.is_string, TEXT),
+    (pa.types.is_large_string, TEXT),
+    (pa.types.is_string_view, TEXT),
+)
 FORMS += ((pa.types.is_binary, BYTES), (pa.types.is_large_binary, BYTES), (pa.types.is_binary_view, BYTES))
 FORMS += ((pa.types.is_fixed_size_binary, BYTES), (pa.types.is_null, TEXT))
 
@@ -101,8 +106,8 @@ def read_as(schema: pa.Schema, name: str, where: str) -> pa.DataType:
         raise Mistake(f"{where} has {found}")
     kind = schema.field(name).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if found := next((form for is_form, form in FORMS if is_form(kind)), None):
-        return found
+    if stored := next((form for is_form, form in FORMS if is_form(kind)), None):
+        return stored
     if pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind}:
         return PICTURE
     raise Mistake(

@@ -147,11 +147,11 @@ def _mds(folder: Path, shard: dict[str, Any], column: str, key: str) -> TokenSha
     if len(content) < shard["raw_data"]["bytes"]:
         raise BrokenFile(path, f"it has {len(content)} of {shard['raw_data']['bytes']} bytes")
     places = np.frombuffer(content[4 : 4 * (count + 2)], "<u4").tolist()
-    found = [_mds_values(content, place, shard["column_sizes"], at, encodings[at]) for place in places[:-1]]
-    kinds = {kind for _, _, kind in found}
+    values = [_mds_values(content, place, shard["column_sizes"], at, encodings[at]) for place in places[:-1]]
+    kinds = {kind for _, _, kind in values}
     if len(kinds) != 1:
         raise Mistake(f"{key}: '{path}' has tokens of the types {listed(sorted(kinds), 'and')}; one is expected")
-    starts, tokens = (np.array([one[i] for one in found], np.int64) for i in range(2))
+    starts, tokens = (np.array([one[i] for one in values], np.int64) for i in range(2))
     return _checked(TokenShard(path, kinds.pop(), starts, tokens))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -163,7 +164,7 @@ class Session:
         ended = time.monotonic()
         self._ends.append(ended)
         span = self._ends[-1] - self._ends[0]
-        timing = {
+        timing: dict[str, Any] = {
             "ms": round(1000 * (ended - begun)),
             "fps": round((len(self._ends) - 1) / span, 1) if 0 < span < 10 else 0,
             "keys": list(keys),
@@ -175,7 +176,7 @@ class Session:
             self.walk.read()
             self._unread = False
 
-    def _show(self, more: dict[str, object] | None = None) -> None:
+    def _show(self, more: dict[str, Any] | None = None) -> None:
         self.outbox.put(view(self.walk, self.truth, {**(more or {}), "left": self._said_left}))
 
     def _answer(self, message: Message) -> None:
@@ -254,7 +255,8 @@ class Session:
     def _begin(self, pictures: list[Tensor], true: list[np.ndarray] | None) -> None:
         self._said_left, self._lost = 0, False
         self._taps.clear()
-        self.walk.begin(pictures, true or [None] * len(pictures))
+        none: list[np.ndarray | None] = [None] * len(pictures)
+        self.walk.begin(pictures, [*true] if true else none)
         self._unread = True
         self._show()
 
