@@ -176,8 +176,8 @@ def test_normalisation_stays_float32_when_the_weights_are_cast(tmp_path: Path, i
     exact = vae.encode(images)
     cast = vae.to(torch.bfloat16).encode(images)
     assert cast.dtype == torch.float32
-    assert vae.shift.unique().item() == pytest.approx(0.1159, rel=1e-6)
-    assert vae.scale.unique().item() == pytest.approx(0.3611, rel=1e-6)
+    assert vae.statistics.mean.unique().item() == pytest.approx(0.1159, rel=1e-6)
+    assert vae.statistics.std.unique().item() == pytest.approx(1 / 0.3611, rel=1e-6)
     assert ((cast - exact).norm() / exact.norm()).item() < 0.1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,12 +10,9 @@ from torch import Tensor
 from lit_mm.vision.training.adversary import Adversary, zero_loss
 from lit_mm.vision.training.losses import adaptive_weight
 
-if TYPE_CHECKING:
-    from lit_mm.vision.training.lit_autoencoder import LitAutoencoder
-
 
 def take_turns(
-    module: LitAutoencoder,
+    module: Any,
     adversary: Adversary,
     loss: Tensor,
     drawn: Tensor,
@@ -25,7 +22,7 @@ def take_turns(
     """One step of the decoder, then one of the discriminator on the same pictures.
 
     Args:
-        module: whose steps they are.
+        module: the `LitAutoencoder` whose steps they are.
         adversary: its adversarial term.
         loss: the decoder's, without that term.
         drawn: (F, 3, height, width), about [0, 1], with gradients.
@@ -45,10 +42,10 @@ def take_turns(
         module.log("train/discriminator_loss", loss.detach())
 
 
-def without_pictures(module: LitAutoencoder) -> Tensor:
-    """A loss of zero through all that is trained, with the same turns as the ranks take that have pictures.
+def without_pictures(module: Any) -> Tensor:
+    """A loss of zero through all that a `LitAutoencoder` trains.
 
-    Gradients are averaged over all ranks, so this one counts as one whose pictures are drawn perfectly.
+    It takes the same turns as the ranks that have pictures. Gradients are averaged over all ranks, so this one counts as one whose pictures are drawn perfectly.
     """
     loss = zero_loss(module.trained_parameters())
     if (adversary := module.adversary) is not None:
@@ -59,8 +56,8 @@ def without_pictures(module: LitAutoencoder) -> Tensor:
     return loss
 
 
-def _step_decoder(module: LitAutoencoder, loss: Tensor) -> None:
-    optimizer: Any = module.optimizers()[0]  # type: ignore[index]
+def _step_decoder(module: Any, loss: Tensor) -> None:
+    optimizer: Any = module.optimizers()[0]
     schedules: Any = module.lr_schedulers()
     optimizer.zero_grad()
     module.manual_backward(loss)
@@ -70,9 +67,9 @@ def _step_decoder(module: LitAutoencoder, loss: Tensor) -> None:
     module.update_average()
 
 
-def _step_discriminator(module: LitAutoencoder, loss: Tensor) -> None:
+def _step_discriminator(module: Any, loss: Tensor) -> None:
     # Stepped as torch's own, so that the trainer's step counts the decoder's steps alone.
-    optimizer: Any = module.optimizers(use_pl_optimizer=False)[1]  # type: ignore[index]
+    optimizer: Any = module.optimizers(use_pl_optimizer=False)[1]
     schedules: Any = module.lr_schedulers()
     optimizer.zero_grad()
     module.manual_backward(loss)
