@@ -116,7 +116,8 @@ def write_coco(rows: Sequence[dict[str, Any]], folder: Path, split: str) -> int:
     """`annotations/captions_train.json` and `train/*.png`; each sentence of a caption is an annotation."""
     for part in (split, "annotations"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
         shutil.copy(row["file"], folder / split / row["file_name"])
         images.append({"id": number, "file_name": f"{split}/{row['file_name']}", "width": 64, "height": 64})
