@@ -44,7 +44,7 @@ def kept_rows(
     if not conditions:
         return rows
     if all_columns is None and has_suffix(files[0], (PARQUET,)):
-        names = [condition.name for condition in conditions]
+        names = list(dict.fromkeys(condition.name for condition in conditions))
         all_columns = _columns_of_parquet(files, names, len(rows), key)
     keep = np.ones(len(rows), bool)
     for condition in conditions:
@@ -63,7 +63,8 @@ def kept_rows(
         if missing := held.count(None):
             warn("%s: %d of %d rows have no number in '%s' and are left out", key, missing, len(held), condition.name)
         keep &= np.array([one is True for one in held])
-    warn("%s: %d of %d rows are left out by keep", key, len(rows) - int(keep.sum()), len(rows))
+    if left_out := len(rows) - int(keep.sum()):
+        warn("%s: %d of %d rows are left out by keep", key, left_out, len(rows))
     return rows.select(np.flatnonzero(keep))
 
 

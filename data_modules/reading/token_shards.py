@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def token_shards(path: str, column: str, key: str) -> list[TokenShard]:
     """The shards that a path names, in order.
 
     Args:
-        path: a Megatron file or prefix, a folder of such, or a folder with the `index.json` of MDS or litData.
+        path: a Megatron file or prefix, a folder or a pattern of such, or a folder with the `index.json` of MDS or of
+            litData.
         column: that of the tokens, where an MDS has several.
         key: the YAML key, for messages.
 
@@ -71,7 +73,11 @@ def token_shards(path: str, column: str, key: str) -> list[TokenShard]:
     try:
         if (folder / INDEX).is_file():
             return _indexed(folder, column, key)
-        files = sorted(place.glob(f"*{IDX}")) if place.is_dir() else [_idx_of(place)]
+        if place.is_dir():
+            files = sorted(place.glob(f"*{IDX}"))
+        else:
+            named = sorted(glob(str(place))) if has_magic(str(place)) else [str(place)]
+            files = list(dict.fromkeys(_idx_of(Path(name)) for name in named))  # a pattern may name both of a pair
         return [_megatron(file) for file in files]
     except FileNotFoundError as error:
         raise MissingFile(f"{key}: '{error.filename}', which is a part of '{path}', is not there") from error

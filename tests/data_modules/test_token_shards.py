@@ -33,6 +33,7 @@ def windows(dataset: TextDataset) -> list[list[int]]:
 FORMATS = {
     "Megatron": lambda folder: write_megatron(folder / "gpt_text_document", DOCUMENTS),
     "Megatron, .bin": lambda folder: write_megatron(folder / "a", DOCUMENTS, "<i4").with_suffix(".bin"),
+    "Megatron, a pattern": lambda folder: write_megatron(folder / "a", DOCUMENTS).with_name("*.bin"),
     "Megatron, a folder": lambda folder: write_megatron(folder / "a", DOCUMENTS).parent,
     "Megatron, of sequences": lambda folder: write_megatron(folder / "a", DOCUMENTS[:3], parts=2),
     "MDS": lambda folder: write_mds(folder / "mds", DOCUMENTS),
