@@ -45,7 +45,8 @@ def take_turns(
 def without_pictures(module: Any) -> Tensor:
     """A loss of zero through all that a `LitAutoencoder` trains.
 
-    It takes the same turns as the ranks that have pictures. Gradients are averaged over all ranks, so this one counts as one whose pictures are drawn perfectly.
+    It takes the same turns as the ranks that have pictures. Gradients are averaged over all ranks, so this one counts
+    as one whose pictures are drawn perfectly.
     """
     loss = zero_loss(module.trained_parameters())
     if (adversary := module.adversary) is not None:
