@@ -38,7 +38,7 @@ from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.terminal import write_anywhere
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer, usable_precision
-from lit_mm.mistake import Mistake, add_note, killed_worker, mistake_in, notes_of, refused_by_system
+from lit_mm.mistake import Mistake, killed_worker, mistake_in, notes_of, refused_by_system
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.stopping import Stopped, stopped_by_signals
@@ -222,7 +222,7 @@ def main(args: list[str] | None = None) -> None:
             sys.exit(error.__cause__.code)
         sentence = _sentence_of(error)
         if sentence is None:
-            add_note(error, REPORT)
+            error.__notes__ = [REPORT, *notes_of(error)]  # how the run goes on is the last line
         if sentence is None or os.environ.get("LIT_MM_TRACEBACK"):
             raise
         sys.exit("\n".join([f"error: {sentence}", *notes_of(error)]))
