@@ -121,10 +121,11 @@ def test_settings_that_cannot_work_are_refused(folder: Path) -> None:
         LitRae(SMALL, train_encoder=True, statistics_pictures=8)
 
 
-def test_batches_without_pictures_are_passed_over() -> None:
+def test_batches_without_pictures_are_passed_over(tmp_path: Path) -> None:
     row = PackedRow((), number=0, seed=0)
     empty = pack_rows([row], length=8, tokens_per_frame=16, image_size=32, pad_id=0, sources=("drawings", "game"))
     lit = rae()
+    lit.trainer = trainer(tmp_path, 1)
     assert lit.training_step(empty, 0) is None
     assert lit.validation_step(empty, 0) is None
 
