@@ -27,7 +27,7 @@ from lit_mm.tokenizer import Tokenizer
 if TYPE_CHECKING:
     import datasets
 
-TABLES = (".csv", ".txt", ".txt.gz")  # read by `datasets`
+TABLES = {".csv": "CSV", ".txt": "text", ".txt.gz": "text"}  # tokenized through `datasets`
 SUFFIXES = (*INDEXED, *TABLES)
 
 
@@ -95,7 +95,7 @@ class TextDataModule(DocumentDataModule):
         kinds = sorted({_kind(file.path) for file in files})
         if len(kinds) > 1:
             raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
-        if kinds[0] in TABLES or holds_an_array(files[0]):
+        if kinds[0] in TABLES.values() or holds_an_array(files[0]):
             return None
         indexing = text_sidecars(files, self.column, tokenizer, self.cache)
         if missing_of(indexing.sidecars[:1]):
@@ -104,8 +104,8 @@ class TextDataModule(DocumentDataModule):
 
 
 def _kind(path: str) -> str:
-    kinds = {PARQUET: "parquet", **{ending: ending for ending in TABLES}}
-    return next((kind for ending, kind in kinds.items() if path.lower().endswith(ending)), "json")
+    kinds = {PARQUET: "Parquet", **TABLES}
+    return next((kind for ending, kind in kinds.items() if path.lower().endswith(ending)), "JSON")
 
 
 class TextDataset(DocumentDataset):

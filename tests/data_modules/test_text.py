@@ -221,7 +221,7 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     (tmp_path / "empty").mkdir()
     with pytest.raises(MissingFile, match=r"data.train: there is no file or folder '.*nothing'"):
         load(tmp_path / "nothing", document_format)
-    with pytest.raises(MissingFile, match=r"data.train: '.*empty' holds no .jsonl, .* or .txt file"):
+    with pytest.raises(MissingFile, match=r"data.train: '.*empty' holds no .jsonl, .* or .txt.gz file"):
         load(tmp_path / "empty", document_format)
     with pytest.raises(Mistake, match=r"no column 'body'; there are name and text"):
         load(path, document_format, column="body")
