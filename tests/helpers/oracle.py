@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -14,6 +14,7 @@ from torch import Tensor
 from callbacks.evaluation.lab.cases import picture_cases
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Continuation, Request
+from lit_mm.generation.roll_out import RollOut, as_latents, shown
 from lit_mm.lab.scene import WorldFile
 from lit_mm.sequence import Frame, Segment, Text
 from tests.helpers.small_world import GROUNDS, MOVES, PLAYER, SIDE, TOLD, SmallWorld, small_picture, small_textures
@@ -65,16 +66,29 @@ class Oracle:
         """In place of `Decoder.generate`."""
         return [Continuation([self._answer(decoder, request)]) for request in requests]
 
+    def roll_out(self, decoder: Decoder, roll_outs: Sequence[RollOut]) -> list[Tensor]:
+        """In place of `roll_out`."""
+        return [torch.stack(list(self._imagined(decoder, one))) for one in roll_outs]
+
+    def _imagined(self, decoder: Decoder, one: RollOut) -> Iterator[Tensor]:
+        seen = list(as_latents(decoder, [one.context])[0])
+        for action in one.actions:
+            prefix = shown(decoder.tokenizer, seen, [decoder.tokenizer.bos_id], [action, decoder.tokenizer.boi_id])
+            frame = self._answer(decoder, Request(prefix, max_frames=1))
+            assert isinstance(frame, Frame)
+            yield frame.image
+            seen = [*seen[1:], frame.image]
+
     def _answer(self, decoder: Decoder, request: Request) -> Segment:
         t = decoder.tokenizer
         ids = [int(i) for s in request.prefix if isinstance(s, Text) for i in s.ids]
         asked = t.decode([i for i in ids if i not in (t.bos_id, t.boi_id, t.eoi_id)])
         images = [s.image for s in request.prefix if isinstance(s, Frame)]
-        shown = [i if i.dtype == torch.uint8 else decoder.vision.decode(i[None])[0] for i in images]
+        seen = [i if i.dtype == torch.uint8 else decoder.vision.decode(i[None])[0] for i in images]
         if request.max_frames:
-            known = self.pictures.get((*map(_key, shown), asked))
-            return Frame(decoder.vision.encode((shown[-1] if known is None else known)[None])[0], clean=True)
-        said = self.texts[_key(shown[0]), asked]
+            known = self.pictures.get((*map(_key, seen), asked))
+            return Frame(decoder.vision.encode((seen[-1] if known is None else known)[None])[0], clean=True)
+        said = self.texts[_key(seen[0]), asked]
         for stop in request.stop:
             said = said.split(stop)[0]
         return Text(torch.tensor(t.encode(said), dtype=torch.int64))

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelSummary, ProgressBar
 
 from callbacks.monitors import progress
 from callbacks.monitors.parameter_table import ParameterTable
+from callbacks.monitors.data_table import DataTable
 from callbacks.monitors.progress import ProgressLines, StepBar
 from callbacks.pages.results_table import ResultsTable
 from lit_mm.cli import main
@@ -120,4 +121,9 @@ def test_the_trainers_flags_say_what_is_shown(
 def test_early_stopping_comes_before_those_that_ask_whether_a_validation_is_the_last() -> None:
     named = [ResultsTable(), EarlyStopping("val/loss")]
     callbacks = completed_callbacks(Namespace(callbacks=named, enable_progress_bar=False, enable_model_summary=False))
-    assert [type(callback) for callback in callbacks["callbacks"]] == [EarlyStopping, ResultsTable, ProgressLines]
+    assert [type(callback) for callback in callbacks["callbacks"]] == [
+        EarlyStopping,
+        ResultsTable,
+        DataTable,
+        ProgressLines,
+    ]

@@ -64,6 +64,12 @@ def trained() -> LitMultimodal:
     return module
 
 
+def in_place_of_the_model(monkeypatch: pytest.MonkeyPatch, oracle: Oracle) -> None:
+    monkeypatch.setattr(Decoder, "generate", lambda decoder, requests: oracle.generate(decoder, requests))
+    for judge in ("imagines", "obeys"):
+        monkeypatch.setattr(f"callbacks.evaluation.lab.{judge}.roll_out", oracle.roll_out)
+
+
 def judges_of(data: str) -> list[LabJudge]:
     return [Draws(data), Describes(data), Answers(data), Imagines(data, horizons=HORIZONS), Obeys(data, cases=25)]
 
@@ -84,7 +90,7 @@ def test_the_truth_is_found_all_right(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     oracle = Oracle(folder)
-    monkeypatch.setattr(Decoder, "generate", lambda decoder, requests: oracle.generate(decoder, requests))
+    in_place_of_the_model(monkeypatch, oracle)
     found = judged(tmp_path, trained(), walks_of(folder), judges_of(str(folder)))
     for name in (*SAID, *DONE, *SEEN, "answers/right", "draws/reencoded_tiles", "draws/reencoded_facts"):
         assert found[name] == 1.0, name
@@ -111,7 +117,7 @@ def test_what_is_true_of_something_else_is_found_wrong(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     oracle = Oracle(folder, later=1)
-    monkeypatch.setattr(Decoder, "generate", lambda decoder, requests: oracle.generate(decoder, requests))
+    in_place_of_the_model(monkeypatch, oracle)
     found = judged(tmp_path, trained(), walks_of(folder), judges_of(str(folder)))
     assert found["draws/facts"] < 0.7
     assert found["draws/pictures"] < 0.3
