@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelSummary, ProgressBar, TQDMProgressBar
 
 from callbacks.monitors import progress
-from callbacks.monitors.parameter_table import ParameterTable
 from callbacks.monitors.data_table import DataTable
+from callbacks.monitors.parameter_table import ParameterTable
 from callbacks.monitors.progress import ProgressLines, StepBar
 from callbacks.pages.results_table import ResultsTable
 from lit_mm.cli import main
