@@ -195,7 +195,10 @@ class Session:
             "stop": self._stop,
             "save": self._save,
         }
-        answers[message.kind](message)
+        try:
+            answers[message.kind](message)
+        except Mistake as error:  # of this message alone: a step that was asked for before is still taken
+            self.outbox.put(Message("error", {"text": error.sentence}))
 
     def _hello(self, message: Message) -> None:
         self.outbox.put(hello(self.game, self.truth))
