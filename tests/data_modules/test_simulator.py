@@ -99,7 +99,7 @@ def test_a_plan_is_followed_at_every_frame_of_the_video() -> None:
 def test_a_plan_stops_where_the_level_does(what: str, simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the first of three steps the level ends, or the player is put elsewhere, as by a teleporter."""
     case = simulator.case(1, 0, TURNS, 1)
-    tics, played, make = 8, len(case.beginning.keys), simulator._game
+    tics, played, make = 8, len(case.beginning.keys), simulator.game
 
     @contextmanager
     def interrupted(*args: Any) -> Iterator[Any]:
@@ -120,7 +120,7 @@ def test_a_plan_stops_where_the_level_does(what: str, simulator: Simulator, monk
                 is_episode_finished=lambda: what == "ends" and actions >= played + tics + 3,
             )
 
-    monkeypatch.setattr(simulator, "_game", interrupted)
+    monkeypatch.setattr(simulator, "game", interrupted)
     walk = simulator.follow(case.beginning, [(0.5, 0.0, 0.0)] * 3)
     assert len(walk.poses) == len(walk.frames) == 4
     assert walk.poses[0] != walk.poses[1]

@@ -126,7 +126,7 @@ def test_tokenizers_that_read_apart_are_refused(noise: float, frames: str) -> No
 def flow_losses(module: LitMultimodal, step: str, batch: PackedBatch, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The flow losses that a step counts."""
     found: list[Tensor] = []
-    monkeypatch.setattr(module, "_count", lambda means, batch, losses: found.append(losses.flow.detach()))
+    monkeypatch.setattr(module, "_count", lambda means, batch, losses, *_: found.append(losses.flow.detach()))
     getattr(module, step)(batch, 0)
     return found[0]
 
