@@ -42,7 +42,17 @@ def test_groups_of_a_model_with_all_kinds_of_parameters() -> None:
 
 def test_matrices_within_blocks_of_other_libraries_are_hidden() -> None:
     args = {"embed_dim": 16, "depth": 1, "num_heads": 2}
-    rae = RaeNetwork(RaeConfig("vit_base_patch16_siglip_256", 32, None, args, [-1], None, 16, 1, 2, 32))
+    rae = RaeNetwork(
+        RaeConfig(
+            "vit_base_patch16_siglip_256",
+            32,
+            encoder_args=args,
+            decoder_hidden_size=16,
+            decoder_num_hidden_layers=1,
+            decoder_num_attention_heads=2,
+            decoder_intermediate_size=32,
+        )
+    )
     vae = LitVae(VaeConfig(16, [8, 8], patch_size=1)).vae
     for model, within, outside in (
         (rae, "encoder.vit.blocks.0.attn.qkv.weight", "encoder.vit.patch_embed.proj.weight"),
