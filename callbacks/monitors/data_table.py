@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich import get_console
+from rich.console import Console
 from rich.table import Table
 
 from callbacks.loggers import log_texts
@@ -37,7 +37,7 @@ class DataTable(Callback):
             table.add_column(name, justify="right" if name in COLUMNS[2:7] else "left", overflow="fold")
         for report in reports:
             table.add_row(*report.cells())
-        get_console().print(table)
+        Console().print(table)
         log_texts(trainer, "data", [as_markdown(reports)])
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
