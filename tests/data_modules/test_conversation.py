@@ -22,7 +22,7 @@ from data_modules.reading.files import Tolerance
 from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow
-from tests.helpers.mixed import check_mixture
+from tests.helpers.mixed import check_mixture, shown
 from tests.helpers.tars import picture
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -95,16 +95,6 @@ def load(
     dataset = module.dataset("train", "talk", format)
     assert dataset is not None
     return pickle.loads(pickle.dumps(dataset))
-
-
-def shown(document: Document, format: DocumentFormat) -> str:
-    parts = []
-    for segment in document.segments:
-        if isinstance(segment, Frame):
-            parts.append(("[read]" if segment.clean else "[drawn]") + (f"/{segment.branch}" if segment.branch else ""))
-        else:
-            parts.append(format.tokenizer.decode(segment.ids))
-    return "".join(parts)
 
 
 def packed(document: Document, format: DocumentFormat, length: int = 256) -> PackedBatch:

@@ -21,7 +21,7 @@ from lit_mm.backbone.masks import build_mask
 from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow
-from tests.helpers.mixed import check_mixture
+from tests.helpers.mixed import check_mixture, shown
 from tests.helpers.tars import picture
 
 COLOURS = {"1.png": (255, 0, 0), "2.png": (0, 255, 0), "3.png": (0, 0, 255)}
@@ -64,16 +64,6 @@ def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options:
     dataset = module.dataset("train", "pages", format)
     assert dataset is not None
     return pickle.loads(pickle.dumps(dataset))
-
-
-def shown(document: Document, format: DocumentFormat) -> str:
-    parts = []
-    for segment in document.segments:
-        if isinstance(segment, Frame):
-            parts.append(("[read]" if segment.clean else "[drawn]") + (f"/{segment.branch}" if segment.branch else ""))
-        else:
-            parts.append(format.tokenizer.decode(segment.ids))
-    return "".join(parts)
 
 
 def packed(document: Document, format: DocumentFormat) -> PackedBatch:

@@ -14,6 +14,7 @@ from data_modules.dataset import DocumentFormat
 from data_modules.mixing.loaders import LoaderConfig
 from data_modules.mixture import MixtureDataModule
 from data_modules.text import TextDataModule
+from lit_mm.sequence import Document, Frame
 
 ROW = 128
 
@@ -46,3 +47,14 @@ def check_mixture(kind: DocumentDataModule, folder: Path, format: DocumentFormat
         for piece in planner.next_row().pieces:
             placed[piece.source] += piece.stop - piece.start
     assert abs(placed["kind"] / placed.total() - 0.6) < 0.01, placed
+
+
+def shown(document: Document, format: DocumentFormat) -> str:
+    """Texts and pictures of a document in order, a picture as how it is taken, with its branch."""
+    parts = []
+    for segment in document.segments:
+        if isinstance(segment, Frame):
+            parts.append(("[read]" if segment.clean else "[drawn]") + (f"/{segment.branch}" if segment.branch else ""))
+        else:
+            parts.append(format.tokenizer.decode(segment.ids))
+    return "".join(parts)
