@@ -6,10 +6,13 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.helpers.program import ROOT
 
@@ -105,6 +108,24 @@ def test_hooks_run_the_versions_that_make_runs() -> None:
     constraints = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert versions["ruff-pre-commit"] == constraints["ruff"]
     assert versions["check-jsonschema"] == constraints["check-jsonschema"]
+
+
+def test_constraints_agree_with_what_the_packages_ask_for() -> None:
+    # Where they do not, pip tries every older version of a package for many minutes, and gives up.
+    lines = [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if line[:1] != "#"]
+    pinned = {
+        canonicalize_name(line.name): next(iter(line.specifier)).version
+        for line in lines
+        if line.marker is None or line.marker.evaluate()
+    }
+    wrong = []
+    for package in distributions():
+        for wanted in map(Requirement, package.requires or ()):
+            version = pinned.get(canonicalize_name(wanted.name))
+            needed = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+            if needed and version and not wanted.specifier.contains(version, prereleases=True):
+                wrong.append(f"{package.name} needs {wanted}, constraints.txt has {version}")
+    assert not wrong
 
 
 @pytest.mark.parametrize("folder", WEIGHTS, ids=lambda folder: folder.name)
