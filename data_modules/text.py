@@ -162,7 +162,6 @@ def _read(
         check_column,
         check_strings,
         first_null,
-        keeps_broken,
         load_hub,
         load_records,
     )
@@ -173,7 +172,7 @@ def _read(
         rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
         check_column(rows, column, f"'{path}'", key)
     check_strings(rows, column, key)
-    if files and keeps_broken(files[0]):  # rows without text are known already, and have no text to be tokenized
+    if files:  # rows without text are known already, and have no text to be tokenized
         return rows, skipped
     first, nulls = first_null(rows, column, path)
     return rows, skipped + settle_broken(first, nulls, len(rows), key, tolerance)

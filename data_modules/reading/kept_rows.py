@@ -8,15 +8,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.conditions import Condition
 from data_modules.reading.entries import read_entries
-from data_modules.reading.files import Stamps, has_suffix, listed, stamp, warn
-from data_modules.reading.parquet_tables import PARQUET
+from data_modules.reading.files import Stamps, has_suffix, stamp, warn
 from data_modules.reading.records import check_column
 from data_modules.reading.row_files import CSV, read_rows
 from lit_mm.mistake import Mistake
@@ -36,16 +33,13 @@ def kept_rows(
         files: where it is from, all of one format.
         conditions: on columns that need not be among those.
         key: the YAML key, for messages.
-        all_columns: the same rows with all of their columns; by default read from the files.
+        all_columns: the same rows with all of their columns; by default read from the files, JSON or CSV.
 
     Raises:
         Mistake: no row has a number in a column that is asked for.
     """
     if not conditions:
         return rows
-    if all_columns is None and has_suffix(files[0], (PARQUET,)):
-        names = list(dict.fromkeys(condition.name for condition in conditions))
-        all_columns = _columns_of_parquet(files, names, len(rows), key)
     keep = np.ones(len(rows), bool)
     for condition in conditions:
         if all_columns is None:
@@ -77,13 +71,3 @@ def _values(items: Stamps, name: str) -> Iterator[dict[str, Any]]:
             found = (condition.value_in(entry or {}) for _, entry, _ in read_entries(Path(path)))
         for value in found:
             yield {"value": float(value) if condition.holds(value) is not None else None}
-
-
-def _columns_of_parquet(files: Sequence[Path], names: Sequence[str], rows: int, key: str) -> datasets.Dataset:
-    for file in files:
-        if missing := [name for name in names if name not in (there := pq.read_schema(file).names)]:
-            raise Mistake(f"{key} (keep): '{file}' has no column '{missing[0]}'; there are {listed(there, 'and')}")
-    table = pa.concat_tables([pq.read_table(file, columns=list(names)) for file in files], promote_options="permissive")
-    if len(table) != rows:
-        raise Mistake(f"{key} (keep): conditions need whole files, but some were left out; move them away")
-    return datasets.Dataset(table)
