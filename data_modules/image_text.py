@@ -22,7 +22,7 @@ from data_modules.pair_dataset import CaptionShares, ImageTextDataset
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
-from data_modules.reading.files import find_files, is_on_hub, listed, say, settle_broken, stamp, warn
+from data_modules.reading.files import Stamps, is_on_hub, listed, say, settle_broken, warn
 from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -211,7 +211,7 @@ class ImageTextDataModule(DocumentDataModule):
 
     def _tables(self, path: str, split: Split, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
-        parts, skipped = self._parts(path, split, key)
+        parts, stamps, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
         total = sum(len(part.rows) for part in tokenized)
         if not total:
@@ -224,10 +224,9 @@ class ImageTextDataModule(DocumentDataModule):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
             note_lost("without a caption", uncaptioned)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
-        files = [file for part in parts for file in part.files if file.is_file()]
-        return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
+        return TablePairs(tokenized, format.image_size, counts, stamps, self._cropping(split))
 
-    def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
+    def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], Stamps, int]:
         from data_modules.index.parquet_index import FILE_NAME
         from data_modules.reading.class_folders import class_rows
         from data_modules.reading.coco import coco_rows
@@ -236,30 +235,32 @@ class ImageTextDataModule(DocumentDataModule):
 
         if self.class_captions:
             folder = Path(path).expanduser()
-            rows = class_rows(folder, self.class_captions, self.class_names, key)
-            return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], 0
+            rows = class_rows(folder, self.class_captions, self.class_names, key, self.listing)
+            return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], (), 0
         if is_on_hub(path, INDEXED):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, *self.caption_columns):
                 check_column(rows, column, f"'{path}'", key)
-            rows = kept_rows(rows, [Path(path)], self.conditions, key, rows)
-            return [PairTable(rows, self.image_column, self.caption_columns, [Path(path)])], 0
+            rows = kept_rows(rows, ((path, 0, 0),), self.conditions, key, rows)
+            return [PairTable(rows, self.image_column, self.caption_columns, [Path(path)])], (), 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(find_files(path, SUFFIXES, key, PICTURE_SUFFIXES), lambda f: f.parent):
-            files = list(group)
+        stamps = self.listing.stamps(path, SUFFIXES, key, PICTURE_SUFFIXES)
+        for _, group in groupby(stamps, lambda stamp: Path(stamp[0]).parent):
+            some = tuple(group)
+            files = [Path(file) for file, _, _ in some]
             if all(file.suffix == JSON for file in files):
-                rows = coco_rows(files, key)
+                rows = coco_rows(some, key)
                 parts.append(PairTable(rows, "image", ("caption",), files, folder=self.folder))
                 continue
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             columns = (image, *self.caption_columns)
-            rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
-            rows = kept_rows(rows, files, self.conditions, key)
+            rows, left_out = load_records(some, columns, key, self.tolerance, optional=columns[1:])
+            rows = kept_rows(rows, some, self.conditions, key)
             lost = 0 if self.conditions else left_out
             parts.append(PairTable(rows, image, self.caption_columns, files, lost, self.folder))
             skipped += left_out
-        return parts, skipped
+        return parts, stamps, skipped
 
 
 def _format(path: str) -> str:

@@ -13,7 +13,7 @@ from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.conditions import Condition
 from data_modules.reading.entries import read_entries
-from data_modules.reading.files import Stamps, has_suffix, stamp, warn
+from data_modules.reading.files import Stamps, has_suffix, warn
 from data_modules.reading.records import check_column
 from data_modules.reading.row_files import CSV, read_rows
 from lit_mm.mistake import Mistake
@@ -21,7 +21,7 @@ from lit_mm.mistake import Mistake
 
 def kept_rows(
     rows: datasets.Dataset,
-    files: Sequence[Path],
+    stamps: Stamps,
     conditions: Sequence[Condition],
     key: str,
     all_columns: datasets.Dataset | None = None,
@@ -30,7 +30,7 @@ def kept_rows(
 
     Args:
         rows: the table, as far as its columns are otherwise used.
-        files: where it is from, all of one format.
+        stamps: of the files that it is from, all of one format; of a name on the Hub that alone.
         conditions: on columns that need not be among those.
         key: the YAML key, for messages.
         all_columns: the same rows with all of their columns; by default read from the files, JSON or CSV.
@@ -40,19 +40,20 @@ def kept_rows(
     """
     if not conditions:
         return rows
+    first = stamps[0][0]
     keep = np.ones(len(rows), bool)
     for condition in conditions:
         if all_columns is None:
             features = datasets.Features({"value": datasets.Value("float64")})
-            values = generated(_values, stamp(files), {"name": condition.name}, features)
+            values = generated(_values, stamps, {"name": condition.name}, features)
             found = Column(values, "value").all()
         else:
-            check_column(all_columns, condition.name, f"'{files[0]}'", f"{key} (keep)")
+            check_column(all_columns, condition.name, f"'{first}'", f"{key} (keep)")
             found = Column(all_columns, condition.name).all()
         held = [condition.holds(value) for value in found.tolist()]
         if held.count(None) == len(held):
             raise Mistake(
-                f"{key} (keep): no row of '{files[0]}' has a number in '{condition.name}'; name one that is there"
+                f"{key} (keep): no row of '{first}' has a number in '{condition.name}'; name one that is there"
             )
         if missing := held.count(None):
             warn("%s: %d of %d rows have no number in '%s' and are left out", key, missing, len(held), condition.name)

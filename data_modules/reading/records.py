@@ -15,7 +15,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.cached import generated, progress, usable_cache
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES
-from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken, stamp
+from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken
 from data_modules.reading.row_files import CSV, TEXT, columns_of, read_rows
 from lit_mm.mistake import Mistake
 
@@ -48,14 +48,14 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
 
 
 def load_records(
-    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str] = ()
+    stamps: Stamps, columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str] = ()
 ) -> tuple[datasets.Dataset, int]:
     """Rows of files of one format, and how many were left out because they cannot be read.
 
     Rows that are left out are still there, with nothing in any column.
 
     Args:
-        files: all of one kind (see `KINDS`).
+        stamps: of files of one kind (see `KINDS`).
         columns: the columns wanted.
         key: the YAML key, for error messages.
         tolerance: what is left out.
@@ -65,10 +65,11 @@ def load_records(
         BrokenFile: the first unreadable file (and its line), if nothing is to be left out.
         Mistake: a column is missing, the files are of several formats, or more is unreadable than may be left out.
     """
+    files = [Path(path) for path, _, _ in stamps]
     check_format(files, key)
     settings = {"columns": tuple(columns), "optional": tuple(optional)}
     features = {name: datasets.Value("string") for name in (*columns, "_file", "_broken")}
-    rows = generated(_rows, stamp(files), settings, datasets.Features(features))
+    rows = generated(_rows, stamps, settings, datasets.Features(features))
     bad = np.flatnonzero(~Column(rows, "_broken").missing())
     first = BrokenFile(*(rows[int(bad[0])][name] for name in ("_file", "_broken"))) if len(bad) else None
     skipped = settle_broken(first, len(bad), len(rows), key, tolerance)
