@@ -25,6 +25,7 @@ from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.stages import Stage
+from data_modules.mixing.together import is_distributed, together
 from data_modules.prompting.loader import prompt_loader
 from data_modules.prompting.template import Template
 from data_modules.reading.findings import Findings, gathered
@@ -86,6 +87,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.findings: dict[tuple[Split, str], Findings] = {}  # of every source that is open
         self.plan_state: dict[str, Any] = {}
         self.left_out = LeftOut(self.loader.max_lost)
+        self.refused: Mistake | None = None  # when it was prepared
 
     @abstractmethod
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
@@ -126,15 +128,29 @@ class DocumentDataModule(LightningDataModule, ABC):
     def prepare_data(self) -> None:
         """Read and tokenize on one process of each node first, so that the others find the caches made.
 
-        Nodes that share the cache share the work: one makes what the others wait for.
+        Nodes that share the cache share the work: one makes what the others wait for. Of several processes none is
+        left waiting: what is a mistake here ends all of them in `setup`.
         """
-        self._open_all((self.trainer and self.trainer.state.fn) or "fit")
+        try:
+            self._open_all((self.trainer and self.trainer.state.fn) or "fit")
+        except Mistake as error:
+            if not is_distributed():
+                raise
+            self.refused = error
 
     def setup(self, stage: str) -> None:
-        """Open every source that the stage reads and check that all of its documents fit a row."""
+        """Open every source that the stage reads and check that all of its documents fit a row.
+
+        Raises:
+            Mistake: on all processes, where one of them has found it.
+        """
+        with together():
+            if self.refused is not None:
+                raise self.refused
         if self.listing.agree():
             self.datasets.clear()
-        self._open_all(stage)
+        with together():
+            self._open_all(stage)
 
     def _open_all(self, stage: str) -> None:
         if self.tokenizer_path is None:
