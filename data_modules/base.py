@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from data_modules.index.listing import Listing
 from data_modules.index.range_cache import RangeCache
 from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
-from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader
+from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader, start_worker
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.stages import Stage
@@ -254,7 +252,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             "batch_size": None,
             "num_workers": workers,
             "pin_memory": torch.cuda.is_available(),  # from such memory a GPU copies batches while it computes
-            "worker_init_fn": partial(_start_worker, self.loader) if workers else None,
+            "worker_init_fn": partial(start_worker, self.loader) if workers else None,
         }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -295,14 +293,3 @@ def _newly_drawn(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     """Documents of each source drawn from one plan state to a later one; a source may have started again."""
     starts = {name: before.get(name, {"next": 0})["next"] for name in now}
     return {name: s["next"] - (starts[name] if starts[name] <= s["next"] else 0) for name, s in now.items()}
-
-
-def _start_worker(loader: LoaderConfig, number: int) -> None:
-    """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it.
-
-    Ctrl-C in a terminal reaches workers too; they read on until the run has saved its step.
-    """
-    loader.apply()
-    gc.freeze()
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)

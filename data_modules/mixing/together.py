@@ -32,9 +32,9 @@ def together() -> Iterator[None]:
     if not is_distributed():
         return
     mistake = mistake_in(own)
-    said: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(said, mistake and mistake.sentence)
+    said = [""] * dist.get_world_size()
+    dist.all_gather_object(said, mistake.sentence if mistake else "")
     if own is not None:
         raise own
-    if first := next((sentence for sentence in said if sentence is not None), None):
+    if first := next(filter(None, said), None):
         raise Mistake(first)

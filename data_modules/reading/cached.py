@@ -128,11 +128,11 @@ def _needs_room() -> Iterator[None]:
         cause: BaseException | None = error
         while cause is not None and not (isinstance(cause, OSError) and cause.errno in FULL):
             cause = cause.__cause__
-        if cause is None:
+        if not isinstance(cause, OSError):
             raise
         raise Mistake(
             f"data.loader.cache: nothing can be written in '{datasets.config.HF_DATASETS_CACHE}' "
-            f"({os.strerror(cause.errno)}); name a folder with room"  # type: ignore[attr-defined]
+            f"({os.strerror(cause.errno or 0)}); name a folder with room"
         ) from error
 
 
