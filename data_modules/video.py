@@ -16,6 +16,7 @@ from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 
 if TYPE_CHECKING:
+    from data_modules.index.range_cache import RangeCache
     from data_modules.reading.clip_captions import ReadCaptions
     from data_modules.reading.recordings import Recording
 
@@ -25,8 +26,8 @@ VARIANTS = CAPTION_FIRST, UNCONDITIONAL, VIDEO_FIRST = ("caption_first", "uncond
 class VideoDataModule(DocumentDataModule):
     """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
-    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them;
-    folders of frames; HDF5 files; LeRobot data sets.
+    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them,
+    which may lie on other machines (`s3://bucket/{000..127}.tar`); folders of frames; HDF5 files; LeRobot data sets.
 
     Where videos have captions, a clip follows its caption, or is read and followed by it (ours: the paper's videos have
     none).
@@ -112,7 +113,7 @@ class VideoDataModule(DocumentDataModule):
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
             note_lost("videos shorter than a clip", len(clips.short))
         captions, unread = self._read_captions(recordings, format, key)
-        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares)
+        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares, self.range_cache)
         dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
         return dataset
 
@@ -197,6 +198,7 @@ class VideoDataset(DocumentDataset):
         skipped: see `skipped_at_setup`.
         captions: of each recording, by its row; none where clips have none.
         shares: of `variants`.
+        cache: keeps what is read of remote videos; None keeps nothing.
 
     Attributes:
         variants: names of the variants, in the order of `lengths`; clips without captions have the second alone.
@@ -214,6 +216,7 @@ class VideoDataset(DocumentDataset):
         skipped: int,
         captions: ReadCaptions | None = None,
         shares: tuple[float, ...] = (1.0,),
+        cache: RangeCache | None = None,
     ) -> None:
         from data_modules.reading.episodes import VideoPictures, shuffled
 
@@ -222,7 +225,7 @@ class VideoDataset(DocumentDataset):
         self.order = shuffled(clips.count)
         self.format = format
         self.skipped_at_setup = skipped
-        self.pictures = VideoPictures(clips.table, format.image_size)
+        self.pictures = VideoPictures(clips.table, format.image_size, cache)
         self.captions, self.shares = captions.ids if captions else None, shares
         self.variants = VARIANTS if captions else VARIANTS[1:2]
         bare = np.full(clips.count, 2 + format.bracketed_frames(clips.frames), dtype=np.int32)

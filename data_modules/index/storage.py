@@ -156,12 +156,16 @@ class _RemoteStream(io.RawIOBase):
         return count
 
 
-def opened(file: InputFile) -> IO[bytes]:
+def opened(file: InputFile, ahead: int = AHEAD) -> IO[bytes]:
     """A file to be read from its start to its end.
+
+    Args:
+        file: which.
+        ahead: bytes that are asked for at once of a remote file.
 
     Raises:
         OSError: it can't be opened.
     """
     if is_remote(file.path):
-        return io.BufferedReader(_RemoteStream(file), AHEAD)
+        return io.BufferedReader(_RemoteStream(file), ahead)
     return open(file.path, "rb")

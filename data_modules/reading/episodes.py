@@ -16,6 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.range_cache import RangeCache
+from data_modules.index.ranges import RangeReader
 from data_modules.mixing.permutation import key_of, permute
 from data_modules.reading.cached import code_of, generated
 from data_modules.reading.columns import Column
@@ -97,11 +99,12 @@ class VideoPictures(PictureSource):
     Args:
         table: the videos.
         size: side of a picture in pixels.
+        cache: keeps what is read of remote videos; None keeps nothing.
     """
 
-    def __init__(self, table: VideoTable, size: int) -> None:
+    def __init__(self, table: VideoTable, size: int, cache: RangeCache | None = None) -> None:
         self.table, self.size = table, size
-        self.reader = VideoReader()
+        self.reader = VideoReader(ranges=RangeReader(cache))
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
         """(3, size, size) uint8 each; neighbouring keys of one file are decoded in one go."""
