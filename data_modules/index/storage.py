@@ -23,6 +23,10 @@ _FINAL = (FileNotFoundError, PermissionError, NotImplementedError, ImportError, 
 Result = TypeVar("Result")
 
 
+class UnreachedFile(BrokenFile):
+    """A remote file that its storage does not give; another time it may."""
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One file that documents are read from, as it was when it was found.
@@ -99,7 +103,7 @@ def patiently(attempt: Callable[[], Result], what: str) -> Result:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFile: the last attempt failed too.
+        UnreachedFile: the last attempt failed too.
     """
     for number in range(ATTEMPTS):
         try:
@@ -109,7 +113,7 @@ def patiently(attempt: Callable[[], Result], what: str) -> Result:
         except Exception as error:  # storages have exceptions of their own
             if number == ATTEMPTS - 1:
                 reason = f"{type(error).__name__} {error}".strip()
-                raise BrokenFile(what, f"{ATTEMPTS} attempts failed, the last with {reason}") from error
+                raise UnreachedFile(what, f"{ATTEMPTS} attempts failed, the last with {reason}") from error
             time.sleep(FIRST_WAIT * 2**number * random.uniform(0.5, 1))  # spread, as many ranks ask at once
     raise AssertionError
 
@@ -119,7 +123,7 @@ def fetch(url: str, offset: int, size: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFile: the last attempt failed too.
+        UnreachedFile: the last attempt failed too.
     """
 
     def attempt() -> bytes:

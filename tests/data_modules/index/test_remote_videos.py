@@ -15,6 +15,7 @@ from data_modules.index.range_cache import RangeCache
 from data_modules.index.ranges import RangeReader
 from data_modules.reading import file_part
 from data_modules.reading.file_part import RemotePart
+from data_modules.reading.found_recordings import Layout, find_recordings
 from data_modules.video import VideoDataModule
 from lit_mm.mistake import MissingFile
 from tests.data_modules.test_action_layouts import load as load_actions
@@ -93,6 +94,13 @@ def test_actions_beside_videos_in_tars(place: str, server: Server, document_form
 @pytest.mark.parametrize("trouble", [503, "cut"])
 def test_a_server_that_fails(server: Server, document_format: DocumentFormat, trouble: int | str) -> None:
     tar = tar_of_videos(server.folder, 0)
+    for known in (False, True):
+        if known:
+            assert find_recordings(f"{server.url}/0.tar", "data.train", Layout())
+        server.failures["/0.tar"] = [500] * 100
+        with pytest.raises(BrokenFile, match=r"0\.tar' broke while being read: 6 attempts failed"):
+            load(f"{server.url}/0.tar", document_format, on_error="skip")
+        server.failures.clear()
     server.failures["/0.tar"] = [trouble, trouble]
     dataset = load(f"{server.url}/0.tar", document_format)
     server.failures["/0.tar"] = [trouble]
