@@ -14,6 +14,7 @@ from lit_mm.sequence import Document, Segment, Text
 if TYPE_CHECKING:
     import datasets
 
+    from data_modules.index.range_cache import RangeCache
     from data_modules.reading.action_documents import DocumentPlan
     from data_modules.reading.episodes import VideoTable
 
@@ -33,6 +34,7 @@ class ActionVideoDataset(DocumentDataset):
         documents: made by the plan.
         format: of documents.
         skipped: see `skipped_at_setup`.
+        cache: keeps what is read of remote videos; None keeps nothing.
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
@@ -52,6 +54,7 @@ class ActionVideoDataset(DocumentDataset):
         documents: datasets.Dataset,
         format: DocumentFormat,
         skipped: int,
+        cache: RangeCache | None = None,
     ) -> None:
         from data_modules.reading.columns import Column
         from data_modules.reading.episodes import VideoPictures, shuffled
@@ -69,7 +72,7 @@ class ActionVideoDataset(DocumentDataset):
         if plan.words:
             self.variants, self.shares = (*self.variants, "action_words"), (*self.shares, in_words)
         self.skipped_at_setup = skipped
-        self.pictures = VideoPictures(table, format.image_size)
+        self.pictures = VideoPictures(table, format.image_size, cache)
         targets = self._columns["ahead"].lengths()
         # The last <eoi> of the context opens every branch, and <eos> ends it.
         bare = format.bracketed_frames(len(self._read())) + targets * (2 + format.bracketed_frames(1))

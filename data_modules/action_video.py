@@ -33,7 +33,7 @@ class ActionVideoDataModule(DocumentDataModule):
     alone, at little more than half the tokens with four of them.
 
     Files: `<episode>.mp4` (or another video format), or a folder of frames, and beside it `<episode>.csv` (or .parquet,
-    .jsonl) with one row per frame; a column `frame` orders the rows. HDF5 files and LeRobot data sets, which have both.
+    .jsonl) with one row per frame; a column `frame` orders the rows. Tars of both, HDF5 files and LeRobot data sets.
     Columns are those that `actions`, `words` and `text` name, and no others are read here.
 
     The action is text, `action: dx=+1.338, dy=-0.659, dyaw=+0.123, rel_t=+0.125`: dx forward and dy to the left, dyaw
@@ -157,7 +157,7 @@ class ActionVideoDataModule(DocumentDataModule):
         table, skipped = self._episodes(found, key)
         documents = self._documents(table, format.tokenizer, key)
         shares = self.action_dropout, self.words
-        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped)
+        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped, self.range_cache)
         dataset.files = found.files
         return dataset
 

@@ -18,6 +18,7 @@ from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from data_modules.index.range_cache import RangeCache
     from data_modules.reading.clip_captions import ReadCaptions
     from data_modules.reading.found_recordings import FoundRecordings
     from data_modules.reading.recordings import Recording
@@ -28,8 +29,8 @@ VARIANTS = CAPTION_FIRST, UNCONDITIONAL, VIDEO_FIRST = ("caption_first", "uncond
 class VideoDataModule(DocumentDataModule):
     """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
-    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them;
-    folders of frames; HDF5 files; LeRobot data sets.
+    Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them,
+    which may lie on other machines (`s3://bucket/{000..127}.tar`); folders of frames; HDF5 files; LeRobot data sets.
 
     Where videos have captions, a clip follows its caption, or is read and followed by it (ours: the paper's videos have
     none).
@@ -115,7 +116,7 @@ class VideoDataModule(DocumentDataModule):
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
             note_lost("videos shorter than a clip", len(clips.short))
         captions, unread = self._read_captions(found.recordings, format, key)
-        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares)
+        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares, self.range_cache)
         dataset.files = found.files
         return dataset
 
@@ -216,6 +217,7 @@ class VideoDataset(DocumentDataset):
         skipped: see `skipped_at_setup`.
         captions: of each recording, by its row; none where clips have none.
         shares: of `variants`.
+        cache: keeps what is read of remote videos; None keeps nothing.
 
     Attributes:
         variants: names of the variants, in the order of `lengths`; clips without captions have the second alone.
@@ -233,6 +235,7 @@ class VideoDataset(DocumentDataset):
         skipped: int,
         captions: ReadCaptions | None = None,
         shares: tuple[float, ...] = (1.0,),
+        cache: RangeCache | None = None,
     ) -> None:
         from data_modules.reading.episodes import VideoPictures, shuffled
 
@@ -241,7 +244,7 @@ class VideoDataset(DocumentDataset):
         self.order = shuffled(clips.count)
         self.format = format
         self.skipped_at_setup = skipped
-        self.pictures = VideoPictures(clips.table, format.image_size)
+        self.pictures = VideoPictures(clips.table, format.image_size, cache)
         self.captions, self.shares = captions.ids if captions else None, shares
         self.variants = VARIANTS if captions else VARIANTS[1:2]
         bare = np.full(clips.count, 2 + format.bracketed_frames(clips.frames), dtype=np.int32)

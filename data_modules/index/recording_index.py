@@ -15,7 +15,7 @@ import numpy as np
 from data_modules.dataset import BrokenFile
 from data_modules.index.array_file import ArrayFile
 from data_modules.index.sidecars import Indexing, Sidecar
-from data_modules.index.storage import InputFile
+from data_modules.index.storage import InputFile, UnreachedFile
 from data_modules.reading.code import code_of, identity
 from data_modules.reading.files import Stamps, total_size
 from data_modules.reading.recording_columns import Columns, read_columns
@@ -86,6 +86,9 @@ def index_recording_group(file: InputFile, columns: Columns) -> tuple[dict[str, 
             pts: (frames,) and keyframes: (keyframes,), int64 as uint64, see `VideoIndex`.
             `column …`: (frames,) float64 as uint64, of each column of numbers.
         Of each recording its `path`, `place`, `time_base` and why it is `broken`, and its columns of texts.
+
+    Raises:
+        UnreachedFile: a storage fails, which says nothing of its files.
     """
     rows = [_row(recording_of(place), place, columns) for _, place in cast(RecordingGroup, file).items]
     arrays = {"frames": np.array([len(row["pts"]) for row in rows], np.uint64)}
@@ -106,6 +109,8 @@ def _row(recording: Recording, place: str, columns: Columns) -> dict[str, Any]:
         if columns.numbers or columns.texts:
             found = read_columns(recording, index, columns)
         row |= {**found, "pts": index.pts, "keyframes": index.keyframes, "time_base": index.time_base}
+    except UnreachedFile:
+        raise
     except BrokenFile as error:
         row["broken"] = f"{error.path}\n{error.reason}"
     return row

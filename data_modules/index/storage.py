@@ -23,6 +23,10 @@ _FINAL = (FileNotFoundError, PermissionError, NotImplementedError, ImportError, 
 Result = TypeVar("Result")
 
 
+class UnreachedFile(BrokenFile):
+    """A remote file that its storage does not give; another time it may."""
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One file that documents are read from, as it was when it was found.
@@ -99,7 +103,7 @@ def patiently(attempt: Callable[[], Result], what: str) -> Result:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFile: the last attempt failed too.
+        UnreachedFile: the last attempt failed too.
     """
     for number in range(ATTEMPTS):
         try:
@@ -109,7 +113,7 @@ def patiently(attempt: Callable[[], Result], what: str) -> Result:
         except Exception as error:  # storages have exceptions of their own
             if number == ATTEMPTS - 1:
                 reason = f"{type(error).__name__} {error}".strip()
-                raise BrokenFile(what, f"{ATTEMPTS} attempts failed, the last with {reason}") from error
+                raise UnreachedFile(what, f"{ATTEMPTS} attempts failed, the last with {reason}") from error
             time.sleep(FIRST_WAIT * 2**number * random.uniform(0.5, 1))  # spread, as many ranks ask at once
     raise AssertionError
 
@@ -119,7 +123,7 @@ def fetch(url: str, offset: int, size: int) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenFile: the last attempt failed too.
+        UnreachedFile: the last attempt failed too.
     """
 
     def attempt() -> bytes:
@@ -156,12 +160,16 @@ class _RemoteStream(io.RawIOBase):
         return count
 
 
-def opened(file: InputFile) -> IO[bytes]:
+def opened(file: InputFile, ahead: int = AHEAD) -> IO[bytes]:
     """A file to be read from its start to its end.
+
+    Args:
+        file: which.
+        ahead: bytes that are asked for at once of a remote file.
 
     Raises:
         OSError: it can't be opened.
     """
     if is_remote(file.path):
-        return io.BufferedReader(_RemoteStream(file), AHEAD)
+        return io.BufferedReader(_RemoteStream(file), ahead)
     return open(file.path, "rb")

@@ -14,6 +14,7 @@ from lit_mm.mistake import Mistake
 
 How = Literal["last", "first", "sum", "mean", "change", "there"]
 OF_STATES: tuple[How, ...] = ("change", "there")
+OF_ONE: tuple[How, ...] = ("first", "there")  # frame, which texts have too
 MOVES = ("dx", "dy", "dyaw")  # written as `actions` says
 OF_TIME = ("rel_t", "seconds", "steps")
 
@@ -47,7 +48,8 @@ class ActionTemplate:
     `.first` is that of the first step; of what states are, `.there` is the value at the target, and `.change` that
     less the value at the last context frame. `{dx}`, `{dy}` and `{dyaw}` are the move, `{rel_t}` the share of the
     horizon, `{seconds}` and `{steps}` the time to the target; these have the formats of `action_text` where they have
-    none. A field without a format, `{keys}`, is a text; those of several steps are joined by `, then `.
+    none. A field without a format, `{keys}`, is a text; those of several steps are joined by `, then `, where
+    `{task.first}` and `{task.there}` are one of them.
 
     Args:
         text: the template.
@@ -79,7 +81,7 @@ class ActionTemplate:
             raise Mistake(f"text: '{self.text}' has a field without a name; write {{gripper:+.2f}}")
         if column in (*MOVES, *OF_TIME) and not spec:
             spec = "d" if column == "steps" else "+.3f"
-        if dot and how != "last" and not spec:
+        if dot and how not in ("last", *OF_ONE) and not spec:
             raise Mistake(f"text: '{{{name}}}' needs the format of a number, such as {{{name}:+.2f}}")
         try:
             format(1, spec) if column == "steps" else format(1.0, spec)
@@ -121,10 +123,16 @@ class ActionTemplate:
             if field.column in others:
                 written.append(_number(others[field.column], field.spec))
             elif field.is_text:
-                written.append(", then ".join(columns[field.column][start:stop]))
+                written.append(_text(columns[field.column], field.how, start, stop))
             else:
                 written.append(_number(_made_of(columns[field.column], field.how, start, stop), field.spec))
         return "".join(written)
+
+
+def _text(values: Sequence[str], how: How, start: int, stop: int) -> str:
+    if how in OF_ONE:
+        return values[start if how == "first" else stop]
+    return ", then ".join(values[start:stop])
 
 
 def _made_of(values: Sequence[float], how: How, start: int, stop: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -126,9 +125,7 @@ def _beside(items: Sequence[tuple[str, Stamps]], ending: str, entry: str) -> Ite
         content, name = b"", f"{recording.name.rpartition('.')[0]}.{ending}"
         if isinstance(recording, VideoInTar):
             if ending in recording.beside:
-                offset, size = recording.beside[ending]
-                with open(recording.path, "rb") as tar:
-                    content = os.pread(tar.fileno(), size, offset)
+                content = recording.content_beside(ending)
         elif stamps:
             content = Path(stamps[0][0]).read_bytes()
         caption, broken = "", None

@@ -13,7 +13,9 @@ import av
 import numpy as np
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.file_part import FilePart, Part
+from data_modules.index.ranges import RangeReader
+from data_modules.index.storage import InputFile
+from data_modules.reading.file_part import FilePart, Part, RemotePart
 from data_modules.reading.frames import ToPicture
 from data_modules.reading.time_stamps import VideoIndex, index_from_packets, shown_at
 
@@ -26,14 +28,14 @@ PROBED = 64  # packets that are compared with a header
 NEAR = 1  # keyframes between two wanted frames up to which decoding on is cheaper than a new seek
 
 
-def index_video(path: str | Path, part: Part | None = None, name: str | None = None) -> VideoIndex:
+def index_video(path: str | Path | InputFile, part: Part | None = None, name: str | None = None) -> VideoIndex:
     """Read the time stamps of a video from its header, or of its packets where the header does not say them.
 
     Its frames are those that FFmpeg shows of all of it, in their order. Nothing is decoded, except in files that carry
     no time stamps, and in those that begin between two keyframes.
 
     Args:
-        path: of the file.
+        path: of the file; of a remote one what it was when it was found, which needs a part.
         part: of it, which is the video; all of it by default.
         name: how messages call it; its path by default.
 
@@ -42,7 +44,7 @@ def index_video(path: str | Path, part: Part | None = None, name: str | None = N
             clock starts again on the way.
     """
     try:
-        with av.open(_opened(str(path), part)) as container:
+        with av.open(_opened(path, part, RangeReader())) as container:
             if not container.streams.video:
                 raise BrokenFile(name or path, "there is no video stream in it")
             stream = container.streams.video[0]
@@ -54,7 +56,9 @@ def index_video(path: str | Path, part: Part | None = None, name: str | None = N
                 and stream.codec_context.has_b_frames
             ):
                 raise BrokenFile(name or path, "AVI does not say when the B frames of H.264 are shown; use MP4")
-            if (index := _index_from_header(container, stream, part[1] if part else os.path.getsize(path))) is not None:
+            if (
+                index := _index_from_header(container, stream, part[1] if part else os.path.getsize(str(path)))
+            ) is not None:
                 return index
             container.seek(0)
             return index_from_packets(container, stream, name or path)
@@ -87,9 +91,12 @@ def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | N
     return VideoIndex(dts + later, dts[key] + later, float(stream.time_base))
 
 
-def _opened(path: str, part: Part | None) -> Any:
+def _opened(path: str | Path | InputFile, part: Part | None, ranges: RangeReader) -> Any:
     """What PyAV opens."""
-    return FilePart(path, part) if part else path
+    if isinstance(path, InputFile):
+        assert part is not None
+        return RemotePart(path, part, ranges)
+    return FilePart(str(path), part) if part else str(path)
 
 
 class VideoReader:
@@ -97,19 +104,20 @@ class VideoReader:
 
     Args:
         keep_open: how many files.
+        ranges: reads remote ones; without a cache by default.
     """
 
-    def __init__(self, keep_open: int = 8) -> None:
-        self.keep_open = keep_open
-        self._open: OrderedDict[tuple[str, Part | None], Any] = OrderedDict()
+    def __init__(self, keep_open: int = 8, ranges: RangeReader | None = None) -> None:
+        self.keep_open, self.ranges = keep_open, ranges or RangeReader()
+        self._open: OrderedDict[tuple[str | InputFile, Part | None], Any] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"keep_open": self.keep_open, "_open": OrderedDict(), "_process": -1}
+        return {"keep_open": self.keep_open, "ranges": self.ranges, "_open": OrderedDict(), "_process": -1}
 
     def read(
         self,
-        path: str,
+        path: str | InputFile,
         index: VideoIndex,
         frames: Sequence[int],
         part: Part | None = None,
@@ -118,7 +126,7 @@ class VideoReader:
         """Frames by number, each (height, width, 3) uint8 RGB, upright (a phone's rotation mark is applied).
 
         Args:
-            path: of the file.
+            path: see `index_video`.
             index: of the video.
             frames: numbers in it.
             part: see `index_video`.
@@ -133,6 +141,9 @@ class VideoReader:
             found: dict[int, np.ndarray] = {}
             for group in _runs(wanted, index.keyframes):
                 found.update(_decode_run(container, group, index.keyframes))
+        except BrokenFile:  # a storage that fails
+            self._open.pop((path, part), None)
+            raise
         except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
             self._open.pop((path, part), None)
             raise BrokenFile(name or path, _reason(error)) from error
@@ -142,13 +153,13 @@ class VideoReader:
             raise BrokenFile(name or path, f"frame {missing[0]} of {len(index)} cannot be decoded")
         return [found[int(index.pts[f])] for f in frames]
 
-    def _container(self, path: str, part: Part | None) -> Any:
+    def _container(self, path: str | InputFile, part: Part | None) -> Any:
         if self._process != os.getpid():  # a forked worker shares its parent's file offsets, so it opens its own
             self._open, self._process = OrderedDict(), os.getpid()
         if (path, part) not in self._open:
             while len(self._open) >= self.keep_open:
                 self._open.popitem(last=False)[1].close()
-            container = av.open(_opened(path, part))
+            container = av.open(_opened(path, part, self.ranges))
             # One thread: workers are parallel already, and skipping single frames needs decoding in packet order.
             container.streams.video[0].codec_context.thread_count = 1
             self._open[path, part] = container

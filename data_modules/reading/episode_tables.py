@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,17 +36,35 @@ def table_of(video: Path) -> Path | None:
     return within[0] if len(within) == 1 else None
 
 
-def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame:
-    """The table beside a video, in the order of its `frames` frames; it has at least these columns.
+def read_table(video: Path, columns: Sequence[str], frames: int) -> tuple[Path, dict[str, Sequence[Any]]]:
+    """The table beside a video, and its columns.
 
     Raises:
-        BrokenFile: there is no such table, it cannot be read, it has not one row for every frame, or its column
-            `frame` does not say which is whose.
+        BrokenFile: there is no table, or see `parsed_columns`.
     """
     file = table_of(video)
     if file is None:
         raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")
-    table = _read(file)
+    return file, parsed_columns(file, file, video.name, columns, frames)
+
+
+def parsed_columns(
+    file: Path, content: Path | bytes, video: str, columns: Sequence[str], frames: int
+) -> dict[str, Sequence[Any]]:
+    """Columns of a table, in the order of the frames.
+
+    Args:
+        file: how it is called.
+        content: where it is, or what is in it.
+        video: name of what it is beside.
+        columns: their names; `name[2]` is the third number of one that holds lists.
+        frames: of the video.
+
+    Raises:
+        BrokenFile: it cannot be read, it has not one row for every frame, a column is not there, or its column `frame`
+            does not say which row is whose.
+    """
+    table = _read(file, content)
     table.columns = [str(name).strip() for name in table.columns]
     sought = [name if name in table.columns else _whole(name) for name in columns]
     for name in (*sought, FRAME):  # as it is written, or else in other letters
@@ -56,10 +75,11 @@ def read_table(video: Path, columns: Sequence[str], frames: int) -> pd.DataFrame
     if missing:
         raise BrokenFile(file, f"there is no column {listed(missing)}; there are {listed(list(table.columns), 'and')}")
     if len(table) != frames:
-        raise BrokenFile(file, f"it has {len(table)} rows but '{video.name}' has {frames} frames; one each is expected")
+        raise BrokenFile(file, f"it has {len(table)} rows but '{video}' has {frames} frames; one each is expected")
     if FRAME in table.columns:
         table = table.iloc[_order(table[FRAME].to_list(), file)].reset_index(drop=True)
-    return table
+    values = {name: table[name].to_list() for name in table.columns}
+    return {name: column_of(values, name, file) for name in columns}
 
 
 def column_of(values: Mapping[str, Sequence[Any]], name: str, file: Path) -> Sequence[Any]:
@@ -93,10 +113,10 @@ def _whole(name: str) -> str:
     return found[1] if found else name
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: Path, content: Path | bytes) -> pd.DataFrame:
     import pandas as pd
 
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+    readers: dict[str, Callable[[Any], pd.DataFrame]] = {
         # An empty cell alone is missing: "null" and "n/a" are words.
         ".csv": partial(
             pd.read_csv, keep_default_na=False, na_values=[""], skipinitialspace=True, encoding="utf-8-sig"
@@ -105,7 +125,7 @@ def _read(file: Path) -> pd.DataFrame:
         ".jsonl": lambda f: pd.read_json(f, lines=True),
     }
     try:
-        return readers[file.suffix.lower()](file)
+        return readers[file.suffix.lower()](BytesIO(content) if isinstance(content, bytes) else content)
     except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
         raise BrokenFile(file, error) from error
 

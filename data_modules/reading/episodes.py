@@ -20,6 +20,8 @@ from data_modules.dataset import BrokenFile
 from data_modules.index.array_file import ArrayFile
 from data_modules.index.keys import key_of_texts
 from data_modules.index.making import make_missing
+from data_modules.index.range_cache import RangeCache
+from data_modules.index.ranges import RangeReader
 from data_modules.index.recording_index import recording_sidecars, rows_of
 from data_modules.mixing.permutation import key_of, permute
 from data_modules.reading.cached import generated
@@ -103,11 +105,12 @@ class VideoPictures(PictureSource):
     Args:
         table: the videos.
         size: side of a picture in pixels.
+        cache: keeps what is read of remote videos; None keeps nothing.
     """
 
-    def __init__(self, table: VideoTable, size: int) -> None:
+    def __init__(self, table: VideoTable, size: int, cache: RangeCache | None = None) -> None:
         self.table, self.size = table, size
-        self.reader = VideoReader()
+        self.reader = VideoReader(ranges=RangeReader(cache))
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
         """(3, size, size) uint8 each; neighbouring keys of one file are decoded in one go."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from data_modules.dataset import BrokenFile
 from data_modules.index.listing import Listing
-from data_modules.index.tar_samples import DamagedTar, SampleGrouper, tar_members
+from data_modules.index.storage import is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.decoding import VIDEO_SUFFIXES
 from data_modules.reading.episode_tables import TABLE_SUFFIXES
@@ -18,11 +15,11 @@ from data_modules.reading.files import Stamps, find_files
 from data_modules.reading.findings import note_files
 from data_modules.reading.hdf5_recordings import HDF5_SUFFIXES, Hdf5Recording
 from data_modules.reading.lerobot import is_lerobot, lerobot_episodes
-from data_modules.reading.recordings import FrameFolder, Recording, VideoFile, VideoInTar, frame_folder
+from data_modules.reading.recordings import FrameFolder, Recording, VideoFile, frame_folder
+from data_modules.reading.tars_of_videos import TAR, videos_in_remote_tars, videos_in_tar
 from data_modules.reading.walking import matching, walk
 from lit_mm.mistake import MissingFile, Mistake
 
-TAR = ".tar"
 BESIDE = (*TABLE_SUFFIXES, ".txt", ".json")  # tables and captions
 
 
@@ -88,9 +85,9 @@ def find_recordings(path: str, key: str, layout: Layout) -> list[Recording]:
     """All recordings behind a path, sorted by name.
 
     Args:
-        path: a video, a tar of videos, an HDF5 file, a folder of those or a pattern; a LeRobot data set, with the
-            episodes meant behind a `#` (`pusht#0:180`); or a folder of pictures, a folder of such folders, or a pattern
-            of them.
+        path: a video, a tar of videos, an HDF5 file, a folder of those or a pattern; the URL of tars of videos; a
+            LeRobot data set, with the episodes meant behind a `#` (`pusht#0:180`); or a folder of pictures, a folder of
+            such folders, or a pattern of them.
         key: the YAML key, for the error message.
         layout: what the path does not say.
 
@@ -98,6 +95,10 @@ def find_recordings(path: str, key: str, layout: Layout) -> list[Recording]:
         MissingFile: nothing is there, or nothing that can be read.
         BrokenFile: a tar or a data set cannot be read, or frames cannot be ordered.
     """
+    if is_remote(path):
+        if not (remote := list(videos_in_remote_tars(path, key))):
+            raise MissingFile(f"{key}: the tars of '{path}' hold no video")
+        return [*remote]
     if is_lerobot(path):
         episodes = list(lerobot_episodes(path, key, layout.camera))
         note_files(path, len({episode.path for episode in episodes}), {})
@@ -137,27 +138,6 @@ def need_rate(recordings: list[Recording], key: str) -> None:
                 "and for folders also `names` where the names of frames are time stamps, or the name of a text file "
                 "with a time stamp in seconds in each line"
             )
-
-
-def videos_in_tar(tar: Path) -> Iterator[VideoInTar]:
-    """The videos in a tar; each knows of the members that share its name.
-
-    Raises:
-        BrokenFile: the tar is cut or overwritten.
-    """
-    grouper, names = SampleGrouper(), {}
-    try:
-        with open(tar, "rb") as stream:
-            for name, member in tar_members(stream, os.path.getsize(tar)):
-                grouper.add(name, member)
-                names[member.offset] = name
-    except DamagedTar as error:
-        raise BrokenFile(tar, error.reason) from error
-    for sample in grouper.samples:
-        for ending, member in sample.members.items():
-            if f".{ending}".endswith(VIDEO_SUFFIXES):
-                beside = {e: (m.offset, m.size) for e, m in sample.members.items() if e != ending}
-                yield VideoInTar(str(tar), names[member.offset], member.offset, member.size, beside)
 
 
 def _folders_of_frames(path: str) -> list[tuple[Path, list[str]]]:

@@ -44,7 +44,6 @@ class Hdf5Recording(Recording):
 
     camera: str | None = None
     rate: float | None = None
-    kind = "HDF5"
 
     @property
     def _pictures(self) -> str:

@@ -57,7 +57,6 @@ class LeRobotEpisode(Recording):
     start: float
     frames: int
     task: str
-    kind = "LeRobot"
 
     @property
     def name(self) -> str:

@@ -11,19 +11,20 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.storage import InputFile
 from data_modules.reading.decoding import VideoReader, index_video
-from data_modules.reading.episode_tables import column_of, read_table, table_of
+from data_modules.reading.episode_tables import TABLE_SUFFIXES, parsed_columns, read_table, table_of
 from data_modules.reading.files import Stamps, stamp
 from data_modules.reading.pictures import read_picture, square
 from data_modules.reading.time_stamps import VideoIndex
 
-KINDS: dict[str, type[Recording]] = {}
 NAMES = "names"  # of frames say when they were taken
 MICROSECOND = 1e-6
 
@@ -37,10 +38,6 @@ class Recording(ABC):
     """
 
     path: str
-    kind: ClassVar[str]
-
-    def __init_subclass__(cls) -> None:
-        KINDS[cls.kind] = cls
 
     @property
     def name(self) -> str:
@@ -50,7 +47,8 @@ class Recording(ABC):
     @property
     def place(self) -> str:
         """All that it is made of, for a table; see `recording_of`."""
-        return json.dumps({"kind": self.kind, **asdict(self)})
+        kind = type(self)
+        return json.dumps({"class": f"{kind.__module__}:{kind.__qualname__}", **asdict(self)})
 
     @property
     def part(self) -> str:
@@ -98,24 +96,20 @@ class Recording(ABC):
         Raises:
             BrokenFile: there are none, or they are not of its frames.
         """
-        found, file = read_table(Path(self.path), columns, len(index)), table_of(Path(self.path))
-        assert file is not None
-        values = {name: found[name].to_list() for name in found.columns}
-        return file, {name: column_of(values, name, file) for name in columns}
+        return read_table(Path(self.path), columns, len(index))
 
 
 @lru_cache(maxsize=64)
 def recording_of(place: str) -> Recording:
     """The recording that a table's `place` describes."""
     fields = json.loads(place)
-    return KINDS[fields.pop("kind")](**fields)
+    found: Recording = resolve_name(fields.pop("class"))(**fields)
+    return found
 
 
 @dataclass(frozen=True)
 class VideoFile(Recording):
     """A video, with the table beside it."""
-
-    kind = "video"
 
     def index(self) -> VideoIndex:
         """See `index_video`."""
@@ -141,7 +135,6 @@ class VideoInTar(Recording):
     offset: int
     size: int
     beside: Mapping[str, Sequence[int]]
-    kind = "video in a tar"
 
     @property
     def name(self) -> str:
@@ -153,18 +146,40 @@ class VideoInTar(Recording):
         """Where its bytes are."""
         return f"{self.offset}+{self.size}"
 
+    @property
+    def tar(self) -> str | InputFile:
+        """What is opened."""
+        return self.path
+
+    def table_file(self) -> Path | None:
+        """None, as it is in the tar."""
+        return None
+
+    def content_beside(self, ending: str) -> bytes:
+        """Bytes of the member that has its name otherwise."""
+        offset, size = self.beside[ending]
+        with open(self.path, "rb") as tar:
+            return os.pread(tar.fileno(), size, offset)
+
     def index(self) -> VideoIndex:
         """See `index_video`."""
-        return index_video(self.path, (self.offset, self.size), self.name)
+        return index_video(self.tar, (self.offset, self.size), self.name)
 
     def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
         """Decoded from the keyframe before each."""
-        decoded = reader.read(self.path, index, frames, (self.offset, self.size), self.name)
+        decoded = reader.read(self.tar, index, frames, (self.offset, self.size), self.name)
         return [square(frame, size) for frame in decoded]
 
     def table(self, columns: Sequence[str], index: VideoIndex) -> tuple[Path, Mapping[str, Sequence[Any]]]:
-        """Refused: actions stand in files beside the video."""
-        raise BrokenFile(self.name, "tables of actions are not read from tars; unpack it")
+        """Columns of the member that has its name otherwise."""
+        video = Path(self.name)
+        ending = next((suffix for suffix in TABLE_SUFFIXES if suffix[1:] in self.beside), None)
+        if ending is None:
+            raise BrokenFile(
+                self.name, f"there is no table beside it; add '{video.with_suffix('.csv').name}' to the tar"
+            )
+        file = video.with_suffix(ending)
+        return file, parsed_columns(file, self.content_beside(ending[1:]), video.name, columns, len(index))
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,6 @@ class FrameFolder(Recording):
 
     names: Sequence[str]
     rate: float | str | None
-    kind = "frames"
 
     def files(self) -> list[Path]:
         """The folder, whose time changes with its files, and its time stamps."""

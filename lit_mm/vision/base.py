@@ -165,5 +165,5 @@ def hash_of(module: nn.Module, settings: str = "") -> str:
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(values.shape)}".encode())
-        digest.update(values.numpy().tobytes())
+        digest.update(values.flatten().numpy())
     return digest.hexdigest()[:16]

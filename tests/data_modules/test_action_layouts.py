@@ -147,6 +147,9 @@ def test_lerobot_data_sets(make: Callable[[Path], Path], tmp_path: Path, documen
         assert any(np.array_equal(target, full[row][stop]) for target in targets)
         seen.add((row, start, stop))
     assert seen == {(r, a, a + h) for r, n in enumerate(LENGTHS) for a in range(n) for h in (1, 2, 3) if a + h < n}
+    once = load(root, document_format, text="{task.first}, {task.there}")
+    for row, _, _, action, _ in written(once, document_format):
+        assert action == f"push {row}, push {row}"
     some = load(f"{root}#1:3", document_format, text=text)
     assert len(some) == len(dataset) - (LENGTHS[0] - 1)
     assert some.table.path(0).endswith("pusht/episode_000001")

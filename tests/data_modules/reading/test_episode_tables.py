@@ -17,8 +17,7 @@ def read(folder: Path, frames: list[Any], name: str = "one.csv") -> list[int]:
     table = pd.DataFrame({"frame": frames, "x": range(len(frames))})
     (folder / "one.mp4").touch()
     table.to_csv(folder / name, index=False)
-    found: list[int] = read_table(folder / "one.mp4", ("x",), len(frames))["x"].to_list()
-    return found
+    return list(read_table(folder / "one.mp4", ("x",), len(frames))[1]["x"])
 
 
 @pytest.mark.parametrize("name", ["{}", "frame_{}.png", "frame_{:05}.jpg", "left/{}", "{}.0", "clip7_{}.mp4"])
@@ -55,14 +54,14 @@ def test_what_does_not_say_whose_row_it_is(frames: list[Any], reason: str, tmp_p
 def test_names_of_columns_and_files_as_people_write_them(content: str, ending: str, tmp_path: Path) -> None:
     (tmp_path / "one.mp4").touch()
     (tmp_path / f"one{ending}").write_text(content, encoding="utf-8-sig")
-    table = read_table(tmp_path / "one.mp4", ("x", "y"), 2)
-    assert (table["x"].to_list(), table["y"].to_list()) == ([1, 3], [2, 4])
+    file, table = read_table(tmp_path / "one.mp4", ("x", "y"), 2)
+    assert (file, table) == (tmp_path / f"one{ending}", {"x": [1, 3], "y": [2, 4]})
 
 
 def test_a_folder_of_frames_has_its_table_beside_or_within(tmp_path: Path) -> None:
     folder = tmp_path / "walk.0"
     folder.mkdir()
     (folder / "traj_data.csv").write_text("x\n1\n2\n")
-    assert read_table(folder, ("x",), 2)["x"].to_list() == [1, 2]
+    assert read_table(folder, ("x",), 2)[1]["x"] == [1, 2]
     (tmp_path / "walk.0.csv").write_text("x\n3\n4\n")
-    assert read_table(folder, ("x",), 2)["x"].to_list() == [3, 4]
+    assert read_table(folder, ("x",), 2)[1]["x"] == [3, 4]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from data_modules.action_dataset import ActionVideoDataset
+from data_modules.dataset import DocumentDataset
 from data_modules.index.__main__ import read_data
+from data_modules.reading.episodes import frame_keys
 from data_modules.recipes.everything import everything
 from lit_mm.cli import main
 from lit_mm.tokenizer import Tokenizer
@@ -37,6 +42,18 @@ def test_every_source_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert not batch.skipped
         seen |= {batch.sources[i] for i in batch.source_ids.unique().tolist() if i >= 0}
     assert seen == data.source_weights().keys()
+    shown = {name: frames_of(opened[name]) for name in ("action_video", "lerobot_2", "lerobot_3", "recon", "nwm")}
+    for name, (frames, pictures) in shown.items():
+        assert frames == shown["action_video"][0], name
+        assert (pictures - shown["action_video"][1]).abs().mean() < 3, "JPEGs and videos lose a little"
+
+
+def frames_of(dataset: DocumentDataset) -> tuple[list[int], torch.Tensor]:
+    """Frames of each episode, and some pictures of the first."""
+    assert isinstance(dataset, ActionVideoDataset)
+    counts = [len(dataset.table.index(row)) for row in range(len(dataset.table))]
+    keys = frame_keys(0, np.array([0, counts[0] // 2, counts[0] - 1])).tolist()
+    return counts, torch.stack(dataset.pictures.read(keys)).float()
 
 
 @pytest.mark.slow

@@ -1,0 +1,139 @@
+"""Videos in tars on other machines are the clips of the same tars on a disk."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_modules.dataset import BrokenFile, DocumentFormat, Draw
+from data_modules.index.input_files import find_input_files
+from data_modules.index.range_cache import RangeCache
+from data_modules.index.ranges import RangeReader
+from data_modules.reading import file_part
+from data_modules.reading.file_part import RemotePart
+from data_modules.reading.found_recordings import Layout, find_recordings
+from data_modules.video import VideoDataModule
+from lit_mm.mistake import MissingFile
+from tests.data_modules.test_action_layouts import load as load_actions
+from tests.data_modules.test_action_layouts import shown, written
+from tests.data_modules.test_video_layouts import clips_of, load, texts
+from tests.data_modules.video_files import decode_all, moving_picture, write_video
+from tests.helpers.tars import write_tar
+from tests.helpers.web_server import Server
+
+FRAMES = 12
+
+
+def tar_of_videos(folder: Path, tar: int, videos: int = 2) -> Path:
+    """Videos with captions and tables."""
+    members = []
+    for number in range(videos * tar, videos * (tar + 1)):
+        video = write_video(folder / "made" / f"{number:03}.mp4", moving_picture(FRAMES, seed=number), g="4", bf="2")
+        table = pd.DataFrame({"frame": range(FRAMES), "keys": [f"key {number}.{i}" for i in range(FRAMES)]})
+        members += [(f"{number:03}.mp4", video.read_bytes()), (f"{number:03}.txt", f"a cat {number}".encode())]
+        members += [(f"{number:03}.csv", table.to_csv(index=False).encode())]
+    return write_tar(folder / f"{tar}.tar", members)
+
+
+def test_clips_and_captions(server: Server, document_format: DocumentFormat) -> None:
+    for tar in range(2):
+        tar_of_videos(server.folder, tar)
+    options: dict[str, Any] = {"captions": "txt"}
+    url = f"{server.url}/{{0..1}}.tar"
+    remote, local = load(url, document_format, **options), load(server.folder / "*.tar", document_format, **options)
+    assert len(remote) == 2 * 2 * FRAMES // 4
+    assert clips_of(remote) == clips_of(local)
+    told = [{texts(d.document(Draw(i, 2, 0)), document_format) for i in range(len(d))} for d in (remote, local)]
+    assert told[0] == told[1]
+    assert {text.partition(" | ")[2] for text in told[0]} == {f"a cat {number}<eos>" for number in range(4)}
+    asked = server.asked.total()
+    load(url, document_format, **options)
+    assert server.asked.total() - asked <= 2 * 2, "what is known of a tar is only looked up"
+    identity = remote.pictures.identity()
+    tar_of_videos(server.folder, 1)  # anew
+    assert load(url, document_format, **options).pictures.identity() != identity
+
+
+def test_what_is_read_is_kept(server: Server, tmp_path: Path, document_format: DocumentFormat) -> None:
+    tar_of_videos(server.folder, 0)
+    module = VideoDataModule(f"{server.url}/0.tar", fps=10, frames=4)
+    module.range_cache = RangeCache(tmp_path / "ranges", 10**10)
+    dataset = module.dataset("train", "clips", document_format)
+    assert dataset is not None
+    clips_of(pickle.loads(pickle.dumps(dataset)))
+    asked = server.asked.total()
+    assert clips_of(pickle.loads(pickle.dumps(dataset)))
+    assert server.asked.total() == asked
+
+
+@pytest.mark.parametrize("place", ["local", "remote"])
+def test_actions_beside_videos_in_tars(place: str, server: Server, document_format: DocumentFormat) -> None:
+    tar = tar_of_videos(server.folder, 0)
+    path = f"{server.url}/0.tar" if place == "remote" else tar
+    dataset = load_actions(path, document_format, text="{keys}")
+    full = [decode_all(server.folder / "made" / f"{number:03}.mp4") for number in range(2)]
+    seen = set()
+    for row, start, stop, action, document in written(dataset, document_format):
+        assert action == ", then ".join(f"key {row}.{i}" for i in range(start, stop))
+        assert (shown(document)[0] == full[row][start]).all()
+        seen.add((row, start, stop))
+    assert len(seen) == 2 * (3 * FRAMES - 6)
+    video = (server.folder / "made" / "000.mp4").read_bytes()
+    write_tar(tar, [("000.mp4", video), ("000.csv", b"frame,keys\n0,W\n")])
+    with pytest.raises(BrokenFile, match=r"0.tar/000.csv' .*: it has 1 rows but '000.mp4' has 12 frames"):
+        load_actions(path, document_format, text="{keys}")
+    write_tar(tar, [("000.mp4", video)])
+    with pytest.raises(BrokenFile, match=r"0.tar/000.mp4' .*there is no table beside it; add '000.csv' to the tar"):
+        load_actions(path, document_format, text="{keys}")
+
+
+@pytest.mark.parametrize("trouble", [503, "cut"])
+def test_a_server_that_fails(server: Server, document_format: DocumentFormat, trouble: int | str) -> None:
+    tar = tar_of_videos(server.folder, 0)
+    for known in (False, True):
+        if known:
+            assert find_recordings(f"{server.url}/0.tar", "data.train", Layout())
+        server.failures["/0.tar"] = [500] * 100
+        with pytest.raises(BrokenFile, match=r"0\.tar' broke while being read: 6 attempts failed"):
+            load(f"{server.url}/0.tar", document_format, on_error="skip")
+        server.failures.clear()
+    server.failures["/0.tar"] = [trouble, trouble]
+    dataset = load(f"{server.url}/0.tar", document_format)
+    server.failures["/0.tar"] = [trouble]
+    assert clips_of(dataset) == clips_of(load(tar, document_format))
+    fresh = pickle.loads(pickle.dumps(dataset))
+    server.failures["/0.tar"] = [500] * 100
+    with pytest.raises(BrokenFile, match=r"0\.tar' broke while being read: 6 attempts failed, the last with .*500"):
+        fresh.document(Draw(0, 0, 0))
+    server.failures.clear()
+    assert clips_of(fresh) == clips_of(dataset)
+
+
+def test_tars_without_videos(server: Server, document_format: DocumentFormat) -> None:
+    write_tar(server.folder / "0.tar", [("a.txt", b"hello")])
+    with pytest.raises(MissingFile, match=r"data.train: the tars of 'http://.*/0.tar' hold no video"):
+        load(f"{server.url}/0.tar", document_format)
+    (server.folder / "1.tar").write_bytes(tar_of_videos(server.folder, 0).read_bytes()[:1500])
+    with pytest.raises(BrokenFile, match=r"1.tar' .*it ends inside '000.mp4'"):
+        load(f"{server.url}/1.tar", document_format)
+
+
+def test_a_part_is_read_in_blocks(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_part, "BLOCK", 100)
+    monkeypatch.setattr(file_part, "KEPT", 2)
+    content = bytes(i % 251 for i in range(1000))
+    (server.folder / "0.tar").write_bytes(content)
+    (file,) = find_input_files(f"{server.url}/0.tar", (".tar",), "x")
+    part = RemotePart(file, (33, 650), RangeReader())
+    assert part.read() == content[33:683]
+    for at, count in ((0, 10), (640, 50), (95, 10), (95, 10), (649, 1), (650, 1)):
+        part.seek(at)
+        assert part.read(count) == content[33 + at : 33 + min(650, at + count)][: 100 - at % 100]
+    server.sent = 0
+    part.seek(90)
+    part.read(5)
+    assert server.sent == 0, "of the blocks that were read last two are kept"
