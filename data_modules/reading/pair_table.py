@@ -95,7 +95,7 @@ class PairTable:
         path, content = self._stored(row)
         if content is not None:
             return read_picture(content.as_py(), size, self.origin(row), cut)
-        if path is None:
+        if not path:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
         try:
             return read_picture(as_stored(self.folder / path), size, cut=cut)

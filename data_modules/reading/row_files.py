@@ -33,8 +33,8 @@ class Wanted:
     optional: tuple[str, ...] = ()
 
     def nothing(self, why: str) -> Row:
-        """A broken row."""
-        return [None] * len(self.columns), why
+        """A broken row. Names of columns may hold bytes that are no text, which are written by their numbers."""
+        return [None] * len(self.columns), why.encode(errors="backslashreplace").decode()
 
 
 def read_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
