@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from data_modules.action_dataset import ActionVideoDataset
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentFormat
+from data_modules.index.sidecars import Indexing
 from data_modules.reading.action_template import OF_STATES, ActionTemplate
 from data_modules.reading.actions import Actions
 from data_modules.reading.files import settle_broken, warn
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from data_modules.reading.action_documents import DocumentPlan
     from data_modules.reading.episodes import VideoTable
-    from data_modules.reading.recordings import Recording
+    from data_modules.reading.found_recordings import FoundRecordings
+    from data_modules.reading.recording_columns import Columns
 
 
 class ActionVideoDataModule(DocumentDataModule):
@@ -151,26 +153,45 @@ class ActionVideoDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        recordings, table, skipped = self._episodes(path, key)
+        found = self._found(path, key)
+        table, skipped = self._episodes(found, key)
         documents = self._documents(table, format.tokenizer, key)
         shares = self.action_dropout, self.words
         dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped)
-        dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
+        dataset.files = found.files
         return dataset
 
-    def _episodes(self, path: str, key: str) -> tuple[list[Recording], VideoTable, int]:
-        """Recordings, their table, and how many cannot be read."""
-        from data_modules.reading.episodes import index_recordings, say_far_keyframes
-        from data_modules.reading.found_recordings import Layout, find_recordings, need_rate
+    def _found(self, path: str, key: str) -> FoundRecordings:
+        from data_modules.reading.found_recordings import Layout, look_up
 
-        recordings = find_recordings(path, key, Layout(self.frame_rate, self.camera))
+        return look_up(path, key, Layout(self.frame_rate, self.camera), True, self.listing)
+
+    @property
+    def _columns(self) -> Columns:
+        return replace(self.plan.columns, renamed=tuple(self.renamed.items()))
+
+    def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
+        """The indexes of one split's episodes, and what makes them."""
+        from data_modules.index.recording_index import recording_sidecars
+
+        path = self.paths[split]
+        if path is None:
+            return None
+        found = self._found(path, f"{self.key}.{split}")
+        return recording_sidecars(found.items, found.recordings, self._columns, self.cache)
+
+    def _episodes(self, found: FoundRecordings, key: str) -> tuple[VideoTable, int]:
+        """The table of all recordings, and how many cannot be read."""
+        from data_modules.reading.episodes import index_recordings, say_far_keyframes
+        from data_modules.reading.found_recordings import need_rate
+
         if self.fps is not None:
-            need_rate(recordings, key)
-        table = index_recordings(recordings, replace(self.plan.columns, renamed=tuple(self.renamed.items())))
+            need_rate(found.recordings, key)
+        table = index_recordings(found, self.cache, key, self._columns)
         broken = table.broken()
         skipped = settle_broken(next(iter(broken), None), len(broken), len(table), key, self.tolerance)
         say_far_keyframes(table, key)
-        return recordings, table, skipped
+        return table, skipped
 
     def _documents(self, table: VideoTable, tokenizer: Tokenizer, key: str) -> datasets.Dataset:
         from datasets import Features, List, Value

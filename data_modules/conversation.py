@@ -59,7 +59,7 @@ class ConversationDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        pages = load_pages(path, split, key, self.tolerance, CONVERSATIONS)
+        pages = load_pages(path, split, key, self.tolerance, CONVERSATIONS, self.listing)
         settings = {
             "tokenizer": format.tokenizer,
             "template": self.template,

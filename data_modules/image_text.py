@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import BrokenFile, DocumentFormat
-from data_modules.index.indexed_pairs import IndexedPairs, open_pairs, pair_sidecars
+from data_modules.index.making import missing_of
 from data_modules.index.pair_index import PairFields, fields_of_tar
 from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing
-from data_modules.index.source_view import Totals
+from data_modules.index.source_view import SourceView, Totals
 from data_modules.index.storage import is_remote
 from data_modules.pair_dataset import CaptionShares, ImageTextDataset
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
-from data_modules.reading.files import find_files, is_on_hub, listed, say, settle_broken, stamp, warn
+from data_modules.reading.files import Stamps, is_on_hub, listed, say, settle_broken, warn
 from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
@@ -30,9 +30,13 @@ from data_modules.reading.table_pairs import TablePairs
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.tokenizer import Tokenizer
 
-TAR, JSON = ".tar", ".json"
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".parquet", JSON, TAR)
-FILE_NAME = "file_name"  # the column that names the picture in a Hugging Face image folder
+if TYPE_CHECKING:
+    from data_modules.index.parquet_index import TableFields
+    from data_modules.index.placed_pictures import PlacedPictures
+
+TAR, PARQUET, JSON = ".tar", ".parquet", ".json"
+INDEXED = (TAR, PARQUET)  # endings of files that are read where they are
+SUFFIXES = (".jsonl", ".ndjson", ".csv", JSON, *INDEXED)
 LONGEST = 65535  # tokens of a caption, as many as an index can say
 
 
@@ -40,9 +44,9 @@ class ImageTextDataModule(DocumentDataModule):
     """Pictures and captions; most are shown caption first (to learn to draw), the rest picture first (to describe).
 
     Files: a Hugging Face image folder (pictures and a metadata.jsonl or .csv with `file_name` and a caption), JSON
-    Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars,
-    which are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows; the
-    annotations of COCO (.json); folders of pictures, one for each class (with `class_captions`). Pairs without a
+    Lines or CSV with the picture's path (relative to that file), Parquet with its bytes or path, or WebDataset tars;
+    these two are indexed and read where they are, also from `s3://`, `https://` and other storage that fsspec knows;
+    the annotations of COCO (.json); folders of pictures, one for each class (with `class_captions`). Pairs without a
     caption are left out, and their number is said.
 
     Args:
@@ -66,8 +70,8 @@ class ImageTextDataModule(DocumentDataModule):
             2408.11039; ours: the paper has a source for each direction and states no shares).
         condition_dropout: share of the caption-first draws that lose their caption, which guidance needs (paper).
         max_caption: longer captions are cut to so many tokens.
-        without_caption: what happens to pictures of tars that have no caption: they are left out, or shown like those
-            that lose theirs.
+        without_caption: what happens to pictures of tars and Parquet that have no caption: they are left out, or shown
+            like those that lose theirs.
         crop: how pictures become squares (see `data_modules.reading.cropping.Cropping`); their centres by default.
     """
 
@@ -112,6 +116,13 @@ class ImageTextDataModule(DocumentDataModule):
         self.max_caption = max_caption
         self.without_caption, self.crop = without_caption, crop
 
+    @property
+    def table_fields(self) -> TableFields:
+        """What is read of Parquet."""
+        from data_modules.index.parquet_index import TableFields
+
+        return TableFields(self.image_column, self.caption_columns, self.max_caption, tuple(self.conditions))
+
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ImageTextDataset | None:
         """Pairs of one split; captions are tokenized once, pictures are read when drawn."""
         path = self.paths[split]
@@ -132,18 +143,31 @@ class ImageTextDataModule(DocumentDataModule):
         return self.crop if split == "train" else self.crop.held_out
 
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
-        """The indexes of one split where it is in tars, and what makes them."""
+        """The indexes of one split where it is in tars or Parquet, and what makes them."""
+        from data_modules.index.indexed_pairs import pair_sidecars
+
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or self.class_captions or is_on_hub(path, (TAR,)):
+        if path is None or self.class_captions or is_on_hub(path, INDEXED):
             return None
         with _pictures_alone_are_told(path):
-            files = self.listing.find(path, (TAR,) if is_remote(path) else SUFFIXES, key, PICTURE_SUFFIXES)
-        kinds = {file.path.lower().endswith(TAR) for file in files}
+            files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key, PICTURE_SUFFIXES)
+        kinds = {_format(file.path) for file in files}
         if len(kinds) > 1:
-            raise Mistake(f"{key}: '{path}' holds tars and tables; name those of one format with a pattern")
-        return pair_sidecars(files, self.tar_fields, tokenizer, self.cache) if kinds == {True} else None
+            raise Mistake(
+                f"{key}: '{path}' holds {listed(sorted(kinds), 'and')}; name those of one format with a pattern"
+            )
+        if kinds == {"tars"}:
+            return pair_sidecars(files, self.tar_fields, tokenizer, self.cache)
+        if kinds != {"Parquet"}:
+            return None
+        indexing = pair_sidecars(files, self.table_fields, tokenizer, self.cache)
+        if missing_of(indexing.sidecars[:1]):
+            self.table_fields.check(files[0], key)
+        return indexing
 
     def _indexed(self, path: str, split: Split, indexing: Indexing, format: DocumentFormat) -> Pairs:
+        from data_modules.index.indexed_pairs import IndexedPairs, open_pairs
+
         key = f"{self.key}.{split}"
         unconditional = self.without_caption == "unconditional"
         view = open_pairs(indexing, unconditional, self.cache, key)
@@ -151,22 +175,35 @@ class ImageTextDataModule(DocumentDataModule):
         if totals.report is not None:
             everything = totals.captioned + totals.bare + totals.lost
             settle_broken(BrokenFile(*totals.report), totals.lost, everything, key, self.tolerance)
-        if totals.bare:
+        if totals.bare and len(view):
             done = "shown without one" if unconditional else "left out"
             pairs = totals.captioned + totals.bare
             warn("%s: %d of %d pairs have no caption and are %s", key, totals.bare, pairs, done)
             note_lost("without a caption", 0 if unconditional else totals.bare)
-        self._say_unkept(totals, key)
+        self._say_unkept(path, totals, key)
         if totals.guessed:
             warn("%s: %d captions are not UTF-8 and are read as Latin-1", key, totals.guessed)
+        fields, pictures = self._placed_pictures(view, split, format)
         if not len(view):
-            raise Mistake(f"{key}: '{path}' holds no pairs: {self.tar_fields.sought}, but {view.totals.members}")
-        return IndexedPairs(view, format.image_size, RangeReader(self.range_cache), self._cropping(split))
+            raise Mistake(f"{key}: {fields.nothing(path, totals)}")
+        return IndexedPairs(view, pictures)
 
-    def _say_unkept(self, totals: Totals, key: str) -> None:
+    def _placed_pictures(
+        self, view: SourceView, split: Split, format: DocumentFormat
+    ) -> tuple[PairFields | TableFields, PlacedPictures]:
+        from data_modules.index.parquet_files import RowGroups
+        from data_modules.index.placed_pictures import ParquetPictures, TarPictures
+
+        ranges, size, cropping = RangeReader(self.range_cache), format.image_size, self._cropping(split)
+        if _format(view.sidecars[0].file.path) == "tars":
+            return self.tar_fields, TarPictures(view, size, ranges, cropping)
+        fields = self.table_fields
+        return fields, ParquetPictures(view, size, RowGroups(ranges), fields, self.folder, cropping)
+
+    def _say_unkept(self, path: str, totals: Totals, key: str) -> None:
         names = listed([one.name for one in self.conditions], "and") if self.conditions else ""
         if totals.unknown and totals.unknown == totals.captioned + totals.bare + totals.unkept:
-            raise Mistake(f"{key} (keep): no JSON beside a picture has a number in {names}; name one that is there")
+            raise Mistake(f"{key} (keep): no pair of '{path}' has a number in {names}; name one that is there")
         if totals.unkept:
             total = totals.captioned + totals.bare + totals.unkept
             lacking = f", {totals.unknown} of them without a number in {names}" if totals.unknown else ""
@@ -174,7 +211,7 @@ class ImageTextDataModule(DocumentDataModule):
 
     def _tables(self, path: str, split: Split, format: DocumentFormat) -> Pairs:
         key = f"{self.key}.{split}"
-        parts, skipped = self._parts(path, split, key)
+        parts, stamps, skipped = self._parts(path, split, key)
         tokenized = [part.tokenize(format.tokenizer, self.max_caption, key) for part in parts]
         total = sum(len(part.rows) for part in tokenized)
         if not total:
@@ -187,41 +224,49 @@ class ImageTextDataModule(DocumentDataModule):
             warn("%s: left out %d of %d pairs, which have no caption", key, uncaptioned, total)
             note_lost("without a caption", uncaptioned)
         counts = PairCounts(skipped, uncaptioned, sum(part.cut for part in tokenized))
-        files = [file for part in parts for file in part.files if file.is_file()]
-        return TablePairs(tokenized, format.image_size, counts, stamp(files), self._cropping(split))
+        return TablePairs(tokenized, format.image_size, counts, stamps, self._cropping(split))
 
-    def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], int]:
+    def _parts(self, path: str, split: Split, key: str) -> tuple[list[PairTable], Stamps, int]:
+        from data_modules.index.parquet_index import FILE_NAME
         from data_modules.reading.class_folders import class_rows
         from data_modules.reading.coco import coco_rows
         from data_modules.reading.kept_rows import kept_rows
-        from data_modules.reading.records import check_column, keeps_broken, load_hub, load_records
+        from data_modules.reading.records import check_column, load_hub, load_records
 
         if self.class_captions:
             folder = Path(path).expanduser()
-            rows = class_rows(folder, self.class_captions, self.class_names, key)
-            return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], 0
-        if is_on_hub(path, (TAR,)):
+            rows = class_rows(folder, self.class_captions, self.class_names, key, self.listing)
+            return [PairTable(rows, "image", ("caption",), [folder], folder=folder)], (), 0
+        if is_on_hub(path, INDEXED):
             rows = load_hub(path, "train" if split == "train" else "validation", key)
             for column in (self.image_column, *self.caption_columns):
                 check_column(rows, column, f"'{path}'", key)
-            rows = kept_rows(rows, [Path(path)], self.conditions, key, rows)
-            return [PairTable(rows, self.image_column, self.caption_columns, [Path(path)])], 0
+            rows = kept_rows(rows, ((path, 0, 0),), self.conditions, key, rows)
+            return [PairTable(rows, self.image_column, self.caption_columns, [Path(path)])], (), 0
         parts: list[PairTable] = []
         skipped = 0
-        for _, group in groupby(find_files(path, SUFFIXES, key, PICTURE_SUFFIXES), lambda f: f.parent):
-            files = list(group)
+        stamps = self.listing.stamps(path, SUFFIXES, key, PICTURE_SUFFIXES)
+        for _, group in groupby(stamps, lambda stamp: Path(stamp[0]).parent):
+            some = tuple(group)
+            files = [Path(file) for file, _, _ in some]
             if all(file.suffix == JSON for file in files):
-                rows = coco_rows(files, key)
+                rows = coco_rows(some, key)
                 parts.append(PairTable(rows, "image", ("caption",), files, folder=self.folder))
                 continue
             image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             columns = (image, *self.caption_columns)
-            rows, left_out = load_records(files, columns, key, self.tolerance, optional=columns[1:])
-            rows = kept_rows(rows, files, self.conditions, key)
-            lost = left_out if keeps_broken(files[0]) and not self.conditions else 0
+            rows, left_out = load_records(some, columns, key, self.tolerance, optional=columns[1:])
+            rows = kept_rows(rows, some, self.conditions, key)
+            lost = 0 if self.conditions else left_out
             parts.append(PairTable(rows, image, self.caption_columns, files, lost, self.folder))
             skipped += left_out
-        return parts, skipped
+        return parts, stamps, skipped
+
+
+def _format(path: str) -> str:
+    """How files of a kind are called together."""
+    kinds = {TAR: "tars", PARQUET: "Parquet"}
+    return next((kind for ending, kind in kinds.items() if path.lower().endswith(ending)), "tables")
 
 
 def _captions(given: dict[str, float] | None, column: str | None) -> dict[str, float] | None:

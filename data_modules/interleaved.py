@@ -80,7 +80,7 @@ class InterleavedDataModule(DocumentDataModule):
         least = 2 + format.tokens_per_frame * (2 if mark == BOTH else 1)
         if self.window < least:
             raise Mistake(f"{self.key}.window: {self.window} positions cannot hold a picture, which takes {least}")
-        pages = load_pages(path, split, key, self.tolerance, WEB_PAGES)
+        pages = load_pages(path, split, key, self.tolerance, WEB_PAGES, self.listing)
         settings = {
             "tokenizer": format.tokenizer,
             "mark": mark,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.index.text_files import INDEXED, PARQUET, holds_an_array
-from data_modules.reading.files import Tolerance, find_files, is_on_hub, listed, settle_broken, stamp
+from data_modules.reading.files import Stamps, Tolerance, is_on_hub, listed, settle_broken
 from data_modules.reading.text_windows import TableWindows, TextWindows
 from data_modules.reading.token_shards import holds_tokens, token_shards
 from data_modules.reading.token_windows import TokenWindows
@@ -147,33 +145,32 @@ def load_text(
         BrokenFile: a document cannot be read, unless `module.tolerance` is `skip`.
         MissingFile, Mistake: a path, column or text is missing.
     """
-    files = [] if is_on_hub(path, INDEXED) else find_files(path, SUFFIXES, key)
-    rows, skipped = _read(path, files, split, key, module.column, module.tolerance)
+    stamps = () if is_on_hub(path, INDEXED) else module.listing.stamps(path, SUFFIXES, key)
+    rows, skipped = _read(path, stamps, split, key, module.column, module.tolerance)
     windows = _tokenize(rows, key, module.column, module.window, tokenizer)
     if not len(windows):
         raise Mistake(f"{key}: '{path}' holds no text in column '{module.column}'")
-    return TextDataset(source, TableWindows(windows, stamp(files)), skipped)
+    return TextDataset(source, TableWindows(windows, stamps), skipped)
 
 
 def _read(
-    path: str, files: Sequence[Path], split: Split, key: str, column: str, tolerance: Tolerance
+    path: str, stamps: Stamps, split: Split, key: str, column: str, tolerance: Tolerance
 ) -> tuple[datasets.Dataset, int]:
     from data_modules.reading.records import (
         check_column,
         check_strings,
         first_null,
-        keeps_broken,
         load_hub,
         load_records,
     )
 
-    if files:
-        rows, skipped = load_records(files, (column,), key, tolerance)
+    if stamps:
+        rows, skipped = load_records(stamps, (column,), key, tolerance)
     else:
         rows, skipped = load_hub(path, "train" if split == "train" else "validation", key), 0
         check_column(rows, column, f"'{path}'", key)
     check_strings(rows, column, key)
-    if files and keeps_broken(files[0]):  # rows without text are known already, and have no text to be tokenized
+    if stamps:  # rows without text are known already, and have no text to be tokenized
         return rows, skipped
     first, nulls = first_null(rows, column, path)
     return rows, skipped + settle_broken(first, nulls, len(rows), key, tolerance)

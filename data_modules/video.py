@@ -10,13 +10,16 @@ import torch
 
 from data_modules.base import DocumentDataModule, Split
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
+from data_modules.index.sidecars import Indexing
 from data_modules.reading.files import say, settle_broken, warn
 from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
+from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from data_modules.reading.clip_captions import ReadCaptions
+    from data_modules.reading.found_recordings import FoundRecordings
     from data_modules.reading.recordings import Recording
 
 VARIANTS = CAPTION_FIRST, UNCONDITIONAL, VIDEO_FIRST = ("caption_first", "unconditional", "video_first")
@@ -89,15 +92,15 @@ class VideoDataModule(DocumentDataModule):
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> VideoDataset | None:
         """Clips of one split; files are indexed once and decoded when drawn."""
         from data_modules.reading.episodes import index_recordings, say_far_keyframes
-        from data_modules.reading.found_recordings import Layout, find_recordings, need_rate
+        from data_modules.reading.found_recordings import need_rate
 
         path = self.paths[split]
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        recordings = find_recordings(path, key, Layout(self.frame_rate, self.camera))
-        need_rate(recordings, key)
-        table = index_recordings(recordings)
+        found = self._found(path, key)
+        need_rate(found.recordings, key)
+        table = index_recordings(found, self.cache, key)
         broken = table.broken()
         skipped = settle_broken(next(iter(broken), None), len(broken), len(table), key, self.tolerance)
         say_far_keyframes(table, key)
@@ -111,10 +114,26 @@ class VideoDataModule(DocumentDataModule):
                 )
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
             note_lost("videos shorter than a clip", len(clips.short))
-        captions, unread = self._read_captions(recordings, format, key)
+        captions, unread = self._read_captions(found.recordings, format, key)
         dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares)
-        dataset.files = tuple(sorted({file for recording in recordings for file in recording.stamps()}))
+        dataset.files = found.files
         return dataset
+
+    def _found(self, path: str, key: str) -> FoundRecordings:
+        from data_modules.reading.found_recordings import Layout, look_up
+
+        return look_up(path, key, Layout(self.frame_rate, self.camera), False, self.listing)
+
+    def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
+        """The indexes of one split's videos, and what makes them."""
+        from data_modules.index.recording_index import recording_sidecars
+        from data_modules.reading.recording_columns import Columns
+
+        path = self.paths[split]
+        if path is None:
+            return None
+        found = self._found(path, f"{self.key}.{split}")
+        return recording_sidecars(found.items, found.recordings, Columns(), self.cache)
 
     def _read_captions(
         self, recordings: Sequence[Recording], format: DocumentFormat, key: str
@@ -124,7 +143,7 @@ class VideoDataModule(DocumentDataModule):
         if self.captions is None:
             return None, 0
         where = Captions(self.captions, self.name_column, self.caption_column)
-        found = read_captions(recordings, where, format.tokenizer, self.max_caption, key)
+        found = read_captions(recordings, where, format.tokenizer, self.max_caption, key, self.listing)
         broken = found.broken
         skipped = settle_broken(next(iter(broken), None), len(broken), len(recordings), key, self.tolerance)
         without = int(np.count_nonzero(found.ids.lengths() == 0))

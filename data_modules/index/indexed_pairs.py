@@ -1,57 +1,54 @@
-"""Pairs of tars that stay where they are: captions from their indexes, pictures by their places in the tars."""
+"""Pairs of files that stay where they are: captions from their indexes, pictures by their places in the files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from data_modules.index.keys import key_of_texts
 from data_modules.index.making import opened_view
 from data_modules.index.pair_index import PairFields, index_pairs
-from data_modules.index.ranges import RangeReader
+from data_modules.index.parquet_index import TableFields, index_parquet
 from data_modules.index.sidecars import Indexing, Sidecar
 from data_modules.index.source_view import SourceView, make_view
 from data_modules.index.storage import InputFile
 from data_modules.reading.code import code_of
-from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.lengths import MappedLengths
 from data_modules.reading.pairs import PairCounts, Pairs
-from data_modules.reading.picture_source import READING, PictureSource
-from data_modules.reading.pictures import read_picture
+from data_modules.reading.picture_source import PictureSource
 from lit_mm.tokenizer import Tokenizer
 
 
-def pair_sidecars(files: Sequence[InputFile], fields: PairFields, tokenizer: Tokenizer, cache: Path) -> Indexing:
-    """The indexes of tars of pairs, and what makes them.
+def pair_sidecars(
+    files: Sequence[InputFile], fields: PairFields | TableFields, tokenizer: Tokenizer, cache: Path
+) -> Indexing:
+    """The indexes of files of pairs, and what makes them.
 
     Args:
-        files: the tars.
+        files: tars, or with TableFields Parquet.
         fields: what is looked for in them.
         tokenizer: of the captions.
         cache: folder of all indexes.
     """
-    depends_on = f"pairs {code_of(index_pairs)} {fields} {tokenizer.fingerprint()}"
+    indexer: Callable[..., Any] = index_pairs if isinstance(fields, PairFields) else index_parquet
+    depends_on = f"pairs {code_of(indexer)} {fields} {tokenizer.fingerprint()}"
     sidecars = [Sidecar.of(file, depends_on, cache) for file in files]
-    return Indexing(sidecars, partial(index_pairs, fields=fields, tokenizer=tokenizer))
+    return Indexing(sidecars, partial(indexer, fields=fields, tokenizer=tokenizer))
 
 
 class IndexedPairs(Pairs):
-    """Pairs of indexed tars.
+    """Pairs of indexed files.
 
     Args:
         view: of their indexes.
-        size: side of a picture in pixels.
-        ranges: reads the tars.
-        cropping: how drawn pictures become squares.
+        pictures: theirs, by document.
     """
 
-    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
-        self.view = view
-        self.pictures: PictureSource = TarPictures(view, size, ranges, cropping)
+    def __init__(self, view: SourceView, pictures: PictureSource) -> None:
+        self.view, self.pictures = view, pictures
         totals = view.totals
         self.counts = PairCounts(totals.lost, totals.bare, totals.cut)
         files = [sidecar.file for sidecar in view.sidecars]
@@ -81,65 +78,17 @@ class IndexedPairs(Pairs):
         return np.arange(len(self))
 
 
-class TarPictures(PictureSource):
-    """Pictures inside tars, each read by its place there.
-
-    Args:
-        view: of the tars' indexes.
-        size: side of a picture in pixels.
-        ranges: reads the tars.
-        cropping: how drawn pictures become squares.
-    """
-
-    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
-        self.view, self.size, self.ranges = view, size, ranges
-        self.cropping, self.cut_anew = cropping, cropping.rule == "random"
-
-    def _place(self, key: int) -> tuple[InputFile, int, int]:
-        number, row = self.view.locate(key)
-        index = self.view.index(number)
-        return self.view.sidecars[number].file, int(index["offset"][row]), int(index["size"][row])
-
-    def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each, cut without chance."""
-        return [self._picture(key, self.cropping.still) for key in keys]
-
-    def ahead(self, keys: Sequence[int]) -> None:
-        """Have them on their way."""
-        for key in keys:
-            self.ranges.ahead(*self._place(key))
-
-    def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
-        """(3, size, size) uint8 each, cut as the seed has it."""
-        return [self._picture(key, self.cropping.cut(seed, number)) for number, key in enumerate(keys)]
-
-    def _picture(self, key: int, cut: Cut | None = None) -> Tensor:
-        file, offset, size = self._place(key)
-        return read_picture(self.ranges.read(file, offset, size), self.size, self.origin(key), cut)
-
-    def origin(self, key: int) -> str:
-        """The tar, and where in it the picture begins."""
-        file, offset, _ = self._place(key)
-        return f"{file.path} at byte {offset}"
-
-    def identity(self) -> str:
-        """Of the tars as they were when they were indexed."""
-        return key_of_texts(
-            [str(READING), str(self.size), *self.cropping.named, *(sidecar.name for sidecar in self.view.sidecars)]
-        )[:16]
-
-
 def open_pairs(indexing: Indexing, with_bare: bool, cache: Path, key: str) -> SourceView:
     """Index what is not indexed yet, and open all of it.
 
     Args:
-        indexing: of the tars.
+        indexing: of the files.
         with_bare: whether pairs without a caption are wanted.
         cache: folder of all indexes.
         key: the YAML key, for messages.
 
     Raises:
-        BrokenFile: a tar cannot be read at all.
+        BrokenFile: a file cannot be read at all.
     """
     sidecars = indexing.sidecars
     return opened_view(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import IO, Any
 
 import numpy as np
 
+from data_modules.index.caption_arrays import BROKEN, GUESSED, caption_arrays, counts_of
 from data_modules.index.captions import caption_in, object_in
+from data_modules.index.source_view import Totals
 from data_modules.index.storage import InputFile, opened
 from data_modules.index.tar_samples import DamagedTar, Member, Sample, SampleGrouper, tar_members
 from data_modules.reading.conditions import Condition
@@ -18,7 +19,6 @@ from data_modules.reading.files import listed
 from lit_mm.tokenizer import Tokenizer
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "avif", "gif", "bmp", "tif", "tiff")  # endings, the likeliest first
-BROKEN, NO_CAPTION, CUT_CAPTION, GUESSED = 1, 2, 4, 8  # flags of a sample; GUESSED captions are not UTF-8
 _SHOWN = 3  # broken samples that are named
 _ENDINGS = 8  # endings that are counted
 
@@ -51,6 +51,10 @@ class PairFields:
         pictures = listed([f".{e}" for e in self.pictures])
         captions = listed(["." + ".".join([ending, *path]) for ending, path in self.captions])
         return f"there have to be pictures that end in {pictures}, and captions in {captions}"
+
+    def nothing(self, path: str, totals: Totals) -> str:
+        """Why there are no pairs."""
+        return f"'{path}' holds no pairs: {self.sought}, but {totals.members}"
 
 
 def fields_of_tar(
@@ -95,14 +99,9 @@ def index_pairs(
         tokenizer: of the captions.
 
     Returns:
-        Arrays, a row for each sample: first those with a caption, then those without, then the broken ones, each in
-        the order of the tar:
+        Arrays of `caption_arrays`, the samples of each kind in the order of the tar, and besides:
             offset: (samples,) uint64, first byte of the picture.
             size: (samples,) uint32, bytes of the picture.
-            tokens: (samples, captions) uint16, of the captions.
-            flags: (samples,) uint8, see BROKEN.
-            starts: (samples, captions) uint32, where their ids begin in `ids`.
-            ids: uint16 or uint32, tokens of all captions.
         Numbers of samples: `captioned`, `bare` (without a caption), `cut`, `guessed`, and `lost`, which have no
         picture or lie beyond a damage, as many as its bytes would hold; `unkept`, of which a condition does not hold,
         and of these `unknown`, which have no number for it. Names: `reports`, why the first are lost, and `endings` of
@@ -125,21 +124,12 @@ def index_pairs(
     kept = [found.kept.get(id(s)) if fields.conditions else True for s in samples]
     pairs = [sample for sample, one in zip(samples, kept, strict=True) if one]
     arrays, reports = _arrays(pairs, fields, found, tokenizer)
-    kind = arrays["flags"] & (BROKEN | NO_CAPTION)
-    lost = int(np.count_nonzero(kind & BROKEN))
+    counts = counts_of(arrays["flags"])
     if damage is not None:
         read = file.size - damage.unread
-        lost += max(1, round(len(pairs) * damage.unread / read)) if read else 1
+        counts["lost"] += max(1, round(len(pairs) * damage.unread / read)) if read else 1
         reports = [damage.reason, *reports]
-    counts = {
-        "captioned": int(np.count_nonzero(kind == 0)),
-        "bare": int(np.count_nonzero(kind == NO_CAPTION)),
-        "lost": lost,
-        "cut": int(np.count_nonzero(arrays["flags"] & CUT_CAPTION)),
-        "guessed": int(np.count_nonzero(arrays["flags"] & GUESSED)),
-        "unkept": len(samples) - len(pairs),
-        "unknown": kept.count(None),
-    }
+    counts |= {"unkept": len(samples) - len(pairs), "unknown": kept.count(None)}
     return arrays, {**counts, "reports": reports, "endings": dict(found.endings.most_common(_ENDINGS))}
 
 
@@ -170,32 +160,17 @@ def _arrays(
     samples: list[Sample], fields: PairFields, found: _Found, tokenizer: Tokenizer
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     count = len(fields.captions)
-    texts = [found.texts.get(id(sample), {}).get(number, "") for sample in samples for number in range(count)]
-    tokenized = tokenizer.encode_batch(texts)
-    all_ids = [tokenized[at : at + count] for at in range(0, len(tokenized), count)]
+    texts = [[found.texts.get(id(sample), {}).get(number, "") for number in range(count)] for sample in samples]
     pictures = [next((s.members[e] for e in fields.pictures if e in s.members), Member(0, 0)) for s in samples]
     flags = [
-        (BROKEN if not 0 < picture.size < 1 << 32 else 0)
-        | (NO_CAPTION if not any(ids) else 0)
-        | (CUT_CAPTION if max(map(len, ids)) > fields.longest else 0)
-        | (GUESSED if id(sample) in found.guessed else 0)
-        for sample, picture, ids in zip(samples, pictures, all_ids, strict=True)
+        (BROKEN if not 0 < picture.size < 1 << 32 else 0) | (GUESSED if id(sample) in found.guessed else 0)
+        for sample, picture in zip(samples, pictures, strict=True)
     ]
-    order = sorted(range(len(samples)), key=lambda i: 4 if flags[i] & BROKEN else flags[i] & NO_CAPTION)
+    arrays, order = caption_arrays(texts, count, flags, fields.longest, tokenizer)
+    arrays["offset"] = np.array([pictures[i].offset for i in order], np.uint64)
+    arrays["size"] = np.array([pictures[i].size & 0xFFFFFFFF for i in order], np.uint32)
     broken = [i for i in order if flags[i] & BROKEN]
-    ids = [one[: fields.longest] for i in order for one in all_ids[i]]
-    tokens = np.array([len(one) for one in ids], np.uint16).reshape(-1, count)
-    starts = (np.cumsum(tokens, dtype=np.uint64).reshape(-1, count) - tokens).astype(np.uint32)
-    first = (tokens > 0).argmax(axis=1)[:, None]  # of a sample's captions; it stands in for those that are missing
-    missing = tokens == 0
-    return {
-        "offset": np.array([pictures[i].offset for i in order], np.uint64),
-        "size": np.array([pictures[i].size & 0xFFFFFFFF for i in order], np.uint32),
-        "tokens": np.where(missing, np.take_along_axis(tokens, first, 1), tokens),
-        "flags": np.array([flags[i] for i in order], np.uint8),
-        "starts": np.where(missing, np.take_along_axis(starts, first, 1), starts),
-        "ids": np.fromiter(chain.from_iterable(ids), np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32),
-    }, [_report(samples[i], fields) for i in broken[:_SHOWN]]
+    return arrays, [_report(samples[i], fields) for i in broken[:_SHOWN]]
 
 
 def _report(sample: Sample, fields: PairFields) -> str:

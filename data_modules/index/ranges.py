@@ -14,6 +14,7 @@ from data_modules.index.storage import InputFile, fetch, is_remote
 
 MAX_OPEN = 64  # local files kept open by a process
 AT_ONCE = 16  # remote ranges that a process asks for at once
+MOST_AHEAD = 256 << 20  # bytes that are on their way; what is more is asked for when it is read
 
 Range = tuple[InputFile, int, int]  # a file, the range's first byte and its bytes
 
@@ -48,7 +49,7 @@ class RangeReader:
                 os.posix_fadvise(self._handle(file), offset, size, os.POSIX_FADV_WILLNEED)
             return
         pool, wanted = self._threads(), (file, offset, size)
-        if wanted not in self._coming:
+        if wanted not in self._coming and size + sum(one for _, _, one in self._coming) <= MOST_AHEAD:
             self._coming[wanted] = pool.submit(self._remote, *wanted)
 
     def read(self, file: InputFile, offset: int, size: int) -> bytes:

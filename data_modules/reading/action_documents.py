@@ -12,7 +12,8 @@ import numpy as np
 
 from data_modules.reading.action_template import ActionTemplate
 from data_modules.reading.actions import Actions, Pose, displacement, format_action, sentence_text
-from data_modules.reading.episodes import COMMAND, OF_STEPS, POSE, WORDS, Columns
+from data_modules.reading.episodes import COMMAND, OF_STEPS, POSE, WORDS
+from data_modules.reading.recording_columns import Columns
 from data_modules.reading.time_stamps import VideoIndex
 from lit_mm.tokenizer import Tokenizer
 

@@ -85,14 +85,16 @@ def generated(
     items: Sequence[Any],
     settings: Mapping[str, Any],
     features: datasets.Features,
+    first: Callable[[], None] | None = None,
 ) -> datasets.Dataset:
     """Rows that a generator yields, cached by its arguments and its code.
 
     Args:
-        function: yields the rows of some items: `function(items=…, **settings)`.
+        function: yields the rows of some items: `function(items=…, **settings)`. It is called for each item alone.
         items: rows are in their order. They say all that the rows depend on.
         settings: the other arguments.
         features: of the rows.
+        first: what is done before, where the rows are not there yet.
     """
     made_of = identity(items, code_of(function), settings, str(features))
 
@@ -105,6 +107,8 @@ def generated(
         )
 
     made = next(usable_cache().glob(f"generator/*{made_of}*"), None)
+    if made is None and first is not None:
+        first()
     if made is None and next(iter(function(items=list(items), **settings)), None) is None:
         return _empty(features)
     with progress(len(items) >= MANY):

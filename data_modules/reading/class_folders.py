@@ -11,6 +11,7 @@ from typing import Any
 
 import datasets
 
+from data_modules.index.listing import Listing
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.cached import generated
 from data_modules.reading.files import has_suffix
@@ -19,7 +20,9 @@ from lit_mm.mistake import MissingFile, Mistake
 NAME = "{}"
 
 
-def class_rows(folder: Path, templates: Sequence[str], names: Path | None, key: str) -> datasets.Dataset:
+def class_rows(
+    folder: Path, templates: Sequence[str], names: Path | None, key: str, listing: Listing
+) -> datasets.Dataset:
     """A row for each picture, with its path in the folder and its caption.
 
     Each picture has one of the templates for good, chosen by its path.
@@ -30,6 +33,7 @@ def class_rows(folder: Path, templates: Sequence[str], names: Path | None, key: 
         names: JSON file that names the classes: `{"n01440764": "tench"}`, or as Keras and torchvision have it,
             `{"0": ["n01440764", "tench"]}`. By default a class is called as its folder.
         key: the YAML key, for messages.
+        listing: of the run, which looks files up.
 
     Raises:
         MissingFile: there is no such folder, or no picture in it.
@@ -40,10 +44,17 @@ def class_rows(folder: Path, templates: Sequence[str], names: Path | None, key: 
             raise Mistake(
                 f"{key}: class_captions has '{template}'; write {NAME} once, where the name of the class stands"
             )
+    classes, paths = listing.look(("classes", str(folder)), lambda: _pictures_by_class(folder, key))
+    called = {name: name.replace("_", " ") for name in classes} if names is None else _names(names, classes, key)
+    features = datasets.Features({"image": datasets.Value("string"), "caption": datasets.Value("string")})
+    return generated(_captioned, paths, {"called": called, "templates": tuple(templates)}, features)
+
+
+def _pictures_by_class(folder: Path, key: str) -> tuple[list[str], list[str]]:
+    """Names of the classes, and paths of the pictures in `folder`."""
     if not folder.is_dir():
         raise MissingFile(f"{key}: there is no folder '{folder}'; with class_captions it holds one for each class")
     classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-    called = {name: name.replace("_", " ") for name in classes} if names is None else _names(names, classes, key)
     paths = [
         f"{name}/{file}"
         for name in classes
@@ -52,8 +63,7 @@ def class_rows(folder: Path, templates: Sequence[str], names: Path | None, key: 
     ]
     if not paths:
         raise MissingFile(f"{key}: '{folder}' has no folders with pictures, such as {folder}/cat/1.jpg")
-    features = datasets.Features({"image": datasets.Value("string"), "caption": datasets.Value("string")})
-    return generated(_captioned, paths, {"called": called, "templates": tuple(templates)}, features)
+    return classes, paths
 
 
 def _captioned(items: Sequence[str], called: dict[str, str], templates: Sequence[str]) -> Iterator[dict[str, Any]]:

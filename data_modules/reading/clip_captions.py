@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.listing import Listing
 from data_modules.reading.cached import generated, mapped
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
@@ -62,9 +63,22 @@ class ReadCaptions(NamedTuple):
 
 
 def read_captions(
-    recordings: Sequence[Recording], captions: Captions, tokenizer: Tokenizer, longest: int, key: str
+    recordings: Sequence[Recording],
+    captions: Captions,
+    tokenizer: Tokenizer,
+    longest: int,
+    key: str,
+    listing: Listing,
 ) -> ReadCaptions:
     """Each recording's caption, cut to `longest` tokens.
+
+    Args:
+        recordings: of a source.
+        captions: where they are.
+        tokenizer: of them.
+        longest: tokens that are kept.
+        key: the YAML key, for messages.
+        listing: of the run, which looks files up.
 
     Raises:
         MissingFile: the table is not there.
@@ -82,7 +96,10 @@ def read_captions(
             raise mistake_in(error) or error from error
     elif re.fullmatch(r"\w+(\.[\w.]+)?", captions.source) and not captions.source.endswith(TABLES):
         ending, _, entry = captions.source.partition(".")
-        items = [(recording.place, _stamps_beside(recording, ending)) for recording in recordings]
+        beside = listing.look(
+            ("captions", key, ending), lambda: [_stamps_beside(recording, ending) for recording in recordings]
+        )
+        items = [(recording.place, stamps) for recording, stamps in zip(recordings, beside, strict=True)]
         rows = generated(_beside, items, {"ending": ending, "entry": entry}, features)
     else:
         raise MissingFile(

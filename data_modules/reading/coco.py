@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,27 @@ import datasets
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.cached import generated
-from data_modules.reading.files import Stamps, stamp
+from data_modules.reading.files import Stamps
 from lit_mm.mistake import Mistake
 
 JSON = ".json"
 
 
-def coco_rows(files: Sequence[Path], key: str) -> datasets.Dataset:
+def coco_rows(stamps: Stamps, key: str) -> datasets.Dataset:
     """A row for each caption, with the path of its picture.
+
+    Args:
+        stamps: of the files.
+        key: the YAML key, for messages.
 
     Raises:
         BrokenFile: a file cannot be read.
         Mistake: it is in another layout.
     """
     features = datasets.Features({"image": datasets.Value("string"), "caption": datasets.Value("string")})
-    for file in files:
-        _read(str(file), key)
-    return generated(_captions, stamp(files), {"key": key}, features)
+    for path, _, _ in stamps:
+        _read(path, key)
+    return generated(_captions, stamps, {"key": key}, features)
 
 
 def _captions(items: Stamps, key: str) -> Iterator[dict[str, Any]]:

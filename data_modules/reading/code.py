@@ -14,7 +14,10 @@ from lit_mm.tokenizer import Tokenizer
 
 OURS = ("data_modules", "lit_mm")
 # Modules that change no result, but how bytes are fetched or mistakes are said.
-NO_MATTER = ("data_modules.index.storage", "data_modules.dataset", "lit_mm.mistake")
+NO_MATTER = (
+    *("data_modules.index.storage", "data_modules.index.ranges", "data_modules.index.range_cache"),
+    *("data_modules.dataset", "lit_mm.mistake"),
+)
 
 
 def identity(*parts: object) -> str:

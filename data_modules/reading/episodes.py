@@ -1,12 +1,13 @@
 """Tables of recordings: the time stamps of each and, for episodes, poses, commands and words of every frame.
 
-Recordings are indexed once; the tables are kept in the `datasets` cache and memory-mapped by every process.
+Recordings are indexed once; the tables are made of the indexes, kept in the `datasets` cache and memory-mapped by every
+process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,21 @@ import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.array_file import ArrayFile
+from data_modules.index.keys import key_of_texts
+from data_modules.index.making import make_missing
+from data_modules.index.recording_index import recording_sidecars, rows_of
 from data_modules.mixing.permutation import key_of, permute
-from data_modules.reading.cached import code_of, generated
+from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.decoding import VideoReader
-from data_modules.reading.files import Stamps, warn
+from data_modules.reading.files import warn
+from data_modules.reading.found_recordings import FoundRecordings
 from data_modules.reading.picture_source import PictureSource, identity_of_files
-from data_modules.reading.recordings import Recording, VideoFile, recording_of
+from data_modules.reading.recording_columns import ANGLE, Columns
+from data_modules.reading.recordings import recording_of
 from data_modules.reading.time_stamps import VideoIndex
 
-ANGLE, YAW = "angle", "yaw"
 POSE = ("x", "y", ANGLE)
 COMMAND = ("dx", "dy", "dyaw")
 WORDS = "words"
@@ -138,27 +144,19 @@ def frame_keys(rows: int | np.ndarray, frames: np.ndarray) -> np.ndarray:
     return (np.asarray(rows, np.int64) << FRAME_BITS) | frames.astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Columns:
-    """What is read of every frame besides its picture.
-
-    Args:
-        numbers: names of columns of numbers.
-        texts: names of columns of texts.
-        of_steps: those of both that are said of the step from this frame to the next, so that the last needs none.
-        renamed: pairs of a name and the column that it is read from.
-    """
-
-    numbers: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    of_steps: tuple[str, ...] = ()
-    renamed: tuple[tuple[str, str], ...] = ()
-
-
-def index_recordings(recordings: Sequence[Recording], columns: Columns | None = None) -> VideoTable:
-    """Read the time stamps of all `recordings`, and these columns of their tables.
+def index_recordings(found: FoundRecordings, cache: Path, key: str, columns: Columns | None = None) -> VideoTable:
+    """Time stamps of all recordings, and these columns of their tables; those that are not indexed yet are first.
 
     Broken ones become rows that say why.
+
+    Args:
+        found: the recordings.
+        cache: folder of all indexes.
+        key: the YAML key, for messages.
+        columns: that are read.
+
+    Raises:
+        Mistake: an index cannot be written.
     """
     columns = columns or Columns()
     numbers, text = datasets.List(datasets.Value("int64")), datasets.Value("string")
@@ -166,78 +164,18 @@ def index_recordings(recordings: Sequence[Recording], columns: Columns | None = 
     features |= {"pts": numbers, "keyframes": numbers, "time_base": datasets.Value("float64")}
     features |= {name: datasets.List(datasets.Value("float64")) for name in columns.numbers}
     features |= {name: datasets.List(text) for name in columns.texts}
-    has_columns = bool(columns.numbers or columns.texts)
-    items = [(recording.stamps(has_columns), recording.place) for recording in recordings]
-    # Which classes these are is found in a table, where the code that rows are made by cannot be followed.
-    code = tuple(sorted({code_of(kind) for kind in {VideoFile, *map(type, recordings)}}))
-    return VideoTable(generated(_rows, items, {"columns": columns, "code": code}, datasets.Features(features)))
+    indexing = recording_sidecars(found.items, found.recordings, columns, cache)
+    lock = cache / "locks" / key_of_texts(sidecar.name for sidecar in indexing.sidecars)
+    indexes = [str(sidecar.path) for sidecar in indexing.sidecars]
+    make = partial(make_missing, indexing, f"{key}: recordings", lock)
+    return VideoTable(generated(_rows, indexes, {}, datasets.Features(features), make))
 
 
-def _rows(items: Sequence[tuple[Stamps, str]], columns: Columns, code: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for _, place in items:
-        recording = recording_of(place)
-        row: dict[str, Any] = {"path": recording.name, "place": place, "broken": None}
-        row |= {"pts": [], "keyframes": [], "time_base": 0.0}
-        row |= {name: [] for name in (*columns.numbers, *columns.texts)}
-        try:
-            index = recording.index()
-            if columns.numbers or columns.texts:
-                row |= read_columns(recording, index, columns)
-            row |= {"pts": index.pts, "keyframes": index.keyframes, "time_base": index.time_base}
-        except BrokenFile as error:
-            row["broken"] = f"{error.path}\n{error.reason}"
-        yield row
+def _rows(items: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for index in items:
+        yield from rows_of(ArrayFile(Path(index)))
 
 
 def shuffled(count: int) -> np.ndarray:
     """Place (count,) of each document in its table, the same in every run: the first so many are from all files."""
     return permute(np.arange(count), count, key_of("documents of videos"))
-
-
-def read_columns(recording: Recording, index: VideoIndex, columns: Columns) -> dict[str, list[Any]]:
-    """Columns of a recording, a value for each frame.
-
-    What is said of steps is 0 or empty in the last row if it is missing there.
-
-    Raises:
-        BrokenFile: see `Recording.table`; or a value is missing, or is no finite number or no text.
-    """
-    import pandas as pd
-
-    file, table = _table(recording, index, columns)
-    found: dict[str, list[Any]] = {}
-    for name in (*columns.numbers, *columns.texts):
-        if name in columns.texts:
-            values = [cell.strip() if isinstance(cell, str) else "" for cell in table[name]]
-            there = np.array(values) != ""
-        else:
-            numbers = pd.to_numeric(pd.Series(list(table[name])), errors="coerce").to_numpy(np.float64)
-            there = np.isfinite(numbers)
-            values = np.where(there, numbers, 0.0).tolist()
-        needed = there[:-1] if name in columns.of_steps else there
-        if not needed.all():
-            kind = "text" if name in columns.texts else "number"
-            raise BrokenFile(file, f"column {name} has no {kind} in row {int(np.argmin(needed))}")
-        found[name] = values
-    return found
-
-
-def _table(recording: Recording, index: VideoIndex, columns: Columns) -> tuple[Path, Mapping[str, Sequence[Any]]]:
-    """Columns by the names that are asked for. In place of `angle`, in degrees, a table may have `yaw`, in radians."""
-    renamed = dict(columns.renamed)
-    sources = {name: renamed.get(name, name) for name in (*columns.numbers, *columns.texts)}
-    in_radians = {name: renamed.get(YAW, YAW) if name == ANGLE else source for name, source in sources.items()}
-    try:
-        file, table = recording.table(list(sources.values()), index)
-        return file, {name: table[source] for name, source in sources.items()}
-    except BrokenFile:
-        if ANGLE not in sources or ANGLE in renamed:
-            raise
-        try:
-            file, table = recording.table(list(in_radians.values()), index)
-        except BrokenFile:
-            pass  # the first one says what is missing
-        else:
-            found = {name: table[source] for name, source in in_radians.items()}
-            return file, found | {ANGLE: [np.degrees(float(yaw)) for yaw in found[ANGLE]]}
-        raise

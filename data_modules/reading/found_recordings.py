@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.listing import Listing
 from data_modules.index.tar_samples import DamagedTar, SampleGrouper, tar_members
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.decoding import VIDEO_SUFFIXES
 from data_modules.reading.episode_tables import TABLE_SUFFIXES
-from data_modules.reading.files import find_files
+from data_modules.reading.files import Stamps, find_files
 from data_modules.reading.findings import note_files
 from data_modules.reading.hdf5_recordings import HDF5_SUFFIXES, Hdf5Recording
 from data_modules.reading.lerobot import is_lerobot, lerobot_episodes
@@ -42,6 +44,44 @@ class Layout:
     def __post_init__(self) -> None:
         if isinstance(self.frame_rate, int | float) and self.frame_rate <= 0:
             raise Mistake(f"frame_rate: {self.frame_rate} frames per second is not a rate; give a number above 0")
+
+
+class FoundRecordings(NamedTuple):
+    """Recordings, as they were when they were looked up.
+
+    Attributes:
+        recordings: in order.
+        items: of each the files that its frames and columns are in, as they were, and its `place`.
+        files: that all frames are in.
+    """
+
+    recordings: list[Recording]
+    items: list[tuple[Stamps, str]]
+    files: Stamps
+
+
+def look_up(path: str, key: str, layout: Layout, with_columns: bool, listing: Listing) -> FoundRecordings:
+    """Recordings behind a path, looked up by one process of a run.
+
+    Args:
+        path: see `find_recordings`.
+        key: the YAML key, for the error message.
+        layout: what the path does not say.
+        with_columns: whether what stands beside the frames is read.
+        listing: of the run.
+
+    Raises:
+        MissingFile, BrokenFile: see `find_recordings`.
+    """
+
+    def look() -> FoundRecordings:
+        found = find_recordings(path, key, layout)
+        files = [recording.stamps() for recording in found]
+        stamps = [recording.stamps(True) for recording in found] if with_columns else files
+        items = [(one, recording.place) for one, recording in zip(stamps, found, strict=True)]
+        return FoundRecordings(found, items, tuple(sorted({file for one in files for file in one})))
+
+    return listing.look((path, layout, with_columns), look)
 
 
 def find_recordings(path: str, key: str, layout: Layout) -> list[Recording]:

@@ -8,15 +8,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.conditions import Condition
 from data_modules.reading.entries import read_entries
-from data_modules.reading.files import Stamps, has_suffix, listed, stamp, warn
-from data_modules.reading.parquet_tables import PARQUET
+from data_modules.reading.files import Stamps, has_suffix, warn
 from data_modules.reading.records import check_column
 from data_modules.reading.row_files import CSV, read_rows
 from lit_mm.mistake import Mistake
@@ -24,7 +21,7 @@ from lit_mm.mistake import Mistake
 
 def kept_rows(
     rows: datasets.Dataset,
-    files: Sequence[Path],
+    stamps: Stamps,
     conditions: Sequence[Condition],
     key: str,
     all_columns: datasets.Dataset | None = None,
@@ -33,32 +30,30 @@ def kept_rows(
 
     Args:
         rows: the table, as far as its columns are otherwise used.
-        files: where it is from, all of one format.
+        stamps: of the files that it is from, all of one format; of a name on the Hub that alone.
         conditions: on columns that need not be among those.
         key: the YAML key, for messages.
-        all_columns: the same rows with all of their columns; by default read from the files.
+        all_columns: the same rows with all of their columns; by default read from the files, JSON or CSV.
 
     Raises:
         Mistake: no row has a number in a column that is asked for.
     """
     if not conditions:
         return rows
-    if all_columns is None and has_suffix(files[0], (PARQUET,)):
-        names = list(dict.fromkeys(condition.name for condition in conditions))
-        all_columns = _columns_of_parquet(files, names, len(rows), key)
+    first = stamps[0][0]
     keep = np.ones(len(rows), bool)
     for condition in conditions:
         if all_columns is None:
             features = datasets.Features({"value": datasets.Value("float64")})
-            values = generated(_values, stamp(files), {"name": condition.name}, features)
+            values = generated(_values, stamps, {"name": condition.name}, features)
             found = Column(values, "value").all()
         else:
-            check_column(all_columns, condition.name, f"'{files[0]}'", f"{key} (keep)")
+            check_column(all_columns, condition.name, f"'{first}'", f"{key} (keep)")
             found = Column(all_columns, condition.name).all()
         held = [condition.holds(value) for value in found.tolist()]
         if held.count(None) == len(held):
             raise Mistake(
-                f"{key} (keep): no row of '{files[0]}' has a number in '{condition.name}'; name one that is there"
+                f"{key} (keep): no row of '{first}' has a number in '{condition.name}'; name one that is there"
             )
         if missing := held.count(None):
             warn("%s: %d of %d rows have no number in '%s' and are left out", key, missing, len(held), condition.name)
@@ -77,13 +72,3 @@ def _values(items: Stamps, name: str) -> Iterator[dict[str, Any]]:
             found = (condition.value_in(entry or {}) for _, entry, _ in read_entries(Path(path)))
         for value in found:
             yield {"value": float(value) if condition.holds(value) is not None else None}
-
-
-def _columns_of_parquet(files: Sequence[Path], names: Sequence[str], rows: int, key: str) -> datasets.Dataset:
-    for file in files:
-        if missing := [name for name in names if name not in (there := pq.read_schema(file).names)]:
-            raise Mistake(f"{key} (keep): '{file}' has no column '{missing[0]}'; there are {listed(there, 'and')}")
-    table = pa.concat_tables([pq.read_table(file, columns=list(names)) for file in files], promote_options="permissive")
-    if len(table) != rows:
-        raise Mistake(f"{key} (keep): conditions need whole files, but some were left out; move them away")
-    return datasets.Dataset(table)

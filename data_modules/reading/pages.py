@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.listing import Listing
 from data_modules.reading.cached import generated, mapped, usable_cache
 from data_modules.reading.code import identity
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
-from data_modules.reading.files import HUB, Stamps, Tolerance, find_files, has_suffix, listed, settle_broken, stamp
+from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken
 from data_modules.reading.page_parts import Page
 from data_modules.reading.records import load_hub
 from lit_mm.mistake import Mistake
@@ -72,7 +73,7 @@ class Pages:
         return self.paths[int(np.searchsorted(self.starts, row, side="right")) - 1]
 
 
-def load_pages(path: str, split: str, key: str, tolerance: Tolerance, kind: PageKind) -> Pages:
+def load_pages(path: str, split: str, key: str, tolerance: Tolerance, kind: PageKind, listing: Listing) -> Pages:
     """Read one split; the result is cached.
 
     Raises:
@@ -82,30 +83,33 @@ def load_pages(path: str, split: str, key: str, tolerance: Tolerance, kind: Page
     if path.startswith(HUB):
         table = load_hub(path, split if split == "train" else "validation", key)
         return _of_table(table, [path], np.zeros(1, np.int64), (), key, tolerance, kind)
-    files = find_files(path, SUFFIXES, key)
+    stamps = listing.stamps(path, SUFFIXES, key)
+    files = [Path(file) for file, _, _ in stamps]
     parquet = [has_suffix(file, (PARQUET,)) for file in files]
     if not any(parquet):
-        return _of_files(files, key, tolerance, kind)
+        return _of_files(stamps, key, tolerance, kind)
     if not all(parquet):
         raise Mistake(f"{key}: '{path}' holds JSON and Parquet files; name those of one format with a pattern")
-    names = {str(file): set(_footer(file).schema.to_arrow_schema().names) for file in files}
-    there = [name for name in kind.columns if all(name in found for found in names.values())]
-    _check_columns(there or sorted(names[str(files[0])]), files[0], key, kind)
+    footers = listing.look(("footers", path), lambda: [_footer(file) for file in files])
+    there = [name for name in kind.columns if all(name in names for names, _ in footers)]
+    _check_columns(there or sorted(footers[0][0]), files[0], key, kind)
     # `datasets` takes names for patterns, and its cache knows files by their time of change alone.
     table = datasets.load_dataset(
         "parquet",
         data_files={"train": [glob.escape(str(file)) for file in files]},
         split="train",
         columns=there,
-        cache_dir=str(usable_cache() / identity(stamp(files))),
+        cache_dir=str(usable_cache() / identity(stamps)),
     )
-    starts = np.cumsum([0, *(_footer(file).num_rows for file in files[:-1])])
-    return _of_table(table, [str(file) for file in files], starts, stamp(files), key, tolerance, kind)
+    starts = np.cumsum([0, *(rows for _, rows in footers[:-1])])
+    return _of_table(table, [str(file) for file in files], starts, stamps, key, tolerance, kind)
 
 
-def _footer(file: Path) -> pq.FileMetaData:
+def _footer(file: Path) -> tuple[set[str], int]:
+    """Names of the columns of a Parquet file, and its rows."""
     try:
-        return pq.read_metadata(file)
+        footer = pq.read_metadata(file)
+        return set(footer.schema.to_arrow_schema().names), footer.num_rows
     except (pa.ArrowException, OSError) as error:
         raise BrokenFile(file, error) from error
 
@@ -117,13 +121,12 @@ def _check_columns(there: Sequence[str], where: object, key: str, kind: PageKind
         )
 
 
-def _of_files(files: Sequence[Path], key: str, tolerance: Tolerance, kind: PageKind) -> Pages:
-    stamps = stamp(files)
+def _of_files(stamps: Stamps, key: str, tolerance: Tolerance, kind: PageKind) -> Pages:
     features = datasets.Features({**FEATURES, "file": datasets.Value("int32")})
     rows = generated(kind.from_files, stamps, {}, features)
     numbers = Column(rows, "file").all()
-    starts = np.searchsorted(numbers, np.arange(len(files)))
-    pages = Pages(rows, None, [str(file) for file in files], starts, stamps, 0)
+    starts = np.searchsorted(numbers, np.arange(len(stamps)))
+    pages = Pages(rows, None, [path for path, _, _ in stamps], starts, stamps, 0)
     return _settled(pages, key, tolerance)
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.cropping import CENTRE, Cropping, Cut
+from data_modules.reading.named_pictures import read_named_picture
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import read_picture
-from data_modules.reading.walking import as_stored
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class PairTable:
         lost: int = 0,
         folder: Path | None = None,
     ) -> None:
-        self.folder = folder or files[0].parent
+        self.folder, self.named_in = folder or files[0].parent, folder
         self.rows, self.image, self.captions, self.files = rows, image, captions, files
         self.where = files[0] if len(files) == 1 else files[0].parent
         self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
@@ -97,13 +97,7 @@ class PairTable:
             return read_picture(content.as_py(), size, self.origin(row), cut)
         if not path:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
-        try:
-            return read_picture(as_stored(self.folder / path), size, cut=cut)
-        except BrokenFile as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                place = "beside it" if self.folder == self.files[0].parent else f"in '{self.folder}'"
-                raise BrokenFile(f"'{self.where}' names '{path}', but there is no such file {place}") from error
-            raise
+        return read_named_picture(path, self.where, self.named_in, size, cut)
 
     def origin(self, row: int) -> str:
         """Path of a picture, or where its bytes are."""

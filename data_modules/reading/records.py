@@ -1,4 +1,4 @@
-"""Tables of documents: rows of JSON, CSV, text and Parquet files, and of the Hugging Face Hub.
+"""Tables of documents: rows of JSON, CSV and text files, and of the Hugging Face Hub.
 
 Everything ends in a memory-mapped Arrow file in the `datasets` cache, so a source costs disk, not memory.
 """
@@ -15,12 +15,11 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.cached import generated, progress, usable_cache
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES
-from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken, stamp
-from data_modules.reading.parquet_tables import PARQUET, load_parquet
+from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken
 from data_modules.reading.row_files import CSV, TEXT, columns_of, read_rows
 from lit_mm.mistake import Mistake
 
-KINDS = {"JSON": JSON_SUFFIXES, "Parquet": (PARQUET,), "CSV": (CSV,), "text": TEXT}
+KINDS = {"JSON": JSON_SUFFIXES, "CSV": (CSV,), "text": TEXT}
 
 
 def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
@@ -49,14 +48,14 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
 
 
 def load_records(
-    files: Sequence[Path], columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str] = ()
+    stamps: Stamps, columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str] = ()
 ) -> tuple[datasets.Dataset, int]:
-    """Rows of files of one format, and how many rows or files were left out because they cannot be read.
+    """Rows of files of one format, and how many were left out because they cannot be read.
 
-    Rows of JSON, CSV and text that are left out are still there, with nothing in any column; files of Parquet are not.
+    Rows that are left out are still there, with nothing in any column.
 
     Args:
-        files: all of one kind (see `KINDS`).
+        stamps: of files of one kind (see `KINDS`).
         columns: the columns wanted.
         key: the YAML key, for error messages.
         tolerance: what is left out.
@@ -66,11 +65,11 @@ def load_records(
         BrokenFile: the first unreadable file (and its line), if nothing is to be left out.
         Mistake: a column is missing, the files are of several formats, or more is unreadable than may be left out.
     """
-    if kind_of(files, key) == "Parquet":
-        return load_parquet(files, columns, key, tolerance)
+    files = [Path(path) for path, _, _ in stamps]
+    check_format(files, key)
     settings = {"columns": tuple(columns), "optional": tuple(optional)}
     features = {name: datasets.Value("string") for name in (*columns, "_file", "_broken")}
-    rows = generated(_rows, stamp(files), settings, datasets.Features(features))
+    rows = generated(_rows, stamps, settings, datasets.Features(features))
     bad = np.flatnonzero(~Column(rows, "_broken").missing())
     first = BrokenFile(*(rows[int(bad[0])][name] for name in ("_file", "_broken"))) if len(bad) else None
     skipped = settle_broken(first, len(bad), len(rows), key, tolerance)
@@ -80,21 +79,15 @@ def load_records(
     return rows.select_columns(list(columns)), skipped
 
 
-def kind_of(files: Sequence[Path], key: str) -> str:
-    """The one format of all files.
+def check_format(files: Sequence[Path], key: str) -> None:
+    """Refuse files of several formats.
 
     Raises:
-        Mistake: there are several.
+        Mistake: they are.
     """
     kinds = sorted({kind for kind, endings in KINDS.items() for file in files if has_suffix(file, endings)})
     if len(kinds) > 1:
         raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
-    return kinds[0]
-
-
-def keeps_broken(file: Path) -> bool:
-    """Whether what is broken in such a file is a row with nothing in it."""
-    return not has_suffix(file, (PARQUET,))
 
 
 def _rows(items: Stamps, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str | None]]:

@@ -1,4 +1,4 @@
-"""A game with the shipped model, and a real server of it on a port of this machine."""
+"""A game with the shipped model, a real server of it on a port of this machine, and a real browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
@@ -16,6 +17,11 @@ from lit_mm.play.game import Game
 from lit_mm.play.opening import game_of
 from lit_mm.play.protocol import MOST_BYTES
 from lit_mm.play.server import Room, application
+from tests.helpers import browser as browsers
+from tests.play.browsing import begun
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 Serve = Callable[..., "Served"]
 
@@ -78,3 +84,29 @@ def game() -> Game:
 def served(game: Game) -> Iterator[Served]:
     with serving(game) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsers.browser() as one:
+        yield one
+
+
+@pytest.fixture
+def opened(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]:
+    """Opens pages of a server, each in a browser window of its own, and fails where one has an error."""
+    contexts, errors = [], list[str]()
+
+    def open_page(server: Served = served, width: int = 1000, **options: Any) -> Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
+        contexts[-1].set_default_timeout(120_000)  # of a busy machine
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(server.address)
+        begun(page)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,56 +19,18 @@ from lit_mm.play.game import Game
 from lit_mm.play.truth_crafter import rules
 from tests.helpers import browser as browsers
 from tests.helpers.program import ROOT
+from tests.play.browsing import begun, pixels
 from tests.play.conftest import Served, serving, wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browsers.missing() is not None, reason=str(browsers.missing())),
 ]
 SHORE = ROOT / "configs/prompts/lab/shore.png"
-PIXELS = """id => { const c = document.getElementById(id);
-    return [c.width, c.height, [...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]]; }"""
 NUMBER = "number => Number(document.getElementById('number').textContent) === number"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsers.browser() as one:
-        yield one
-
-
-@pytest.fixture
-def opened(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]:
-    """Opens pages of a server, each in a browser window of its own, and fails where one has an error."""
-    contexts, errors = [], list[str]()
-
-    def open_page(server: Served = served, width: int = 1000, **options: Any) -> Page:
-        contexts.append(browser.new_context(viewport={"width": width, "height": 900}, **options))
-        contexts[-1].set_default_timeout(120_000)  # of a busy machine
-        page = contexts[-1].new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(server.address)
-        begun(page)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert errors == []
-
-
-def begun(page: Page) -> None:
-    page.wait_for_function("() => document.getElementById('imagined').width === 64")
-    page.wait_for_function("() => document.querySelectorAll('#strip li').length >= 1")
-
-
-def pixels(page: Page, canvas: str) -> np.ndarray:
-    """(height, width, 3) uint8."""
-    width, height, data = page.evaluate(PIXELS, canvas)
-    return np.array(data, np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def scene(picture: np.ndarray) -> Scene:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -23,12 +24,13 @@ from PIL import Image
 from data_modules.dataset import BrokenFile, DocumentFormat
 from data_modules.index.input_files import local_file
 from data_modules.index.pair_index import fields_of_tar, index_pairs
+from data_modules.index.parquet_files import RowGroups
+from data_modules.index.parquet_index import TableFields, index_parquet
+from data_modules.index.ranges import RangeReader
 from data_modules.index.text_files import text_parts
 from data_modules.index.text_rows import rows_of
 from data_modules.reading.decoding import VideoReader, index_video
-from data_modules.reading.files import Tolerance
 from data_modules.reading.pictures import read_picture, read_up_to
-from data_modules.reading.records import load_records
 from data_modules.reading.row_files import read_rows
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
@@ -98,10 +100,6 @@ def read_table(file: Path) -> None:
     list(read_rows(file, ["text"]))
 
 
-def read_parquet(file: Path) -> None:
-    load_records([file], ["text"], "data.train", Tolerance())
-
-
 def read_video(file: Path) -> None:
     index = index_video(file)
     VideoReader().read(str(file), index, [0, len(index) // 2, len(index) - 1])
@@ -114,7 +112,7 @@ def read_image(file: Path) -> None:
 READERS: dict[str, tuple[Callable[[Path], None], ...]] = {
     **dict.fromkeys(("jsonl", "jsonl.gz", "jsonl.zst"), (read_table, read_text)),
     **dict.fromkeys(("json", "csv", "txt"), (read_table,)),
-    "parquet": (read_parquet, read_text),
+    "parquet": (read_text,),
     **dict.fromkeys(("png", "jpeg", "webp", "gif", "tiff", "bmp"), (read_image,)),
     **dict.fromkeys(("mp4", "mkv", "avi", "ts", "webm"), (read_video,)),
     "tar": (),
@@ -182,7 +180,10 @@ def faults(name: str, content: bytes, count: int, folder: Path, readers: Sequenc
 def test_damaged_files_are_read_or_named(
     name: str, made: Callable[[str], bytes], tmp_path: Path, document_format: DocumentFormat
 ) -> None:
-    readers = READERS[name] or [lambda file: read_tar(file, document_format.tokenizer)]
+    of_pairs = {"tar": read_tar, "parquet": read_pairs}
+    readers = [*READERS[name]]
+    if name in of_pairs:
+        readers.append(lambda file: of_pairs[name](file, document_format.tokenizer))
     assert faults(name, made(name), CASES, tmp_path, readers) == []
 
 
@@ -192,6 +193,16 @@ def read_tar(file: Path, tokenizer: Tokenizer) -> None:
     for offset, size, flags in zip(arrays["offset"], arrays["size"], arrays["flags"], strict=True):
         if not flags & 1:
             read_picture(content[int(offset) : int(offset + size)], 32, file)
+
+
+def read_pairs(file: Path, tokenizer: Tokenizer) -> None:
+    arrays, said = index_parquet(local_file(file), TableFields("text", ("text",), 64), tokenizer)
+    groups = RowGroups(RangeReader())
+    if said["reports"]:
+        raise BrokenFile(file, said["reports"][0])
+    for group, row in zip(arrays["group"].tolist(), arrays["row"].tolist(), strict=True):
+        with contextlib.suppress(UnicodeDecodeError):  # whoever reads a file of that name says what is wrong
+            groups.column(local_file(file), group, "text")[row].as_py()
 
 
 def test_damages_differ_and_are_the_same_in_every_run() -> None:

@@ -157,9 +157,8 @@ def test_documents_from_a_store_are_those_from_pictures_and_open_no_file(
             elif isinstance(a, Frame) and isinstance(b, Frame):
                 assert torch.equal(VISION.encode(a.image[None])[0], b.image)
                 assert (a.clean, a.origin) == (b.clean, b.origin)
-    if source != "bytes in a table":  # those lie in the cache of `datasets`
-        with pytest.raises(BrokenFile):
-            documents(pickle.loads(pickle.dumps(dataset)))
+    with pytest.raises(BrokenFile):
+        documents(pickle.loads(pickle.dumps(dataset)))
 
 
 def test_origins_name_the_file_and_the_frame(tmp_path: Path, format: DocumentFormat) -> None:

@@ -1,0 +1,170 @@
+"""Pictures inside indexed files: members of tars, rows of Parquet."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from data_modules.dataset import BrokenFile
+from data_modules.index.keys import key_of_texts
+from data_modules.index.parquet_files import RowGroups, has_bytes, read_group
+from data_modules.index.parquet_index import TableFields
+from data_modules.index.ranges import RangeReader
+from data_modules.index.source_view import SourceView
+from data_modules.index.storage import InputFile, is_remote
+from data_modules.reading.cropping import CENTRE, Cropping, Cut
+from data_modules.reading.named_pictures import read_named_picture
+from data_modules.reading.picture_source import READING, PictureSource, identity_of_files
+from data_modules.reading.pictures import read_picture
+
+
+class PlacedPictures(PictureSource):
+    """Pictures whose places are in the indexes of their files; a picture's key is its document.
+
+    Args:
+        view: of the indexes.
+        size: side of a picture in pixels.
+        cropping: how drawn pictures become squares.
+    """
+
+    def __init__(self, view: SourceView, size: int, cropping: Cropping = CENTRE) -> None:
+        self.view, self.size = view, size
+        self.cropping, self.cut_anew = cropping, cropping.rule == "random"
+
+    @abstractmethod
+    def picture(self, key: int, cut: Cut | None) -> Tensor:
+        """One of them, (3, size, size) uint8.
+
+        Raises:
+            BrokenFile: it cannot be read.
+        """
+
+    def read(self, keys: Sequence[int]) -> list[Tensor]:
+        """(3, size, size) uint8 each, cut without chance."""
+        return [self.picture(key, self.cropping.still) for key in keys]
+
+    def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
+        """(3, size, size) uint8 each, cut as the seed has it."""
+        return [self.picture(key, self.cropping.cut(seed, number)) for number, key in enumerate(keys)]
+
+    def identity(self) -> str:
+        """Of the files as they were when they were indexed."""
+        return key_of_texts(
+            [str(READING), str(self.size), *self.cropping.named, *(sidecar.name for sidecar in self.view.sidecars)]
+        )[:16]
+
+
+class TarPictures(PlacedPictures):
+    """Pictures inside tars, each read by its place there.
+
+    Args:
+        view: of the tars' indexes.
+        size: side of a picture in pixels.
+        ranges: reads the tars.
+        cropping: how drawn pictures become squares.
+    """
+
+    def __init__(self, view: SourceView, size: int, ranges: RangeReader, cropping: Cropping = CENTRE) -> None:
+        super().__init__(view, size, cropping)
+        self.ranges = ranges
+
+    def _place(self, key: int) -> tuple[InputFile, int, int]:
+        number, row = self.view.locate(key)
+        index = self.view.index(number)
+        return self.view.sidecars[number].file, int(index["offset"][row]), int(index["size"][row])
+
+    def picture(self, key: int, cut: Cut | None) -> Tensor:
+        """See `PlacedPictures.picture`."""
+        file, offset, size = self._place(key)
+        return read_picture(self.ranges.read(file, offset, size), self.size, self.origin(key), cut)
+
+    def ahead(self, keys: Sequence[int]) -> None:
+        """Have them on their way."""
+        for key in keys:
+            self.ranges.ahead(*self._place(key))
+
+    def origin(self, key: int) -> str:
+        """The tar, and where in it the picture begins."""
+        file, offset, _ = self._place(key)
+        return f"{file.path} at byte {offset}"
+
+
+class ParquetPictures(PlacedPictures):
+    """Pictures of Parquet files, read by groups of rows: their bytes, or those of files that are named there.
+
+    Args:
+        view: of the files' indexes.
+        size: side of a picture in pixels.
+        groups: reads the files.
+        fields: their columns.
+        folder: that names of pictures are relative to; that of the file by default.
+        cropping: how drawn pictures become squares.
+    """
+
+    def __init__(
+        self,
+        view: SourceView,
+        size: int,
+        groups: RowGroups,
+        fields: TableFields,
+        folder: Path | None,
+        cropping: Cropping = CENTRE,
+    ) -> None:
+        super().__init__(view, size, cropping)
+        self.groups, self.fields, self.folder = groups, fields, folder
+
+    def _place(self, key: int) -> tuple[InputFile, int, int, int]:
+        """The file, the group of rows, the row in it, and the row in the file."""
+        number, sample = self.view.locate(key)
+        index = self.view.index(number)
+        group, row = int(index["group"][sample]), int(index["row"][sample])
+        return self.view.sidecars[number].file, group, row, int(index["begins"][group]) + row
+
+    def picture(self, key: int, cut: Cut | None) -> Tensor:
+        """See `PlacedPictures.picture`."""
+        file, group, row, number = self._place(key)
+        column = self.fields.image_of(file.path)
+        path, content = _path_and_bytes(self.groups.column(file, group, column)[row].as_py())
+        if content is not None:
+            return read_picture(content, self.size, self.origin(key), cut)
+        if path is None:
+            raise BrokenFile(file.path, f"row {number} has no picture in '{column}'")
+        if is_remote(file.path):
+            raise BrokenFile(file.path, f"row {number} names '{path}', but beside a remote table no pictures are read")
+        return read_named_picture(path, file.path, self.folder, self.size, cut)
+
+    def ahead(self, keys: Sequence[int]) -> None:
+        """Have the groups that they are in on their way."""
+        for file, group, _, _ in map(self._place, keys):
+            self.groups.ahead(file, group, self.fields.image_of(file.path))
+
+    def origin(self, key: int) -> str:
+        """The row, and the file."""
+        file, _, _, number = self._place(key)
+        return f"picture {number} in {file.path}"
+
+    def identity(self) -> str:
+        """Of the files as they were when they were indexed, and of those that they name as they are now."""
+        return identity_of_files(self._named(), super().identity())
+
+    def _named(self) -> Iterator[Path]:
+        for sidecar in self.view.sidecars:
+            file = sidecar.file
+            table, column = self.groups.file(file), self.fields.image_of(file.path)
+            if is_remote(file.path) or has_bytes(table, column):
+                continue
+            for group in range(table.num_row_groups):
+                for value in read_group(table, group, [column], file.path).column(column).to_pylist():
+                    path, _ = _path_and_bytes(value)
+                    if path is not None:
+                        yield (self.folder or Path(file.path).parent) / path
+
+
+def _path_and_bytes(value: Any) -> tuple[str | None, bytes | None]:
+    if isinstance(value, dict):
+        return value.get("path"), value.get("bytes")
+    return (value, None) if isinstance(value, str) else (None, value)
