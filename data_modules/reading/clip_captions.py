@@ -22,7 +22,7 @@ from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
 from data_modules.reading.files import Stamps, has_suffix, listed, stamp
 from data_modules.reading.pair_table import tokenize_captions
-from data_modules.reading.parquet_tables import PARQUET
+from data_modules.reading.parquet_columns import PARQUET
 from data_modules.reading.recordings import Recording, VideoInTar, recording_of
 from data_modules.reading.row_files import columns_of, read_rows
 from lit_mm.mistake import MissingFile, Mistake, mistake_in
