@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from data_modules.reading.time_stamps import VideoIndex, index_from_packets, sho
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".ogv", ".ogm", ".wmv", ".asf"),
     *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".flv", ".f4v", ".y4m"),
+    ".gif",
 )
 SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")  # decoders that can leave out a single frame
 PROBED = 64  # packets that are compared with a header
@@ -217,6 +219,6 @@ def _packets_from(container: Any, stream: Any, first: int, keyframes: np.ndarray
 
 def _reason(error: Exception) -> str:
     """Why a video cannot be read, without FFmpeg's numbers and the path, which the message has already."""
-    if isinstance(error, av.InvalidDataError):
+    if isinstance(error, av.InvalidDataError) or getattr(error, "errno", None) == errno.EPERM:  # FFmpeg's bare -1
         return "it is no video, or cut short"
     return getattr(error, "strerror", None) or str(error)
