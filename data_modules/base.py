@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,10 +19,11 @@ from data_modules.index.listing import Listing
 from data_modules.index.range_cache import RangeCache
 from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
-from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader
+from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader, start_worker
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
 from data_modules.mixing.stages import Stage
+from data_modules.mixing.together import is_distributed, together
 from data_modules.prompting.loader import prompt_loader
 from data_modules.prompting.template import Template
 from data_modules.reading.findings import Findings, gathered
@@ -86,6 +85,7 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.findings: dict[tuple[Split, str], Findings] = {}  # of every source that is open
         self.plan_state: dict[str, Any] = {}
         self.left_out = LeftOut(self.loader.max_lost)
+        self.refused: Mistake | None = None  # when it was prepared
 
     @abstractmethod
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
@@ -126,15 +126,29 @@ class DocumentDataModule(LightningDataModule, ABC):
     def prepare_data(self) -> None:
         """Read and tokenize on one process of each node first, so that the others find the caches made.
 
-        Nodes that share the cache share the work: one makes what the others wait for.
+        Nodes that share the cache share the work: one makes what the others wait for. Of several processes none is
+        left waiting: what is a mistake here ends all of them in `setup`.
         """
-        self._open_all((self.trainer and self.trainer.state.fn) or "fit")
+        try:
+            self._open_all((self.trainer and self.trainer.state.fn) or "fit")
+        except Mistake as error:
+            if not is_distributed():
+                raise
+            self.refused = error
 
     def setup(self, stage: str) -> None:
-        """Open every source that the stage reads and check that all of its documents fit a row."""
+        """Open every source that the stage reads and check that all of its documents fit a row.
+
+        Raises:
+            Mistake: on all processes, where one of them has found it.
+        """
+        with together():
+            if self.refused is not None:
+                raise self.refused
         if self.listing.agree():
             self.datasets.clear()
-        self._open_all(stage)
+        with together():
+            self._open_all(stage)
 
     def _open_all(self, stage: str) -> None:
         if self.tokenizer_path is None:
@@ -238,7 +252,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             "batch_size": None,
             "num_workers": workers,
             "pin_memory": torch.cuda.is_available(),  # from such memory a GPU copies batches while it computes
-            "worker_init_fn": partial(_start_worker, self.loader) if workers else None,
+            "worker_init_fn": partial(start_worker, self.loader) if workers else None,
         }
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -279,14 +293,3 @@ def _newly_drawn(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
     """Documents of each source drawn from one plan state to a later one; a source may have started again."""
     starts = {name: before.get(name, {"next": 0})["next"] for name in now}
     return {name: s["next"] - (starts[name] if starts[name] <= s["next"] else 0) for name, s in now.items()}
-
-
-def _start_worker(loader: LoaderConfig, number: int) -> None:
-    """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it.
-
-    Ctrl-C in a terminal reaches workers too; they read on until the run has saved its step.
-    """
-    loader.apply()
-    gc.freeze()
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)

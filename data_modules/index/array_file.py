@@ -43,6 +43,26 @@ def appear(file: Path, write: Callable[[Path], Any]) -> None:
             beside.unlink(missing_ok=True)
 
 
+def mapped_array(file: Path, kind: type[np.generic], shape: tuple[int, ...]) -> np.memmap:
+    """An array of a new .npy file, to be filled.
+
+    Its room is taken at once: of a mapped file that finds none later, a process is told by a signal that kills it.
+
+    Args:
+        file: its path.
+        kind: of its numbers.
+        shape: of it.
+
+    Raises:
+        OSError: the disk is full, or may not be written to.
+    """
+    array: np.memmap = np.lib.format.open_memmap(file, "w+", kind, shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("rb+") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
+    return array
+
+
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write unsigned integers as a safetensors file.
 

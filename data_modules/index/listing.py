@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from data_modules.index.input_files import find_input_files
 from data_modules.index.storage import InputFile
+from data_modules.mixing.together import is_distributed
 from data_modules.reading.files import Stamps, find_files, stamp
 
 Found = TypeVar("Found")
@@ -48,7 +49,7 @@ class Listing:
         Returns:
             Whether this rank had found others, as files were added in between.
         """
-        if not (dist.is_available() and dist.is_initialized()):
+        if not is_distributed():
             return False
         told = [self._found]
         dist.broadcast_object_list(told)

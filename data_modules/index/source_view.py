@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_modules.index.array_file import ArrayFile, appear, write_arrays
+from data_modules.index.array_file import ArrayFile, appear, mapped_array, write_arrays
 from data_modules.index.keys import key_of_texts
 from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
@@ -115,7 +115,7 @@ def make_view(sidecars: Sequence[Sidecar], with_bare: bool, cache: Path) -> None
     def concatenate(beside: Path) -> None:
         nonlocal longest
         captions = sidecars[0].open()["tokens"].shape[1]
-        lengths = np.lib.format.open_memmap(beside, "w+", np.uint16, (captions, int(starts[-1])))
+        lengths = mapped_array(beside, np.uint16, (captions, int(starts[-1])))
         for sidecar, start, size in zip(sidecars, starts.tolist(), sizes, strict=False):
             lengths[:, start : start + size] = sidecar.open()["tokens"][:size].T
         longest = int(lengths.max(initial=0))

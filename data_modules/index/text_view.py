@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_modules.index.array_file import ArrayFile, appear, write_arrays
+from data_modules.index.array_file import ArrayFile, appear, mapped_array, write_arrays
 from data_modules.index.keys import key_of_texts
 from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
@@ -131,7 +131,7 @@ def make_text_view(sidecars: Sequence[Sidecar], window: int, cache: Path) -> Non
     def concatenate(beside: Path) -> None:
         nonlocal longest
         kind = np.uint16 if window < 1 << 16 else np.uint32
-        lengths = np.lib.format.open_memmap(beside, "w+", kind, (sum(counts),))
+        lengths = mapped_array(beside, kind, (sum(counts),))
         at = 0
         for sidecar, first in zip(sidecars, files.tolist(), strict=False):
             pieces = windows_of(sidecar.open()["lengths"], window)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,3 +132,18 @@ class StepLoader(TimedLoader):
             return super().__iter__()
         done = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
         return with_step_counts(super().__iter__(), lambda: trainer.accumulate_grad_batches, done)
+
+
+def start_worker(loader: LoaderConfig, number: int) -> None:
+    """What a worker is born with it shares with its parent. Passing over it, the garbage collector would copy it.
+
+    Ctrl-C in a terminal reaches workers too; they read on until the run has saved its step.
+
+    Args:
+        loader: settings of the run.
+        number: of the worker.
+    """
+    loader.apply()
+    gc.freeze()
+    for one in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(one, signal.SIG_IGN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +18,11 @@ from data_modules.reading.cache_folder import writable
 from data_modules.reading.code import code_of, identity
 from data_modules.reading.files import warn
 from data_modules.reading.findings import note_cache
+from lit_mm.mistake import Mistake
 
 LARGE = 100_000  # rows that are worth a progress bar
 MANY = 100  # files that are
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def mapped(
@@ -61,7 +65,7 @@ def mapped(
             desc=says,
         )
 
-    with FileLock(usable_cache() / f"{made_of}.lock"), progress(len(rows) >= LARGE):
+    with FileLock(usable_cache() / f"{made_of}.lock"), progress(len(rows) >= LARGE), _needs_room():
         return _made_or_reused(make, Path(rows._get_cache_file_path(made_of)) if rows.cache_files else None)
 
 
@@ -111,8 +115,25 @@ def generated(
         first()
     if made is None and next(iter(function(items=list(items), **settings)), None) is None:
         return _empty(features)
-    with progress(len(items) >= MANY):
+    with progress(len(items) >= MANY), _needs_room():
         return _made_or_reused(make, made)
+
+
+@contextmanager
+def _needs_room() -> Iterator[None]:
+    """Say that the disk is full in place of what `datasets` makes of it."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not (isinstance(cause, OSError) and cause.errno in FULL):
+            cause = cause.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise Mistake(
+            f"data.loader.cache: nothing can be written in '{datasets.config.HF_DATASETS_CACHE}' "
+            f"({os.strerror(cause.errno or 0)}); name a folder with room"
+        ) from error
 
 
 def _empty(features: datasets.Features) -> datasets.Dataset:
