@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.parquet_files import RowGroups
 from data_modules.index.ranges import RangeReader
 from data_modules.index.storage import InputFile
 from data_modules.reading.file_part import FilePart, Part, RemotePart
@@ -107,15 +108,25 @@ class VideoReader:
     Args:
         keep_open: how many files.
         ranges: reads remote ones; without a cache by default.
+
+    Attributes:
+        groups: reads pictures that lie in tables.
     """
 
     def __init__(self, keep_open: int = 8, ranges: RangeReader | None = None) -> None:
         self.keep_open, self.ranges = keep_open, ranges or RangeReader()
+        self.groups = RowGroups(self.ranges)
         self._open: OrderedDict[tuple[str | InputFile, Part | None], Any] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"keep_open": self.keep_open, "ranges": self.ranges, "_open": OrderedDict(), "_process": -1}
+        return {
+            "keep_open": self.keep_open,
+            "ranges": self.ranges,
+            "groups": self.groups,
+            "_open": OrderedDict(),
+            "_process": -1,
+        }
 
     def read(
         self,
