@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -104,7 +105,7 @@ class RowGroups:
     def __init__(self, ranges: RangeReader) -> None:
         self.ranges = ranges
         self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-        self._kept: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, str], pa.ChunkedArray] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"ranges": self.ranges}
@@ -127,7 +128,7 @@ class RowGroups:
         Raises:
             BrokenFile: they can't be read.
         """
-        place = file.path, group
+        place = file.path, group, name
         if place not in self._kept:
             found = read_group(self.file(file), group, [name], file.path).column(name)
             while self._kept and found.nbytes + sum(one.nbytes for one in self._kept.values()) > KEPT:
@@ -136,9 +137,20 @@ class RowGroups:
         self._kept.move_to_end(place)
         return self._kept[place]
 
+    def value(self, file: InputFile, row: int, name: str) -> pa.Scalar:
+        """One value, by the number of its row in the file.
+
+        Raises:
+            BrokenFile: it can't be read.
+        """
+        said = self.file(file).metadata
+        begins = np.cumsum([0, *(said.row_group(group).num_rows for group in range(said.num_row_groups))])
+        group = int(np.searchsorted(begins, row, side="right")) - 1
+        return self.column(file, group, name)[row - int(begins[group])]
+
     def ahead(self, file: InputFile, group: int, name: str) -> None:
         """Have them on their way."""
-        if (file.path, group) in self._kept:
+        if (file.path, group, name) in self._kept:
             return
         try:
             metadata = self.file(file).metadata.row_group(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import av
 import numpy as np
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.parquet_files import RowGroups
 from data_modules.index.ranges import RangeReader
 from data_modules.index.storage import InputFile
 from data_modules.reading.file_part import FilePart, Part, RemotePart
@@ -22,6 +24,7 @@ from data_modules.reading.time_stamps import VideoIndex, index_from_packets, sho
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".ogv", ".ogm", ".wmv", ".asf"),
     *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".flv", ".f4v", ".y4m"),
+    ".gif",
 )
 SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")  # decoders that can leave out a single frame
 PROBED = 64  # packets that are compared with a header
@@ -105,15 +108,25 @@ class VideoReader:
     Args:
         keep_open: how many files.
         ranges: reads remote ones; without a cache by default.
+
+    Attributes:
+        groups: reads pictures that lie in tables.
     """
 
     def __init__(self, keep_open: int = 8, ranges: RangeReader | None = None) -> None:
         self.keep_open, self.ranges = keep_open, ranges or RangeReader()
+        self.groups = RowGroups(self.ranges)
         self._open: OrderedDict[tuple[str | InputFile, Part | None], Any] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"keep_open": self.keep_open, "ranges": self.ranges, "_open": OrderedDict(), "_process": -1}
+        return {
+            "keep_open": self.keep_open,
+            "ranges": self.ranges,
+            "groups": self.groups,
+            "_open": OrderedDict(),
+            "_process": -1,
+        }
 
     def read(
         self,
@@ -217,6 +230,6 @@ def _packets_from(container: Any, stream: Any, first: int, keyframes: np.ndarray
 
 def _reason(error: Exception) -> str:
     """Why a video cannot be read, without FFmpeg's numbers and the path, which the message has already."""
-    if isinstance(error, av.InvalidDataError):
+    if isinstance(error, av.InvalidDataError) or getattr(error, "errno", None) == errno.EPERM:  # FFmpeg's bare -1
         return "it is no video, or cut short"
     return getattr(error, "strerror", None) or str(error)

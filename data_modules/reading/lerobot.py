@@ -2,7 +2,8 @@
 
 Layout of 2.x: `meta/info.json`, `meta/episodes.jsonl`, `meta/tasks.jsonl`, and for every episode a table
 `data/chunk-000/episode_000000.parquet` and a video `videos/chunk-000/<camera>/episode_000000.mp4`. In 3.0 tables and
-videos hold many episodes, and `meta/episodes/**/*.parquet` says which part of which file each is.
+videos hold many episodes, and `meta/episodes/**/*.parquet` says which part of which file each is. Pictures may be in
+the tables instead, as the column of a feature of the type `image`.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.input_files import local_file
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.episode_tables import column_of
 from data_modules.reading.files import listed
-from data_modules.reading.pictures import square
+from data_modules.reading.pictures import read_picture, square
 from data_modules.reading.recordings import Recording
 from data_modules.reading.time_stamps import VideoIndex
 from lit_mm.mistake import Mistake
 
 INFO = "meta/info.json"
 VERSIONS = ("v2.0", "v2.1", "v3.0")
+VIDEO, IMAGE = "video", "image"  # types of cameras
 TASK = "task"  # a column of what the robot is to do, in words
 
 
@@ -93,16 +97,66 @@ class LeRobotEpisode(Recording):
         file = Path(self.rows_file)
         wanted = pyarrow.dataset.field("episode_index") == self.episode
         try:
-            rows = pyarrow.parquet.read_table(file, filters=wanted).sort_by("frame_index")
+            stored = [field.name for field in pyarrow.parquet.read_schema(file) if not pa.types.is_struct(field.type)]
+            rows = pyarrow.parquet.read_table(file, columns=stored, filters=wanted).sort_by("frame_index")
         except (OSError, pyarrow.ArrowException, KeyError) as error:
             raise BrokenFile(file, error) from error
         if len(rows) != len(index):
-            raise BrokenFile(
-                file, f"episode {self.episode} has {len(rows)} rows, but its video has {len(index)} frames; one each"
-            )
+            raise BrokenFile(file, f"episode {self.episode} has {len(rows)} rows, but {len(index)} frames; one each")
         values: dict[str, Sequence[Any]] = {name: rows[name].to_pylist() for name in rows.column_names}
         values[TASK] = values.get(TASK, [self.task] * len(rows))
         return file, {name: column_of(values, name, file) for name in columns}
+
+
+@dataclass(frozen=True)
+class LeRobotPictures(LeRobotEpisode):
+    """One episode whose pictures are in its table, where they are read.
+
+    Args:
+        camera: their column.
+        rate: frames a second.
+    """
+
+    camera: str
+    rate: float
+
+    @property
+    def part(self) -> str:
+        """Which rows, and of which column."""
+        return f"{self.camera} of {self.episode}"
+
+    def index(self) -> VideoIndex:
+        """As many frames as are listed, evenly apart."""
+        found = len(_rows(self.path, Path(self.path).stat().st_mtime_ns, self.episode))
+        if found != self.frames:
+            raise BrokenFile(self.path, f"episode {self.episode} has {found} rows, but {self.frames} are listed")
+        pts = np.arange(self.frames, dtype=np.int64)
+        return VideoIndex(pts, pts, 1 / self.rate)
+
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+        """Of each the group of rows that it is in is read."""
+        file = local_file(Path(self.path))
+        rows = _rows(self.path, int(file.changed), self.episode)
+        pictures = []
+        for row in rows[list(frames)].tolist():
+            value = reader.groups.value(file, row, self.camera).as_py()
+            name = f"{self.path}, {self.camera}, row {row}"
+            if not value or not value.get("bytes"):
+                raise BrokenFile(name, "there is no picture in it")
+            pictures.append(read_picture(value["bytes"], size, name))
+        return pictures
+
+
+@lru_cache(maxsize=64)
+def _rows(path: str, changed: int, episode: int) -> np.ndarray:
+    """Numbers (frames,) of an episode's rows in its table, in the order of the frames."""
+    try:
+        table = pyarrow.parquet.read_table(path, columns=["episode_index", "frame_index"])
+        episodes, frames = (np.asarray(table[name]) for name in ("episode_index", "frame_index"))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise BrokenFile(path, error) from error
+    rows = np.flatnonzero(episodes == episode)
+    return rows[np.argsort(frames[rows], kind="stable")]
 
 
 @lru_cache(maxsize=2)
@@ -149,11 +203,9 @@ def _slice(wanted: str) -> slice:
 
 def _camera(info: Mapping[str, Any], camera: str | None, key: str, root: Path) -> str:
     features = info.get("features", {})
-    cameras = [name for name, feature in features.items() if feature.get("dtype") == "video"]
+    cameras = [name for name, feature in features.items() if feature.get("dtype") in (VIDEO, IMAGE)]
     if not cameras:
-        pictures = [name for name, feature in features.items() if feature.get("dtype") == "image"]
-        why = f"pictures in tables ({listed(pictures, 'and')})" if pictures else "no video"
-        raise Mistake(f"{key}: '{root}' has {why}; data sets with videos are read")
+        raise Mistake(f"{key}: '{root}' has no feature of the type {VIDEO} or {IMAGE}; name a data set with pictures")
     if camera is None and len(cameras) > 1:
         raise Mistake(f"{key}: '{root}' has the cameras {listed(cameras, 'and')}; choose one with `camera`")
     if camera is not None and camera not in cameras:
@@ -168,9 +220,9 @@ def _of_2(root: Path, info: Mapping[str, Any], camera: str) -> list[LeRobotEpiso
     for entry in sorted(lines, key=lambda line: line["episode_index"]):
         number = int(entry["episode_index"])
         names = {"episode_chunk": number // chunk, "episode_index": number, "video_key": camera}
-        video, table = (str(root / info[name].format(**names)) for name in ("video_path", "data_path"))
-        task = "; ".join(entry.get("tasks", []))
-        found.append(LeRobotEpisode(video, str(root), number, table, 0.0, int(entry["length"]), task))
+        table = root / info["data_path"].format(**names)
+        video = None if _in_tables(info, camera) else (root / info["video_path"].format(**names), 0.0)
+        found.append(_episode(root, info, camera, entry, table, video))
     return found
 
 
@@ -178,24 +230,45 @@ def _of_3(root: Path, info: Mapping[str, Any], camera: str) -> list[LeRobotEpiso
     files = sorted((root / "meta/episodes").rglob("*.parquet"))
     if not files:
         raise BrokenFile(root / "meta/episodes", "there is no .parquet file in it")
-    found = []
+    found, in_tables = [], _in_tables(info, camera)
     place = f"videos/{camera}"
     columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
-    columns += [f"{place}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
+    columns += [] if in_tables else [f"{place}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
     for file in files:
         try:
             rows = pyarrow.parquet.read_table(file, columns=columns).to_pylist()
         except (OSError, pyarrow.ArrowException, KeyError) as error:
             raise BrokenFile(file, error) from error
         for row in rows:
-            of_video = {"chunk_index": row[f"{place}/chunk_index"], "file_index": row[f"{place}/file_index"]}
             of_table = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-            video = str(root / info["video_path"].format(video_key=camera, **of_video))
-            table = str(root / info["data_path"].format(**of_table))
-            start, task = float(row[f"{place}/from_timestamp"]), "; ".join(row["tasks"])
-            number, length = int(row["episode_index"]), int(row["length"])
-            found.append(LeRobotEpisode(video, str(root), number, table, start, length, task))
+            table, video = root / info["data_path"].format(**of_table), None
+            if not in_tables:
+                of_video = {"chunk_index": row[f"{place}/chunk_index"], "file_index": row[f"{place}/file_index"]}
+                path = root / info["video_path"].format(video_key=camera, **of_video)
+                video = path, float(row[f"{place}/from_timestamp"])
+            found.append(_episode(root, info, camera, row, table, video))
     return sorted(found, key=lambda episode: episode.episode)
+
+
+def _in_tables(info: Mapping[str, Any], camera: str) -> bool:
+    """Whether a camera's pictures are in the tables."""
+    found: bool = info["features"][camera]["dtype"] == IMAGE
+    return found
+
+
+def _episode(
+    root: Path,
+    info: Mapping[str, Any],
+    camera: str,
+    entry: Mapping[str, Any],
+    table: Path,
+    video: tuple[Path, float] | None,
+) -> LeRobotEpisode:
+    """An episode as it is listed, in its video from a second on, or in its table."""
+    number, length, task = int(entry["episode_index"]), int(entry["length"]), "; ".join(entry.get("tasks") or [])
+    if video is None:
+        return LeRobotPictures(str(table), str(root), number, str(table), 0.0, length, task, camera, float(info["fps"]))
+    return LeRobotEpisode(str(video[0]), str(root), number, str(table), video[1], length, task)
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class PagePictures(PictureSource):
         from pyarrow import types
 
         assert self.pages.stored is not None
-        value = self.pages.stored[row][column][0]
+        value = self.pages.stored.value(row, column)
         if types.is_list(value.type) or types.is_large_list(value.type):
             value = value[place]
         content: bytes = (value["bytes"] if types.is_struct(value.type) else value).as_py()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,18 @@ import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.listing import Listing
-from data_modules.reading.cached import generated, mapped, usable_cache
-from data_modules.reading.code import identity
+from data_modules.reading.cached import generated, mapped
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
 from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken
 from data_modules.reading.page_parts import Page
 from data_modules.reading.records import load_hub
-from lit_mm.mistake import Mistake
+from data_modules.reading.stored_values import ParquetValues, StoredValues, TableValues
+from lit_mm.mistake import Mistake, mistake_in
 
 PARQUET = ".parquet"
 SUFFIXES = (*JSON_SUFFIXES, PARQUET)
+BATCH = 128  # rows that are read at once: pictures are large
 Parse = Callable[[dict[str, Any]], Page]
 FEATURES = {"page": datasets.Value("string"), "broken": datasets.Value("string")}
 
@@ -38,12 +38,14 @@ class PageKind:
     Args:
         from_files: yields pages of JSON files.
         from_table: makes pages of rows of a table.
+        from_parquet: yields pages of Parquet files, of these columns.
         columns: those of a table that are read, as far as they are there.
         needed: those of which one has to be there.
     """
 
     from_files: Callable[[Stamps], Iterator[dict[str, Any]]]
     from_table: Callable[[pa.Table], dict[str, list]]
+    from_parquet: Callable[[Stamps, Sequence[str]], Iterator[dict[str, Any]]]
     columns: tuple[str, ...]
     needed: tuple[str, ...]
 
@@ -62,7 +64,7 @@ class Pages:
     """
 
     rows: datasets.Dataset
-    stored: datasets.Dataset | None
+    stored: StoredValues | None
     paths: Sequence[str]
     starts: np.ndarray
     files: Stamps
@@ -93,16 +95,13 @@ def load_pages(path: str, split: str, key: str, tolerance: Tolerance, kind: Page
     footers = listing.look(("footers", path), lambda: [_footer(file) for file in files])
     there = [name for name in kind.columns if all(name in names for names, _ in footers)]
     _check_columns(there or sorted(footers[0][0]), files[0], key, kind)
-    # `datasets` takes names for patterns, and its cache knows files by their time of change alone.
-    table = datasets.load_dataset(
-        "parquet",
-        data_files={"train": [glob.escape(str(file)) for file in files]},
-        split="train",
-        columns=there,
-        cache_dir=str(usable_cache() / identity(stamps)),
-    )
-    starts = np.cumsum([0, *(rows for _, rows in footers[:-1])])
-    return _of_table(table, [str(file) for file in files], starts, stamps, key, tolerance, kind)
+    try:
+        rows = generated(kind.from_parquet, stamps, {"columns": tuple(there)}, datasets.Features(FEATURES))
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise mistake_in(error) or error from error
+    starts = np.cumsum([0, *(count for _, count in footers[:-1])])
+    stored = ParquetValues(stamps, starts)
+    return _settled(Pages(rows, stored, [path for path, _, _ in stamps], starts, stamps, 0), key, tolerance)
 
 
 def _footer(file: Path) -> tuple[set[str], int]:
@@ -142,7 +141,7 @@ def _of_table(
     _check_columns(table.column_names, paths[0], key, kind)
     raw = table.select_columns([name for name in kind.columns if name in table.column_names]).with_format("arrow")
     rows = mapped(raw, kind.from_table, {}, datasets.Features(FEATURES), f"{key}: reading").with_format(None)
-    return _settled(Pages(rows, raw, paths, starts, stamps, 0), key, tolerance)
+    return _settled(Pages(rows, TableValues(raw), paths, starts, stamps, 0), key, tolerance)
 
 
 def _settled(pages: Pages, key: str, tolerance: Tolerance) -> Pages:
@@ -163,6 +162,25 @@ def page_entries(items: Stamps, parse: Parse) -> Iterator[dict[str, Any]]:
         for place, entry, broken in read_entries(Path(path)):
             page, reason = (None, broken) if entry is None else _parsed(entry, parse)
             yield {"page": page, "broken": f"{place} {reason}" if reason else None, "file": number}
+
+
+def page_groups(
+    items: Stamps, columns: Sequence[str], from_table: Callable[[pa.Table], dict[str, list]]
+) -> Iterator[dict[str, Any]]:
+    """Pages of Parquet files, or why one is broken; pictures stay where they are.
+
+    Raises:
+        BrokenFile: a file is damaged.
+    """
+    for path, _, _ in items:
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(BATCH, columns=list(columns), use_threads=False):
+                    made = from_table(pa.Table.from_batches([batch]))
+                    for page, broken in zip(made["page"], made["broken"], strict=True):
+                        yield {"page": page, "broken": broken}
+        except (pa.ArrowException, OSError) as error:
+            raise BrokenFile(path, " ".join(str(error).split())) from error
 
 
 def page_rows(entries: Sequence[dict[str, Any]], parse: Parse) -> dict[str, list]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby, zip_longest
 from typing import Any
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from data_modules.reading.files import Stamps, listed
 from data_modules.reading.page_parts import Page, picture_part
-from data_modules.reading.pages import PageKind, outlines, page_entries, page_rows
+from data_modules.reading.pages import PageKind, outlines, page_entries, page_groups, page_rows
 
 LISTS = ("texts", "images")  # of OBELICS: of the same length, with nothing in one where the other has something
 MATCHED = ("text_list", "image_info")  # of MMC4: sentences, and pictures that say which one they belong to
@@ -28,7 +28,12 @@ def table_of_web_pages(table: pa.Table) -> dict[str, list]:
     return page_rows(outlines(table, ("images",)), web_page_of)
 
 
-WEB_PAGES = PageKind(read_web_pages, table_of_web_pages, (*LISTS, *MATCHED, CONTENT), NEEDED)
+def groups_of_web_pages(items: Stamps, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Pages of Parquet files, see `page_groups`."""
+    yield from page_groups(items, columns, table_of_web_pages)
+
+
+WEB_PAGES = PageKind(read_web_pages, table_of_web_pages, groups_of_web_pages, (*LISTS, *MATCHED, CONTENT), NEEDED)
 
 
 def web_page_of(entry: dict[str, Any]) -> Page:

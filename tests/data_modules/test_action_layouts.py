@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,6 @@ from data_modules.recipes.nwm import nwm
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Frame, Text
 from tests.data_modules.video_files import decode_all, moving_picture, write_video
-
-LENGTHS = (9, 7, 12)  # frames of the episodes
-CAMERA = "observation.images.top"
 
 
 def load(path: Path | str, format: DocumentFormat, **options: Any) -> ActionVideoDataset:
@@ -46,135 +42,6 @@ def written(dataset: ActionVideoDataset, format: DocumentFormat) -> Iterator[tup
 
 def shown(document: Document) -> list[np.ndarray]:
     return [s.image.permute(1, 2, 0).numpy() for s in document.segments if isinstance(s, Frame)]
-
-
-def of_episode(number: int) -> dict[str, Any]:
-    """Columns as LeRobot has them; the third action is the gripper."""
-    count = LENGTHS[number]
-    action = [[float(number), -i / 8, float(i % 2)] for i in range(count)]
-    return {
-        "observation.state": [[i * 0.5, number * 1.0] for i in range(count)],
-        "action": action,
-        "timestamp": [i / 10 for i in range(count)],
-        "frame_index": list(range(count)),
-        "episode_index": [number] * count,
-        "task_index": [number % 2] * count,
-    }
-
-
-def info(version: str, video: str, table: str) -> dict[str, Any]:
-    camera = {"dtype": "video", "shape": [32, 32, 3]}
-    features = {CAMERA: camera, "action": {"dtype": "float32", "shape": [3]}}
-    return {
-        "codebase_version": version,
-        "fps": 10,
-        "chunks_size": 1000,
-        "features": features,
-        "video_path": video,
-        "data_path": table,
-    }
-
-
-def lerobot_2(root: Path, version: str = "v2.1") -> Path:
-    """A data set of version 2 with three episodes."""
-    video = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-    table = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
-    (root / "meta").mkdir(parents=True)
-    (root / "meta/info.json").write_text(json.dumps(info(version, video, table)))
-    lines = []
-    for number, count in enumerate(LENGTHS):
-        names = {"episode_chunk": 0, "episode_index": number, "video_key": CAMERA}
-        write_video(root / video.format(**names), moving_picture(count, seed=number), g="2", bf="0")
-        (root / table.format(**names)).parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(of_episode(number)).to_parquet(root / table.format(**names))
-        lines.append(json.dumps({"episode_index": number, "tasks": [f"push {number}"], "length": count}))
-    (root / "meta/episodes.jsonl").write_text("\n".join(lines) + "\n")
-    return root
-
-
-def lerobot_3(root: Path) -> Path:
-    """The same as version 3: two episodes in one video and table, the third in another of both."""
-    video, table = (
-        "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
-        "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
-    )
-    (root / "meta/episodes/chunk-000").mkdir(parents=True)
-    (root / "meta/info.json").write_text(json.dumps(info("v3.0", video, table)))
-    rows = []
-    for file, numbers in enumerate([(0, 1), (2,)]):
-        names = {"chunk_index": 0, "file_index": file, "video_key": CAMERA}
-        frames = [frame for n in numbers for frame in moving_picture(LENGTHS[n], seed=n)]
-        write_video(root / video.format(**names), frames, g="2", bf="0")
-        (root / table.format(**names)).parent.mkdir(parents=True, exist_ok=True)
-        pd.concat([pd.DataFrame(of_episode(n)) for n in numbers]).to_parquet(root / table.format(**names))
-        start = 0.0
-        for n in numbers:
-            place = {f"videos/{CAMERA}/chunk_index": 0, f"videos/{CAMERA}/file_index": file}
-            place |= {
-                f"videos/{CAMERA}/from_timestamp": start,
-                f"videos/{CAMERA}/to_timestamp": start + LENGTHS[n] / 10,
-            }
-            start += LENGTHS[n] / 10
-            rows.append(
-                {
-                    "episode_index": n,
-                    "tasks": [f"push {n}"],
-                    "length": LENGTHS[n],
-                    "data/chunk_index": 0,
-                    "data/file_index": file,
-                    **place,
-                }
-            )
-    pd.DataFrame(rows).to_parquet(root / "meta/episodes/chunk-000/file-000.parquet")
-    return root
-
-
-@pytest.mark.parametrize("make", [lerobot_2, lerobot_3])
-def test_lerobot_data_sets(make: Callable[[Path], Path], tmp_path: Path, document_format: DocumentFormat) -> None:
-    root = make(tmp_path / "pusht")
-    videos = [decode_all(file) for file in sorted(root.rglob("*.mp4"))]
-    full = videos if make is lerobot_2 else [videos[0][: LENGTHS[0]], videos[0][LENGTHS[0] :], videos[1]]
-    text = "action: grip={action[2]:+.2f}, pull={action[1].sum:+.3f}, x={observation.state[0].change:+.1f}, {task}"
-    dataset = load(root, document_format, text=text)
-    seen = set()
-    for row, start, stop, action, document in written(dataset, document_format):
-        pull = sum(-i / 8 for i in range(start, stop))
-        tasks = ", then ".join([f"push {row}"] * (stop - start))
-        grip = (stop - 1) % 2
-        assert action == f"action: grip=+{grip}.00, pull={pull + 0.0:+.3f}, x=+{(stop - start) * 0.5:.1f}, {tasks}"
-        context, *targets = shown(document)
-        assert np.array_equal(context, full[row][start])
-        assert any(np.array_equal(target, full[row][stop]) for target in targets)
-        seen.add((row, start, stop))
-    assert seen == {(r, a, a + h) for r, n in enumerate(LENGTHS) for a in range(n) for h in (1, 2, 3) if a + h < n}
-    once = load(root, document_format, text="{task.first}, {task.there}")
-    for row, _, _, action, _ in written(once, document_format):
-        assert action == f"push {row}, push {row}"
-    some = load(f"{root}#1:3", document_format, text=text)
-    assert len(some) == len(dataset) - (LENGTHS[0] - 1)
-    assert some.table.path(0).endswith("pusht/episode_000001")
-
-
-def test_lerobot_that_is_not_read(tmp_path: Path, document_format: DocumentFormat) -> None:
-    root = lerobot_2(tmp_path / "pusht")
-    text = "action: {action[0]:+.2f}"
-    with pytest.raises(Mistake, match=r"data.train: '.*pusht#9:' names none of the 3 episodes"):
-        load(f"{root}#9:", document_format, text=text)
-    with pytest.raises(Mistake, match="has no camera 'wrist'; there is observation.images.top"):
-        load(root, document_format, text=text, camera="wrist")
-    with pytest.raises(BrokenFile, match=r"episode_000000.parquet' .*column action has no 4 numbers in every row"):
-        load(root, document_format, text="action: {action[3]:+.2f}")
-    with pytest.raises(BrokenFile, match=r"there is no column wrist; there are .*action.*task"):
-        load(root, document_format, text="action: {wrist:+.2f}")
-    table = pd.read_parquet(root / "data/chunk-000/episode_000001.parquet")
-    table.at[3, "action"] = np.array([np.nan, 0, 0])
-    table.to_parquet(root / "data/chunk-000/episode_000001.parquet")
-    with pytest.raises(BrokenFile, match=r"episode_000001.parquet' .*column action\[0\] has no number in row 3"):
-        load(root, document_format, text=text)
-    meta = root / "meta/info.json"
-    meta.write_text(meta.read_text().replace("v2.1", "v1.6"))
-    with pytest.raises(Mistake, match=r"info.json' says version 'v1.6'; v2.0, v2.1 or v3.0 is read"):
-        load(root, document_format, text=text)
 
 
 def poses(count: int) -> tuple[np.ndarray, np.ndarray]:

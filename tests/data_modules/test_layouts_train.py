@@ -9,9 +9,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_mm.cli import main
-from tests.data_modules.test_action_layouts import lerobot_3
 from tests.data_modules.test_video_layouts import write_frames
 from tests.data_modules.video_files import moving_picture, write_video
+from tests.helpers.lerobot import lerobot_3
 from tests.helpers.program import ROOT, SMALL
 from tests.helpers.tars import write_tar
 
