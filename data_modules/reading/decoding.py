@@ -46,27 +46,28 @@ def index_video(path: str | Path | InputFile, part: Part | None = None, name: st
         BrokenFile: it cannot be opened, has no video in it, ends before the frames that its header promises, or its
             clock starts again on the way.
     """
+    called = name or (path.path if isinstance(path, InputFile) else path)
     try:
         with av.open(_opened(path, part, RangeReader())) as container:
             if not container.streams.video:
-                raise BrokenFile(name or path, "there is no video stream in it")
+                raise BrokenFile(called, "there is no video stream in it")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise BrokenFile(name or path, "FFmpeg knows no decoder for it, or it is damaged")
+                raise BrokenFile(called, "FFmpeg knows no decoder for it, or it is damaged")
             if (
                 container.format.name == "avi"
                 and stream.codec_context.name == "h264"
                 and stream.codec_context.has_b_frames
             ):
-                raise BrokenFile(name or path, "AVI does not say when the B frames of H.264 are shown; use MP4")
+                raise BrokenFile(called, "AVI does not say when the B frames of H.264 are shown; use MP4")
             if (
                 index := _index_from_header(container, stream, part[1] if part else os.path.getsize(str(path)))
             ) is not None:
                 return index
             container.seek(0)
-            return index_from_packets(container, stream, name or path)
+            return index_from_packets(container, stream, called)
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-        raise BrokenFile(name or path, _reason(error)) from error
+        raise BrokenFile(called, _reason(error)) from error
 
 
 def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | None:
