@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,15 +84,16 @@ def _walk(file: Path, world: WorldFile, size: int, settings: ActionVideoDataModu
     pictures = VideoReader().read(str(file), index, range(len(index)))
     frames = torch.stack([square(picture, size) for picture in pictures])
     columns = COLUMNS[settings.actions]
-    table = read_table(file, (*PLACE, *columns), len(index))
+    _, table = read_table(file, (*PLACE, *columns), len(index))
     actions = [_numbers(table, name) for name in columns]
     write = told(actions) if settings.actions == "told" else moved(actions, settings.unit)
     x, y = (np.array(_numbers(table, name)).round().astype(int) for name in PLACE)
     return Walk(frames, read_picture(world, frames), np.stack([-y, x], 1), write)
 
 
-def _numbers(table: pd.DataFrame, name: str) -> list[float]:
-    return pd.to_numeric(table[name], errors="coerce").fillna(0.0).tolist()  # the last row may have told nothing
+def _numbers(table: Mapping[str, Sequence[Any]], name: str) -> list[float]:
+    numbers = pd.to_numeric(pd.Series(list(table[name])), errors="coerce")
+    return numbers.fillna(0.0).tolist()  # the last row may have told nothing
 
 
 def starts(of: Sequence[Walk], settings: ActionVideoDataModule, steps: int) -> list[Start]:
