@@ -62,7 +62,7 @@ def index_video(path: str | Path | InputFile, part: Part | None = None, name: st
             ) is not None:
                 return index
             container.seek(0)
-            return index_from_packets(container, stream, name or path)
+            return index_from_packets(container, stream, name or str(path))
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
         raise BrokenFile(name or path, _reason(error)) from error
 
