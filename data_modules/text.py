@@ -64,7 +64,7 @@ class TextDataModule(DocumentDataModule):
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        if holds_tokens(path):
+        if self._holds_tokens(path):
             shards = token_shards(path, self.column, key)
             if not sum(len(shard.tokens) for shard in shards):
                 raise Mistake(f"{key}: '{path}' holds no tokens")
@@ -81,13 +81,16 @@ class TextDataModule(DocumentDataModule):
             raise Mistake(f"{key}: '{path}' holds no text in column '{self.column}'")
         return TextDataset(source, IndexedTexts(view), skipped)
 
+    def _holds_tokens(self, path: str) -> bool:
+        return self.listing.look(("tokens", path), lambda: holds_tokens(path))
+
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is read in place, and what makes them."""
         from data_modules.index.indexed_texts import text_sidecars
         from data_modules.index.text_rows import check_first
 
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or is_on_hub(path, INDEXED) or holds_tokens(path):
+        if path is None or is_on_hub(path, INDEXED) or self._holds_tokens(path):
             return None
         files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key)
         kinds = sorted({_kind(file.path) for file in files})

@@ -23,10 +23,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.graceful_stop import GracefulStop
 from callbacks.pages.prediction_writer import PredictionWriter
 from callbacks.weight_averaging import WeightAveraging
-from lit_mm.command_line.causes import in_constructors
 from lit_mm.command_line.checkpoint_config import with_checkpoint_config
 from lit_mm.command_line.commands import COMMANDS, DESCRIPTION, ENDS, completed_help
 from lit_mm.command_line.config_files import check_configs, in_configs
+from lit_mm.command_line.constructors import in_constructors
 from lit_mm.command_line.dry_run import Run, report
 from lit_mm.command_line.local_folders import check_local
 from lit_mm.command_line.mistakes import check_start

@@ -182,8 +182,8 @@ def key_runs(table: VideoTable, row: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         BrokenFile: the table beside the video cannot be read, or has no column `keys`.
     """
-    names = read_table(Path(table.path(row)), (COLUMN,), len(table.numbers("pts", row)))[COLUMN]
-    held = np.array([KEYS.index(name) if name in KEYS else -1 for name in names])
+    _, columns = read_table(Path(table.path(row)), (COLUMN,), len(table.numbers("pts", row)))
+    held = np.array([KEYS.index(name) if name in KEYS else -1 for name in columns[COLUMN]])
     last = np.append(np.flatnonzero(np.diff(held)), len(held) - 1)
     return held, last[np.searchsorted(last, np.arange(len(held)))]
 

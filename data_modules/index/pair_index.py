@@ -120,7 +120,7 @@ def index_pairs(
         except DamagedTar as error:
             damage = error
     endings = {*fields.pictures, *(ending for ending, _ in fields.captions)}
-    samples = [s for s in grouper.samples if s.members.keys() & endings]
+    samples = [s for s in grouper.samples if s.members.keys() & endings or _hidden_picture(s, fields)]
     kept = [found.kept.get(id(s)) if fields.conditions else True for s in samples]
     pairs = [sample for sample, one in zip(samples, kept, strict=True) if one]
     arrays, reports = _arrays(pairs, fields, found, tokenizer)
@@ -177,4 +177,10 @@ def _report(sample: Sample, fields: PairFields) -> str:
     if sample.members.keys() & set(fields.pictures):
         return f"the picture of '{sample.key}' is empty, or larger than 4 GiB"
     there = ", ".join(f".{ending}" for ending in sample.members)
-    return f"'{sample.key}' has no picture ({', '.join(f'.{e}' for e in fields.pictures)}), but {there}"
+    how = "; the name of a sample ends at its first dot" if _hidden_picture(sample, fields) else ""
+    return f"'{sample.key}' has no picture ({', '.join(f'.{e}' for e in fields.pictures)}), but {there}{how}"
+
+
+def _hidden_picture(sample: Sample, fields: PairFields) -> bool:
+    """Whether a picture has more dots in its name than one, so that it has another ending."""
+    return any(f".{ending}".endswith(tuple(f".{e}" for e in fields.pictures)) for ending in sample.members)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.listing import Listing
 from data_modules.reading.cached import generated, mapped
 from data_modules.reading.columns import Column
-from data_modules.reading.files import Stamps, listed, stamp
+from data_modules.reading.entries import JSON_SUFFIXES, read_entries
+from data_modules.reading.files import Stamps, has_suffix, listed, stamp
 from data_modules.reading.pair_table import tokenize_captions
+from data_modules.reading.parquet_columns import PARQUET
 from data_modules.reading.recordings import Recording, VideoInTar, recording_of
+from data_modules.reading.row_files import columns_of, read_rows
 from lit_mm.mistake import MissingFile, Mistake, mistake_in
 from lit_mm.tokenizer import Tokenizer
 
@@ -115,7 +120,8 @@ def read_captions(
 def _stamps_beside(recording: Recording, ending: str) -> Stamps:
     if isinstance(recording, VideoInTar):
         return recording.stamps()
-    file = Path(recording.path).with_suffix(f".{ending}")
+    path = Path(recording.path)
+    file = path.with_name(f"{path.name if path.is_dir() else path.stem}.{ending}")  # a folder's name may have dots
     return stamp([file]) if file.is_file() else ()
 
 
@@ -153,29 +159,47 @@ def _text(content: bytes, entry: str, name: str) -> str:
 def _from_table(
     items: Sequence[str], table: Stamps, name: str, caption: str, key: str
 ) -> Iterator[dict[str, str | None]]:
-    import pandas as pd
-
-    file = Path(table[0][0])
-    readers: dict[str, Any] = {
-        ".csv": lambda f: pd.read_csv(f, dtype=str, keep_default_na=False),
-        ".tsv": lambda f: pd.read_csv(f, dtype=str, keep_default_na=False, sep="\t"),
-        ".json": lambda f: pd.DataFrame(json.loads(f.read_text(encoding="utf-8"))),
-        ".jsonl": lambda f: pd.DataFrame([json.loads(line) for line in f.read_text("utf-8").splitlines() if line]),
-        ".parquet": pd.read_parquet,
-    }
-    if file.suffix.lower() not in readers:
-        raise Mistake(f"{key}: captions is '{file}', which is no table; {listed(TABLES)} is read")
-    try:
-        rows = readers[file.suffix.lower()](file)
-    except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
-        raise BrokenFile(file, error) from error
-    for column, what in ((name, "name_column"), (caption, "caption_column")):
-        if column not in rows.columns:
-            there = listed([*map(str, rows.columns)], "and")
-            raise Mistake(f"{key}: '{file}' has no column '{column}' ({what}); there are {there}")
-    captions = {str(n): c for n, c in zip(rows[name], rows[caption], strict=True) if isinstance(c, str)}
+    captions = _captions_by_name(Path(table[0][0]), name, caption, key)
     for item in items:
         path = PurePosixPath(item.replace("\\", "/"))
         # By name, by name and ending, or by as much of the path as the table has.
         called = [path.stem, path.name, *("/".join(path.parts[i:]) for i in range(len(path.parts)))]
         yield {"caption": next((captions[one] for one in called if one in captions), "").strip(), "broken": None}
+
+
+def _captions_by_name(file: Path, name: str, caption: str, key: str) -> dict[str, str]:
+    captions: dict[str, str] = {}
+    for called, written in zip(*_columns(file, {"name_column": name, "caption_column": caption}, key), strict=True):
+        if not isinstance(written, str) or not written or called is None:
+            continue
+        if captions.setdefault(str(called), written) != written:
+            raise Mistake(f"{key}: '{file}' has several captions of '{called}'; name each recording once")
+    return captions
+
+
+def _columns(file: Path, wanted: Mapping[str, str], key: str) -> list[Sequence[Any]]:
+    """Columns of a table, by the options that name them."""
+    if not has_suffix(file, TABLES):
+        raise Mistake(f"{key}: captions is '{file}', which is no table; {listed(TABLES)} is read")
+    try:
+        there = pq.read_schema(file).names if has_suffix(file, (PARQUET,)) else columns_of(file)
+        for what, column in wanted.items():
+            if column not in there:
+                raise Mistake(
+                    f"{key}: '{file}' has no column '{column}' ({what}); there are {listed(there, 'and') or 'none'}"
+                )
+        names = [*wanted.values()]
+        if has_suffix(file, (PARQUET,)):
+            table = pq.read_table(file, columns=names)
+            return [table.column(column).to_pylist() for column in names]
+    except (pa.ArrowException, OSError) as error:
+        raise BrokenFile(file, error) from error
+    if has_suffix(file, JSON_SUFFIXES):
+        entries = list(read_entries(file))
+        if broken := next((f"{place} {why}" for place, entry, why in entries if entry is None), None):
+            raise BrokenFile(file, broken)
+        return [[entry.get(column) for _, entry, _ in entries if entry] for column in names]
+    rows = list(read_rows(file, names, optional=names))
+    if why := next((why for _, why in rows if why is not None), None):
+        raise BrokenFile(file, why)
+    return [[values[number] for values, _ in rows] for number in range(len(names))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from data_modules.reading.time_stamps import VideoIndex, index_from_packets, sho
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".avi", ".divx", ".mkv", ".webm", ".ogv", ".ogm", ".wmv", ".asf"),
     *(".mpg", ".mpeg", ".mpe", ".m1v", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mxf", ".flv", ".f4v", ".y4m"),
+    ".gif",
 )
 SKIPPING = ("h264", "hevc", "mpeg4", "mpeg2video", "mpeg1video")  # decoders that can leave out a single frame
 PROBED = 64  # packets that are compared with a header
@@ -44,27 +46,28 @@ def index_video(path: str | Path | InputFile, part: Part | None = None, name: st
         BrokenFile: it cannot be opened, has no video in it, ends before the frames that its header promises, or its
             clock starts again on the way.
     """
+    called = name or (path.path if isinstance(path, InputFile) else path)
     try:
         with av.open(_opened(path, part, RangeReader())) as container:
             if not container.streams.video:
-                raise BrokenFile(name or path, "there is no video stream in it")
+                raise BrokenFile(called, "there is no video stream in it")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise BrokenFile(name or path, "FFmpeg knows no decoder for it, or it is damaged")
+                raise BrokenFile(called, "FFmpeg knows no decoder for it, or it is damaged")
             if (
                 container.format.name == "avi"
                 and stream.codec_context.name == "h264"
                 and stream.codec_context.has_b_frames
             ):
-                raise BrokenFile(name or path, "AVI does not say when the B frames of H.264 are shown; use MP4")
+                raise BrokenFile(called, "AVI does not say when the B frames of H.264 are shown; use MP4")
             if (
                 index := _index_from_header(container, stream, part[1] if part else os.path.getsize(str(path)))
             ) is not None:
                 return index
             container.seek(0)
-            return index_from_packets(container, stream, name or str(path))
+            return index_from_packets(container, stream, called)
     except (av.FFmpegError, OSError, UnicodeDecodeError) as error:
-        raise BrokenFile(name or path, _reason(error)) from error
+        raise BrokenFile(called, _reason(error)) from error
 
 
 def _index_from_header(container: Any, stream: Any, size: int) -> VideoIndex | None:
@@ -228,6 +231,6 @@ def _packets_from(container: Any, stream: Any, first: int, keyframes: np.ndarray
 
 def _reason(error: Exception) -> str:
     """Why a video cannot be read, without FFmpeg's numbers and the path, which the message has already."""
-    if isinstance(error, av.InvalidDataError):
+    if isinstance(error, av.InvalidDataError) or getattr(error, "errno", None) == errno.EPERM:  # FFmpeg's bare -1
         return "it is no video, or cut short"
     return getattr(error, "strerror", None) or str(error)

@@ -25,13 +25,18 @@ def read_entries(file: Path) -> Iterator[Entry]:
     Args:
         file: one of `JSON_SUFFIXES`. A file that begins with `[` is a list, any other has an object a line.
     """
+    with opened(file) as stream:
+        yield from entries_in(stream)
+
+
+def entries_in(stream: IO[bytes]) -> Iterator[Entry]:
+    """The same of the bytes of a file; see `read_entries`."""
     place = ""
     try:
-        with opened(file) as stream:
-            first = stream.peek(1 << 12)[: 1 << 12].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]  # type: ignore[attr-defined]
-            for entry in _listed(stream) if first == b"[" else _lines(stream):
-                place = entry[0]
-                yield entry
+        first = stream.peek(1 << 12)[: 1 << 12].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]  # type: ignore[attr-defined]
+        for entry in _listed(stream) if first == b"[" else _lines(stream):
+            place = entry[0]
+            yield entry
     except CUT as error:
         yield f"after {place}" if place else "its first byte", None, f"it cannot be read: {error}"
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from io import BytesIO
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_modules.dataset import BrokenFile
+from data_modules.reading.entries import entries_in
 from data_modules.reading.files import listed
+from data_modules.reading.row_files import delimiter_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".jsonl")
 FRAME = "frame"
+DIGITS = 300  # of a number at most, so that the distance of two is a float
 
 
 def table_of(video: Path) -> Path | None:
@@ -71,13 +75,15 @@ def parsed_columns(
         alike = [column for column in table.columns if column.lower() == name.lower()]
         if name not in table.columns and len(alike) == 1:
             table = table.rename(columns={alike[0]: name})
+    if twice := next((name for name in (*sought, FRAME) if list(table.columns).count(name) > 1), None):
+        raise BrokenFile(file, f"it has {list(table.columns).count(twice)} columns {twice}; give each its own name")
     missing = [name for name in sought if name not in table.columns]
     if missing:
         raise BrokenFile(file, f"there is no column {listed(missing)}; there are {listed(list(table.columns), 'and')}")
     if len(table) != frames:
         raise BrokenFile(file, f"it has {len(table)} rows but '{video}' has {frames} frames; one each is expected")
     if FRAME in table.columns:
-        table = table.iloc[_order(table[FRAME].to_list(), file)].reset_index(drop=True)
+        table = table.iloc[_order(table[FRAME].to_list(), file)]
     values = {name: table[name].to_list() for name in table.columns}
     return {name: column_of(values, name, file) for name in columns}
 
@@ -100,6 +106,8 @@ def column_of(values: Mapping[str, Sequence[Any]], name: str, file: Path) -> Seq
         raise BrokenFile(file, f"there is no column {whole}; there are {listed(list(values), 'and')}")
     part = int(name[len(whole) + 1 : -1])
     try:
+        if any(isinstance(row, str) for row in values[whole]):
+            raise TypeError("a text has letters, not numbers")
         return [row[part] for row in values[whole]]
     except (TypeError, IndexError, KeyError) as error:
         raise BrokenFile(
@@ -114,20 +122,40 @@ def _whole(name: str) -> str:
 
 
 def _read(file: Path, content: Path | bytes) -> pd.DataFrame:
+    """All columns as they are written: no cell of CSV or JSON is taken for a number, a date or the name of its row."""
     import pandas as pd
 
-    readers: dict[str, Callable[[Any], pd.DataFrame]] = {
-        # An empty cell alone is missing: "null" and "n/a" are words.
-        ".csv": partial(
-            pd.read_csv, keep_default_na=False, na_values=[""], skipinitialspace=True, encoding="utf-8-sig"
-        ),
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda f: pd.read_json(f, lines=True),
-    }
     try:
-        return readers[file.suffix.lower()](BytesIO(content) if isinstance(content, bytes) else content)
+        held = content.read_bytes() if isinstance(content, Path) else content
+        if file.suffix.lower() == ".parquet":
+            table = pd.read_parquet(io.BytesIO(held))
+            return table.reset_index() if any(table.index.names) else table
+        if file.suffix.lower() == ".jsonl":
+            return pd.DataFrame(list(_entries(file, held)))
+        # An empty cell alone is missing: "null" and "n/a" are words.
+        table = pd.read_csv(
+            io.BytesIO(held),
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            skipinitialspace=True,
+            encoding="utf-8-sig",
+            sep=delimiter_of(held.partition(b"\n")[0].decode("utf-8-sig")),
+        )
+    except BrokenFile:
+        raise
     except Exception as error:  # pandas' readers raise their own, pyarrow's and Python's errors
         raise BrokenFile(file, error) from error
+    table.columns = table.iloc[0].fillna("").to_list()
+    return table.iloc[1:]
+
+
+def _entries(file: Path, content: bytes) -> Iterator[dict[str, Any]]:
+    for place, entry, why in entries_in(io.BufferedReader(io.BytesIO(content))):  # type: ignore[arg-type]
+        if entry is None:
+            raise BrokenFile(file, f"{place} {why}")
+        yield entry
 
 
 def _order(frames: list[Any], file: Path) -> np.ndarray:
@@ -136,12 +164,15 @@ def _order(frames: list[Any], file: Path) -> np.ndarray:
     Raises:
         BrokenFile: the frames are no numbers, or not one for each row, evenly apart.
     """
-    numbers = np.array([_number_of(frame) for frame in frames])
-    if not np.isfinite(numbers).all():
-        row = int(np.argmin(np.isfinite(numbers)))
-        raise BrokenFile(file, f"column {FRAME} has no number in row {row} (there is {frames[row]!r})")
-    order = np.argsort(numbers, kind="stable")
-    steps = np.diff(numbers[order])
+    numbered = [_numbers_of(frame) for frame in frames]
+    for row, numbers in enumerate(numbered):
+        if not numbers:
+            raise BrokenFile(file, f"column {FRAME} has no number in row {row} (there is {frames[row]!r})")
+    last = [numbers[-1] for numbers in numbered]
+    least = min(last, default=Fraction(0))
+    apart = np.array([float(number - least) for number in last])  # exact, however large they are
+    order = np.argsort(apart, kind="stable")
+    steps = np.diff(apart[order])
     if not steps.any() and len(steps):
         raise BrokenFile(file, f"column {FRAME} says {frames[int(order[1])]} in row {int(order[1])} and in another")
     uneven = ~np.isclose(steps, np.median(steps)) if len(steps) else steps
@@ -153,13 +184,25 @@ def _order(frames: list[Any], file: Path) -> np.ndarray:
             f"column {FRAME} goes from {before} to {after} in row {int(order[at + 1])}; a row for every frame, evenly "
             "numbered, is expected",
         )
+    for before, after in pairwise(order.tolist()):
+        if numbered[before] > numbered[after]:
+            raise BrokenFile(
+                file,
+                f"column {FRAME} has {frames[before]} and {frames[after]}, whose order is not that of their last "
+                "numbers; number the frames one by one",
+            )
     return order
 
 
-def _number_of(frame: Any) -> float:
-    """The number of a frame: as it is, or the last one of a name such as `frame_12.png`; NaN where there is none."""
+def _numbers_of(frame: Any) -> tuple[Fraction, ...]:
+    """The number of a frame as it is, or all those of a name such as `clip7_12.png`; nothing where there is none."""
     try:
-        return float(frame)
-    except (TypeError, ValueError):
-        found = re.findall(r"\d+", re.sub(r"\.[A-Za-z]\w*$", "", str(frame)))
-        return float(found[-1]) if found else float("nan")
+        numbers = [Fraction(_number(frame) if isinstance(frame, str) else frame)]
+    except (TypeError, ValueError, OverflowError):  # a name, a date, not a number, without end
+        name = re.sub(r"\.[A-Za-z]\w*$", "", frame) if isinstance(frame, str) else ""
+        numbers = [Fraction(digits) for digits in re.findall(rf"\d{{1,{DIGITS}}}", name)]
+    return tuple(numbers) if all(abs(number) < 10**DIGITS for number in numbers) else ()
+
+
+def _number(written: str) -> int | float:
+    return int(written) if re.fullmatch(rf"-?\d{{1,{DIGITS}}}", written.strip()) else float(written)

@@ -53,12 +53,18 @@ class Tolerance:
 
 
 def spread_range(pattern: str) -> Iterator[str]:
-    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first."""
+    """Every path of a pattern with ranges `{first..last}`, whose numbers keep the width of the first.
+
+    Raises:
+        Mistake: the last number of a range is below the first.
+    """
     found = _RANGE.search(pattern)
     if found is None:
         yield pattern
         return
     first, last = found.groups()
+    if int(last) < int(first):
+        raise Mistake(f"'{pattern}' has a range that ends before it begins; write {{{last}..{first}}}")
     for number in range(int(first), int(last) + 1):
         yield from spread_range(f"{pattern[: found.start()]}{number:0{len(first)}d}{pattern[found.end() :]}")
 
@@ -75,7 +81,10 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence
 
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
+        Mistake: nothing is named, or a range has no number.
     """
+    if not pattern.strip():
+        raise Mistake(f"{key} is empty; name a file or folder, or a pattern of them")
     found: set[Path] = set()
     left_out: Counter[str] = Counter()
     for one in spread_range(pattern):

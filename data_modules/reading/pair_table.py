@@ -95,7 +95,7 @@ class PairTable:
         path, content = self._stored(row)
         if content is not None:
             return read_picture(content.as_py(), size, self.origin(row), cut)
-        if path is None:
+        if not path:
             raise BrokenFile(self.where, f"row {row} has no picture in '{self.image}'")
         return read_named_picture(path, self.where, self.named_in, size, cut)
 

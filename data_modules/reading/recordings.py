@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -26,6 +27,7 @@ from data_modules.reading.pictures import read_picture, square
 from data_modules.reading.time_stamps import VideoIndex
 
 NAMES = "names"  # of frames say when they were taken
+NUMBER = r"\d+\.\d+|\d+"  # in the name of a frame
 MICROSECOND = 1e-6
 
 
@@ -235,7 +237,7 @@ class FrameFolder(Recording):
 
 def _seconds_in(file: Path) -> float:
     """A time stamp that is a file's name: seconds with a dot, or a whole number of ns, µs or ms by its digits."""
-    found = re.findall(r"\d+\.\d+|\d+", file.stem)
+    found = re.findall(NUMBER, file.stem)
     if not found:
         raise BrokenFile(file, "its name is no time stamp")
     number = found[-1]
@@ -249,13 +251,27 @@ def frame_folder(folder: Path, names: Sequence[str], rate: float | str | None) -
     """A folder's pictures in the order of the last number in their names.
 
     Raises:
-        BrokenFile: a name has no number, or two have the same.
+        BrokenFile: a name has no number, two have the same, or their other numbers say another order.
     """
     numbered: dict[Fraction, str] = {}
     for name in names:
-        found = re.findall(r"\d+\.\d+|\d+", name.rpartition(".")[0])
+        found = _numbers_in(name, NUMBER)
         if not found:
             raise BrokenFile(folder / name, "its name has no number, by which frames are ordered")
-        if (other := numbered.setdefault(Fraction(found[-1]), name)) != name:
+        if (other := numbered.setdefault(found[-1], name)) != name:
             raise BrokenFile(folder / name, f"its number is that of '{other}', and frames are ordered by it")
-    return FrameFolder(str(folder), tuple(numbered[number] for number in sorted(numbered)), rate)
+    ordered = [numbered[number] for number in sorted(numbered)]
+    for pattern in (NUMBER,) if rate == NAMES else (NUMBER, r"\d+"):  # 1.10 follows on 1.9, if it is no time
+        for before, after in pairwise(ordered):
+            if _numbers_in(before, pattern) > _numbers_in(after, pattern):
+                raise BrokenFile(
+                    folder / after,
+                    f"by the last number of its name it follows on '{before}', by all of them it does not; give frames "
+                    "names with one number",
+                )
+    return FrameFolder(str(folder), tuple(ordered), rate)
+
+
+def _numbers_in(name: str, pattern: str) -> list[Fraction]:
+    """All numbers in the name of a file, without those of its ending."""
+    return [Fraction(number) for number in re.findall(pattern, name.rpartition(".")[0])]

@@ -13,7 +13,7 @@ from typing import Any
 from data_modules.reading.entries import CUT, is_text, opened, read_entries
 from data_modules.reading.files import has_suffix, listed
 
-CSV, TEXT = ".csv", (".txt", ".txt.gz")
+CSV, TSV, TEXT = ".csv", ".tsv", (".txt", ".txt.gz")
 DELIMITERS = (",", ";", "\t")  # as spreadsheets write them
 _PEEKED = 100  # rows whose columns are named in an error
 
@@ -33,14 +33,14 @@ class Wanted:
     optional: tuple[str, ...] = ()
 
     def nothing(self, why: str) -> Row:
-        """A broken row."""
-        return [None] * len(self.columns), why
+        """A broken row. Names of columns may hold bytes that are no text, which are written by their numbers."""
+        return [None] * len(self.columns), why.encode(errors="backslashreplace").decode()
 
 
 def read_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
     """Every row of a file: strings of `columns`, or why it has none. A file that cannot be read on ends with why."""
     wanted = Wanted(tuple(columns), tuple(optional))
-    if has_suffix(file, (CSV,)):
+    if has_suffix(file, (CSV, TSV)):
         yield from _read_csv(file, wanted)
     elif has_suffix(file, TEXT):
         yield _read_text(file, wanted)
@@ -51,9 +51,10 @@ def read_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) 
 
 def columns_of(file: Path) -> list[str]:
     """Names of the columns of a file, as its first rows have them."""
-    if has_suffix(file, (CSV,)):
+    if has_suffix(file, (CSV, TSV)):
         with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
-            return [name.strip() for name in next(csv.reader(lines), [])]
+            first = lines.readline()
+        return [name.strip() for name in next(csv.reader([first], delimiter=delimiter_of(first)), [])]
     entries = (entry for _, entry, _ in islice(read_entries(file), _PEEKED) if entry is not None)
     return list(dict.fromkeys(name for entry in entries for name in entry))
 
@@ -101,11 +102,18 @@ def _read_csv(file: Path, wanted: Wanted) -> Iterator[Row]:
         yield wanted.nothing(f"after line {number} it cannot be read: {error.strerror}")
 
 
+def delimiter_of(header: str) -> str:
+    """What is between the names of the columns: of what may be, that which there is most of."""
+    return max(DELIMITERS, key=header.count)
+
+
 def _header(line: str, wanted: Wanted) -> tuple[list[str], str]:
-    """Names of the columns, and what is between them: of what may be, that which gives the columns that are needed."""
-    needed = set(wanted.columns) - set(wanted.optional)
+    """Names of the columns, and what is between them: what gives all columns, or else those that are needed."""
     headers = {d: [name.strip() for name in next(csv.reader([line], delimiter=d), [])] for d in DELIMITERS}
-    return next(((names, d) for d, names in headers.items() if needed <= set(names)), (headers[","], ","))
+    for needed in (set(wanted.columns), set(wanted.columns) - set(wanted.optional)):
+        if found := next(((names, d) for d, names in headers.items() if needed <= set(names)), None):
+            return found
+    return headers[","], ","
 
 
 def _cells(place: str, cells: list[str], header: list[str], wanted: Wanted) -> Row:

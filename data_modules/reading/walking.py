@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 TOOL_MADE = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")  # folders that hold no data of a user's
 
 NOWHERE = "links that lead nowhere"
+NO_FILES = "pipes or devices"
 
 
 @dataclass
@@ -88,7 +89,7 @@ def _sort_out(folder: Path, names: list[str], suffixes: tuple[str, ...], beside:
         elif (folder / name).is_file():
             found.files.append(folder / name)
         else:
-            found.left_out[NOWHERE] += 1
+            found.left_out[NOWHERE if (folder / name).is_symlink() else NO_FILES] += 1
 
 
 def as_stored(path: Path) -> Path:

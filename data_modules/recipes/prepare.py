@@ -43,7 +43,9 @@ def prepare(out: Path, recipe: str, settings: dict[str, Any], fill: Fill) -> Cou
     Raises:
         Mistake: `out` was not made by this recipe, or was changed since.
         Mistake: another process is preparing something in the same parent folder.
+        Mistake: `out` is a URL.
     """
+    need_local(out)
     settings = json.loads(json.dumps(settings))
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +69,16 @@ def prepare(out: Path, recipe: str, settings: dict[str, Any], fill: Fill) -> Cou
     how = "made" if made is None else "settings had changed, made anew"
     console.print(f"{recipe}: {how} {out} ({_describe(counts)})", markup=False, soft_wrap=True)
     return counts
+
+
+def need_local(out: Path) -> None:
+    """Refuse what would be written to a local folder of a URL's name.
+
+    Raises:
+        Mistake: `out` is a URL.
+    """
+    if ":/" in str(out):  # of two slashes `Path` leaves one
+        raise Mistake(f"--out is '{out}', a URL; name a place on a local disk, and copy it from there")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_modules.recipes.packages import package_versions
-from data_modules.recipes.prepare import alone_in, console, read_note
+from data_modules.recipes.prepare import alone_in, console, need_local, read_note
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.tokenizer import SPECIAL_TOKENS
 
@@ -36,7 +36,9 @@ def tokenizer(out: Path, texts: tuple[Path, ...], vocab_size: int = 8192) -> dic
         Mistake: `out` was not made by this recipe, or was changed since.
         Mistake: the text is too short for so many entries.
         Mistake: another process is preparing something in the same folder.
+        Mistake: `out` is a URL.
     """
+    need_local(out)
     packages = package_versions("tokenizers")
     settings = {"version": 1, "vocab_size": vocab_size, "text": _text_hash(texts), "packages": packages}
     note = out.with_name(out.name + ".made")

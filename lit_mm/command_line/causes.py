@@ -9,8 +9,7 @@ import pkgutil
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -18,13 +17,11 @@ import yaml
 from jsonargparse import Namespace
 from jsonargparse._typehints import get_all_subclass_paths
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
-from lit_mm.mistake import Mistake, mistake_in
-
-OWN = tuple(Path(__file__).parents[2] / name for name in ("lit_mm", "data_modules", "callbacks"))
+OWN = ("lit_mm", "data_modules", "callbacks")  # packages of this program
+_FOLDERS = tuple(Path(__file__).parents[2] / name for name in OWN)
 _INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 _HOW = "; give a file, or package.module.Class"
 
@@ -100,7 +97,7 @@ def nearest_file(wrong: str) -> str:
 def is_users(file: str) -> bool:
     """Whether a source file belongs neither to this program nor to what is installed."""
     path = Path(file)
-    return path.is_file() and not any(path.is_relative_to(folder) for folder in (*OWN, *_INSTALLED))
+    return path.is_file() and not any(path.is_relative_to(folder) for folder in (*_FOLDERS, *_INSTALLED))
 
 
 def place_of(error: BaseException) -> str | None:
@@ -116,40 +113,6 @@ def place_of(error: BaseException) -> str | None:
     if not frames:
         return None
     return f"'{frames[-1].filename}', line {frames[-1].lineno}: {said}"
-
-
-@contextmanager
-def in_constructors() -> Iterator[None]:
-    """Where objects are made, an error of a user's own file is told with its line, and a library's with its class.
-
-    Any other is a fault of the program.
-    """
-    try:
-        yield
-    except Exception as error:
-        if mistake_in(error) is not None:
-            raise
-        chain: list[BaseException] = [error]
-        while (cause := chain[-1].__cause__) is not None:
-            chain.append(cause)
-        if place := next((where for e in reversed(chain) if (where := place_of(e))), None):
-            raise Mistake(f"{place}; LIT_MM_TRACEBACK=1 shows the whole traceback") from error
-        made = _being_made(chain[-1])
-        if isinstance(chain[-1], MisconfigurationException) or (made is not None and not _is_own(made)):
-            name = "trainer" if made is None else made.__name__
-            raise Mistake(f"{name} refuses its arguments: {' '.join(str(chain[-1]).split())}") from error
-        raise
-
-
-def _being_made(error: BaseException) -> type | None:
-    """The class that jsonargparse was making an object of."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    made = [f.f_locals.get("class_type") for f in frames if f.f_code.co_name == "default_class_instantiator"]
-    return made[-1] if made and isinstance(made[-1], type) else None
-
-
-def _is_own(made: type) -> bool:
-    return made.__module__.partition(".")[0] in {folder.name for folder in OWN}
 
 
 def yaml_error(file: Path) -> str | None:

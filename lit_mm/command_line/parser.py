@@ -20,6 +20,7 @@ from jsonargparse._util import NestedArg
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_mm.command_line.causes import nearest, why_no_values, why_unusable
+from lit_mm.command_line.constructors import made
 from lit_mm.command_line.mistakes import kinds, of_arguments, of_value
 from lit_mm.mistake import Mistake
 
@@ -64,6 +65,11 @@ class ConfigParser(LightningArgumentParser):
         if type(action) is ActionTypeHint:
             action.__class__ = ConfigValue
         return action
+
+    def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
+        """jsonargparse's; a class that refuses its arguments is named."""
+        kwargs.setdefault("instantiators", [(made, object, True)])
+        return super().instantiate(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise one sentence at the top; below it, note it and raise jsonargparse's own error.

@@ -105,12 +105,18 @@ def refusing_to_write(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, CheckpointException) as error:  # torch's writer raises RuntimeError
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         free = shutil.disk_usage(path.parent).free / 2**20
         raise Mistake(
-            f"the checkpoint '{path}' could not be written ({lines[-1]}), with {free:,.1f} MiB left on its disk: make "
-            "room there or choose another folder; earlier checkpoints are as they were"
+            f"the checkpoint '{path}' could not be written ({_system_said(error)}), with {free:,.1f} MiB left on its "
+            "disk: make room there or choose another folder; earlier checkpoints are as they were"
         ) from error
+
+
+def _system_said(error: BaseException) -> str:
+    """Why a checkpoint could not be written, on whichever process; torch's own refusals are about its own numbers."""
+    failed = [each for each, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+    said = [each.strerror for each in failed if isinstance(each, OSError) and each.strerror]
+    return said[0] if said else "torch's writer stopped there"
 
 
 def part_of(path: Path) -> Path:

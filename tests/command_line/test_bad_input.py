@@ -45,7 +45,7 @@ def complaint(
         (["--data.loader.rows=0"], ["data.loader.rows is 0; use 1 or more"]),
         (["--trainer.strategy=dpp"], ["trainer.strategy is 'dpp'; did you mean 'ddp'?"]),
         (["--trainer.val_check_interval=0"], ["trainer.val_check_interval is 0; use a number of steps"]),
-        (["--model.optimizer.lr=-1"], ["model.optimizer: Invalid learning rate: -1.0"]),
+        (["--model.optimizer.lr=-1"], ["model.optimizer: AdamW refuses its arguments: Invalid learning rate: -1.0"]),
         (
             [
                 "--trainer.callbacks+=EarlyStopping",

@@ -29,6 +29,12 @@ class Faulty(Pixels):
         super().__init__(64, 16)
         self.notes.append(1)
 
+from torch.optim import SGD
+
+class Rule(SGD):
+    def __init__(self, params, lr: float):
+        super().__init__(params, lr=self.rate)
+
 NUMBER = 3
 """
 FILES = {
@@ -58,6 +64,7 @@ CASES = [
     ("--model.vision own_syntax.Eye", "'{}/own_syntax.py', line 1: SyntaxError: "),
     ("--model.vision own_eye.Sized", "model.vision (Sized) lacks size; give model.vision.size"),
     ("--model.vision own_eye.Faulty", "'{}/own_eye.py', line 15: AttributeError: 'Faulty' object has no attribute 'notes'; LIT_MM_"),
+    ("--model.optimizer own_eye.Rule --model.optimizer.lr 1", "model.optimizer: '{}/own_eye.py', line 21: AttributeError: 'Rule' object has no attribute 'rate'; LIT_MM_"),
     ("--model.vision own_eye.NUMBER", "model.vision is 'own_eye.NUMBER', which is no class but 3; give a VisualTokenizer"),
     ("--model torch.nn.Linear", "model is 'torch.nn.Linear', which is no LightningModule; give a class derived from that"),
     ("--trainer.callbacks+=my_cb.Hello", "trainer.callbacks is 'my_cb.Hello', but there is no module 'my_cb'"),

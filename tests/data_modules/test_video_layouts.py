@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -44,7 +46,7 @@ def clips_of(dataset: VideoDataset, variant: int = 0) -> set[bytes]:
 
 
 def write_frames(
-    folder: Path, pictures: list[np.ndarray], name: str = "{:06}.png", times: list[float] | None = None
+    folder: Path, pictures: list[np.ndarray], name: str = "{:06}.png", times: Sequence[float | str] | None = None
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures):
@@ -101,6 +103,11 @@ def test_frames_that_say_too_little(tmp_path: Path, document_format: DocumentFor
     Image.new("RGB", (32, 32)).save(folder / "3.png")
     with pytest.raises(BrokenFile, match=r"its number is that of '.*3.png'"):
         load(folder, document_format, frame_rate=10)
+    for one, other in (("2026-01-01 12.00.59", "2026-01-01 12.01.00"), ("shot1.9", "shot1.10"), ("7_2", "8_1")):
+        folder = write_frames(tmp_path / one, moving_picture(2), "{}.png", [one, other])
+        with pytest.raises(BrokenFile, match=r"by the last number of its name it follows on '.*', by all of them it"):
+            load(folder, document_format, frame_rate=10)
+    folder = tmp_path / "a"
     (folder / "3.png").rename(folder / "cover.png")
     with pytest.raises(BrokenFile, match=r"cover.png' .*: its name has no number"):
         load(folder, document_format, frame_rate=10)
@@ -207,6 +214,52 @@ def test_captions_in_tables(webvid: Path, document_format: DocumentFormat) -> No
         load(webvid / "files", document_format, captions=str(webvid / "none.csv"))
     with pytest.raises(Mistake, match=r"captions is 'vtt', but none of 3 videos .* has one there"):
         load(webvid / "files", document_format, captions="vtt")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.parquet"])
+def test_the_same_captions_in_every_table(name: str, webvid: Path, document_format: DocumentFormat) -> None:
+    """With a mark of byte order, names that are numbers, and a caption of many kinds of characters."""
+    rows = [{"video": f"{i:03}", "caption": f'a "cat" {i},\u2028null;\tit is'} for i in range(3)]
+    file = webvid / name
+    if file.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(file)
+    elif file.suffix in (".csv", ".tsv"):
+        pd.DataFrame(rows).to_csv(file, index=False, sep="," if file.suffix == ".csv" else "\t", encoding="utf-8-sig")
+    else:
+        listed = [json.dumps(row, ensure_ascii=False) for row in rows]
+        file.write_text("\n".join(listed) if file.suffix == ".jsonl" else f"[{','.join(listed)}]", "utf-8-sig")
+    dataset = load(webvid / "files", document_format, captions=str(file), frames=8)
+    found = [texts(dataset.document(Draw(i, 0, 0)), document_format) for i in range(3)]
+    expected = {document_format.tokenizer.decode(document_format.tokenizer.encode(row["caption"])) for row in rows}
+    assert {text.partition("<bos>")[2].partition("<boi>")[0] for text in found} == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "words"),
+    [
+        (
+            '{"video": "000", "caption": "a"}\n{"video": "000", "caption": "b"}\n',
+            Mistake,
+            "has several captions of '000'",
+        ),
+        ('{"video": "000", "caption": "a"}\n{"video": "001"\n', BrokenFile, r"line 2 is not a JSON object \(Expecting"),
+    ],
+)
+def test_a_table_that_does_not_say_which_caption_is_refused(
+    content: str, error: type[Exception], words: str, webvid: Path, document_format: DocumentFormat
+) -> None:
+    (webvid / "a.jsonl").write_text(content)
+    with pytest.raises(error, match=words):
+        load(webvid / "files", document_format, captions=str(webvid / "a.jsonl"))
+
+
+def test_folders_whose_names_have_dots_have_their_own_captions(tmp_path: Path, document_format: DocumentFormat) -> None:
+    for number in range(2):
+        write_frames(tmp_path / f"clip.{number}", moving_picture(8, seed=number))
+        (tmp_path / f"clip.{number}.txt").write_text(f"cat {number}")
+    dataset = load(tmp_path, document_format, captions="txt", frame_rate=10, frames=8)
+    found = {texts(dataset.document(Draw(i, 0, 0)), document_format).partition("<boi>")[0] for i in range(2)}
+    assert found == {"<bos>cat 0", "<bos>cat 1"}
 
 
 def test_a_caption_that_cannot_be_read_is_named(webvid: Path, document_format: DocumentFormat) -> None:

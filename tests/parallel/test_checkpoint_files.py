@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from traceback import extract_stack
 
 import pytest
 import torch
+from torch.distributed.checkpoint import CheckpointException
 
+from lit_mm.mistake import Mistake
 from lit_mm.parallel.checkpoint_files import (
     CheckpointFiles,
     by_name,
@@ -65,6 +68,26 @@ def test_a_failure_leaves_the_old_one_and_says_why(tmp_path: Path) -> None:
         fail()
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert path.read_text() == "old"
+
+
+REFUSED = OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (REFUSED, "Disk quota exceeded"),
+        (CheckpointException("save", {1: (REFUSED, extract_stack())}), "Disk quota exceeded"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704"),
+            "torch's writer stopped there",
+        ),
+    ],
+    ids=["system", "another process", "torch"],
+)
+def test_why_it_could_not_be_written_is_the_systems_word(error: BaseException, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=rf"could not be written \({reason}\), with"), writing(tmp_path / "last.ckpt"):
+        raise error
 
 
 @pytest.mark.parametrize("in_background", [False, True])

@@ -90,6 +90,16 @@ def test_missing_members(tmp_path: Path, document_format: DocumentFormat, caplog
     assert (len(skipped), skipped.skipped_at_setup) == (39, 1)
 
 
+def test_a_picture_whose_name_has_dots_is_not_left_out_in_silence(
+    tmp_path: Path, document_format: DocumentFormat
+) -> None:
+    tar = write_tar(tmp_path / "0.tar", [*pairs(40), ("a.b/shot.1.JPG", b"x"), ("a.b/shot.1.txt", b"a cat")])
+    with pytest.raises(BrokenFile, match=r"'a.b/shot' has no picture .* but .1.jpg, .1.txt; the name of a sample ends"):
+        load(tar, document_format)
+    skipped = load(tar, document_format, "skip")
+    assert (len(skipped), skipped.skipped_at_setup) == (40, 1)
+
+
 def test_members_in_any_order_and_names_that_come_twice(tmp_path: Path, document_format: DocumentFormat) -> None:
     """As `tar` packs a folder: in the order of the disk, with folders, files that are no pair, and an older version."""
     members = [(f"part/{name}", content) for name, content in pairs(30)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,12 @@ def read(folder: Path, frames: list[Any], name: str = "one.csv") -> list[int]:
     table = pd.DataFrame({"frame": frames, "x": range(len(frames))})
     (folder / "one.mp4").touch()
     table.to_csv(folder / name, index=False)
-    return list(read_table(folder / "one.mp4", ("x",), len(frames))[1]["x"])
+    return numbers(read_table(folder / "one.mp4", ("x",), len(frames))[1], "x")
+
+
+def numbers(table: Mapping[str, Sequence[Any]], column: str) -> list[int]:
+    """Cells of CSV are kept as they are written."""
+    return [int(cell) for cell in table[column]]
 
 
 @pytest.mark.parametrize("name", ["{}", "frame_{}.png", "frame_{:05}.jpg", "left/{}", "{}.0", "clip7_{}.mp4"])
@@ -36,7 +43,7 @@ def test_even_numbers_are_frames_one_by_one(numbers: Any, tmp_path: Path) -> Non
     [
         ([0, 1, None, 3], r"column frame has no number in row 2 \(there is nan\)"),
         ([0, 1, "start", 3], r"column frame has no number in row 2 \(there is 'start'\)"),
-        ([0, 1, float("inf"), 3], r"column frame has no number in row 2 \(there is inf\)"),
+        ([0, 1, float("inf"), 3], r"column frame has no number in row 2 \(there is 'inf'\)"),
         ([0, 1, 1, 2], "column frame goes from 1 to 1 in row 2; a row for every frame, evenly numbered"),
         ([0, 1, 2, 500], "column frame goes from 2 to 500 in row 3; a row for every frame, evenly numbered"),
         ([7, 7, 7, 7], "column frame says 7 in row 1 and in another"),
@@ -49,19 +56,69 @@ def test_what_does_not_say_whose_row_it_is(frames: list[Any], reason: str, tmp_p
     assert caught.value.path == str(tmp_path / "one.csv")
 
 
+@pytest.mark.parametrize(
+    ("frames", "reason"),
+    [
+        (["00:00:00:02", "00:00:00:03", "00:00:01:00", "00:00:01:01"], "has 00:00:01:01 and 00:00:00:02, whose order"),
+        (["a2_1.png", "a1_2.png", "a2_3.png"], "has a2_1.png and a1_2.png, whose order is not that of their last num"),
+        (["t_0.9", "t_1.0", "t_1.1"], "column frame goes from t_1.0 to t_1.1 in row 2"),
+    ],
+)
+def test_names_that_have_more_than_one_order(frames: list[Any], reason: str, tmp_path: Path) -> None:
+    """A second is over before its frames begin anew."""
+    with pytest.raises(BrokenFile, match=reason):
+        read(tmp_path, frames)
+
+
+def test_cells_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    """Keys that look like numbers, a date that is none, a frame that names its row, texts that look like lists."""
+    (tmp_path / "one.mp4").touch()
+    rows = [
+        {"frame": 1, "keys": "0100", "date": "3", "state": [1, 2]},
+        {"frame": 0, "keys": "01", "date": "4\u2028", "state": [3, 4]},
+    ]
+    table = pd.DataFrame(rows)
+    expected = (["01", "0100"], ["4\u2028", "3"])
+    table.to_csv(tmp_path / "one.csv", index=False)
+    found = read_table(tmp_path / "one.mp4", ("keys", "date"), 2)[1]
+    assert (found["keys"], found["date"]) == expected
+    with pytest.raises(BrokenFile, match=r"column state has no 2 numbers in every row, but state\[1\] is asked for"):
+        read_table(tmp_path / "one.mp4", ("state[1]",), 2)
+    (tmp_path / "one.csv").unlink()
+    table.set_index("frame").to_parquet(tmp_path / "one.parquet")
+    found = read_table(tmp_path / "one.mp4", ("keys", "date"), 2)[1]
+    assert (found["keys"], found["date"]) == expected
+    (tmp_path / "one.parquet").unlink()
+    (tmp_path / "one.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8-sig")
+    found = read_table(tmp_path / "one.mp4", ("keys", "date"), 2)[1]
+    assert (found["keys"], found["date"]) == expected
+    assert read_table(tmp_path / "one.mp4", ("state[1]",), 2)[1] == {"state[1]": [4, 2]}
+    (tmp_path / "one.jsonl").write_text('{"x": 1}\n{"x": 2\n')
+    with pytest.raises(BrokenFile, match=r"one.jsonl' .*: line 2 is not a JSON object \(Expecting"):
+        read_table(tmp_path / "one.mp4", ("x",), 2)
+
+
+def test_of_two_columns_of_one_name_none_is_chosen(tmp_path: Path) -> None:
+    (tmp_path / "one.mp4").touch()
+    (tmp_path / "one.csv").write_text("x,x\n1,2\n")
+    with pytest.raises(BrokenFile, match="it has 2 columns x; give each its own name"):
+        read_table(tmp_path / "one.mp4", ("x",), 1)
+
+
 @pytest.mark.parametrize("content", ["frame, x, Y\n0, 1, 2\n1, 3, 4\n", " Frame ,X , y\n0,1,2\n1,3,4\n"])
 @pytest.mark.parametrize("ending", [".csv", ".CSV"])
 def test_names_of_columns_and_files_as_people_write_them(content: str, ending: str, tmp_path: Path) -> None:
     (tmp_path / "one.mp4").touch()
     (tmp_path / f"one{ending}").write_text(content, encoding="utf-8-sig")
     file, table = read_table(tmp_path / "one.mp4", ("x", "y"), 2)
-    assert (file, table) == (tmp_path / f"one{ending}", {"x": [1, 3], "y": [2, 4]})
+    assert file == tmp_path / f"one{ending}"
+    assert (numbers(table, "x"), numbers(table, "y")) == ([1, 3], [2, 4])
 
 
 def test_a_folder_of_frames_has_its_table_beside_or_within(tmp_path: Path) -> None:
     folder = tmp_path / "walk.0"
     folder.mkdir()
     (folder / "traj_data.csv").write_text("x\n1\n2\n")
-    assert read_table(folder, ("x",), 2)[1]["x"] == [1, 2]
+    assert numbers(read_table(folder, ("x",), 2)[1], "x") == [1, 2]
     (tmp_path / "walk.0.csv").write_text("x\n3\n4\n")
-    assert read_table(folder, ("x",), 2)[1]["x"] == [3, 4]
+    assert numbers(read_table(folder, ("x",), 2)[1], "x") == [3, 4]

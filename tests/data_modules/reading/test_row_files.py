@@ -94,15 +94,20 @@ def test_so_is_a_broken_entry_of_a_list(tmp_path: Path) -> None:
         (b"file_name,caption\n,a\n", "line 2 has no string in 'file_name'"),
         (b"file_name,caption\n1.png,caf\xe9\n", "line 2 is not UTF-8 in 'caption'"),
         (b"file,caption\n1.png,a\n", "line 2 has no column 'file_name'; there are file and caption"),
+        (
+            "file_name,caption\n1.png,a\n".encode("utf-16"),
+            "line 2 has no column 'file_name'; there are \\udcff\\udcfef\0",
+        ),
         (b"file_name,file_name,caption\n1.png,2.png,a\n", "line 1 names 2 columns 'file_name'; give each its own name"),
         (b'file_name,caption\n1.png,"a', "after line"),
     ],
-    ids=["cells", "empty", "Latin-1", "column", "twice", "quote"],
+    ids=["cells", "empty", "Latin-1", "column", "UTF-16", "twice", "quote"],
 )
 def test_a_broken_row_of_csv_is_named(content: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_bytes(content)
-    ((_, why),) = read_rows(tmp_path / "metadata.csv", ["file_name", "caption"], ["caption"])
+    (_, why), *_ = read_rows(tmp_path / "metadata.csv", ["file_name", "caption"], ["caption"])
     assert why is not None
+    assert why.encode(), "it is a text"
     assert why.startswith(words)
 
 

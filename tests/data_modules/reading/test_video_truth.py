@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.decoding import VIDEO_SUFFIXES, VideoReader, index_video
@@ -106,6 +107,22 @@ def test_transparent_parts_are_white(tmp_path: Path) -> None:
     (frame,) = VideoReader().read(str(path), index_video(path), [0])
     assert frame[0, 0].tolist() == [255, 255, 255]
     assert frame[0, -1].tolist() == [200, 0, 0]
+
+
+def test_an_animation_is_a_video(tmp_path: Path) -> None:
+    first, *others = [Image.fromarray(picture) for picture in moving_picture(12)]
+    first.save(tmp_path / "1.gif", save_all=True, append_images=others, duration=[40, 100, 40] * 4)
+    assert ".gif" in VIDEO_SUFFIXES
+    assert equals_a_full_decode(tmp_path / "1.gif") == 12
+    assert index_video(tmp_path / "1.gif").seconds[:4] == pytest.approx([0, 0.04, 0.14, 0.18])
+
+
+def test_a_video_whose_header_is_overwritten_is_none(tmp_path: Path) -> None:
+    """FFmpeg's own answer is that the operation is not permitted."""
+    path = write_video(tmp_path / "a.mp4", moving_picture(60), g="10")
+    path.write_bytes(path.read_bytes()[:-400] + bytes(400))
+    with pytest.raises(BrokenFile, match="it is no video, or cut short"):
+        index_video(path)
 
 
 CONTAINERS = {

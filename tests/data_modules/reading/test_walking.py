@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from data_modules.index.input_files import find_input_files
 from data_modules.reading.files import find_files
 from data_modules.reading.findings import Findings, gathered
-from lit_mm.mistake import MissingFile
+from lit_mm.mistake import MissingFile, Mistake
 
 
 def touch(*paths: Path) -> None:
@@ -67,6 +69,24 @@ def test_a_folder_of_other_files_says_what_there_is(tmp_path: Path) -> None:
     touch(*(tmp_path / f"{i}.csv" for i in range(3)))
     with pytest.raises(MissingFile, match=r"data.train: '.*' holds no .jsonl file, but 3 .csv"):
         find_files(str(tmp_path), (".jsonl",), "data.train")
+
+
+def test_what_is_neither_file_nor_link_is_counted(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jsonl")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert found_in(tmp_path) == (["a.jsonl"], {"pipes or devices": 1})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        ("", "data.train is empty; name a file or folder, or a pattern of them"),
+        ("{7..3}.jsonl", "'{7..3}.jsonl' has a range that ends before it begins; write {3..7}"),
+    ],
+)
+def test_a_path_that_can_name_nothing_is_one_sentence(pattern: str, sentence: str) -> None:
+    with pytest.raises(Mistake, match=f"^{re.escape(sentence)}$"):
+        find_files(pattern, (".jsonl",), "data.train")
 
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=6)

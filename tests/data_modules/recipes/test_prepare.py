@@ -18,6 +18,7 @@ from data_modules.recipes import packages
 from data_modules.recipes.gameplay import gameplay
 from data_modules.recipes.prepare import Counts, prepare
 from data_modules.recipes.speeches import speeches
+from data_modules.recipes.tokenizer import tokenizer
 from lit_mm.mistake import Mistake
 
 Hashes = Callable[[Path], dict[str, str]]
@@ -71,6 +72,14 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_completes(
     gameplay(out, **gameplay_options, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["action_video"]
     assert hashes(out) == hashes(gameplay_folder)
+
+
+def test_a_url_is_no_folder_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for make in (speeches, lambda out: tokenizer(out, ())):
+        with pytest.raises(Mistake, match=r"^--out is 's3:/bucket/data', a URL; name a place on a local disk"):
+            make(Path("s3://bucket/data"))
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_same_settings_touch_nothing_and_others_replace_all(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
