@@ -147,16 +147,22 @@ class LeRobotPictures(LeRobotEpisode):
         return pictures
 
 
-@lru_cache(maxsize=64)
 def _rows(path: str, changed: int, episode: int) -> np.ndarray:
     """Numbers (frames,) of an episode's rows in its table, in the order of the frames."""
+    order, episodes = _ordered(path, changed)
+    return order[slice(*np.searchsorted(episodes, [episode, episode + 1]))]
+
+
+@lru_cache(maxsize=4)
+def _ordered(path: str, changed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers (rows,) of all rows of a table by episode and frame, and the episode (rows,) of each; read once."""
     try:
         table = pyarrow.parquet.read_table(path, columns=["episode_index", "frame_index"])
         episodes, frames = (np.asarray(table[name]) for name in ("episode_index", "frame_index"))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise BrokenFile(path, error) from error
-    rows = np.flatnonzero(episodes == episode)
-    return rows[np.argsort(frames[rows], kind="stable")]
+    order = np.lexsort((frames, episodes))
+    return order, episodes[order]
 
 
 @lru_cache(maxsize=2)
