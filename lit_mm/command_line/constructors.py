@@ -12,7 +12,7 @@ from lit_mm.command_line.causes import OWN, place_of
 from lit_mm.mistake import Mistake, mistake_in
 
 
-def made(kind: type, *args: Any, **kwargs: Any) -> Any:
+def made(kind: type, /, *args: Any, **kwargs: Any) -> Any:
     """An object of a class that a configuration names.
 
     Args:
