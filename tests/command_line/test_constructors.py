@@ -38,3 +38,16 @@ def test_of_parts_within_parts_the_one_that_refuses_is_named() -> None:
 def test_an_error_within_a_class_of_this_program_is_passed_on() -> None:
     with pytest.raises(TypeError, match="not supported between instances"):
         made(Pixels, 64, None)
+
+
+class Named:
+    """Its arguments are called as those of what makes it."""
+
+    def __init__(self, kind: str, args: int = 0, kwargs: int = 0) -> None:
+        self.given = (kind, args, kwargs)
+
+
+def test_names_of_arguments_are_those_of_the_class() -> None:
+    part = parsed(f"{{class_path: {__name__}.Named, init_args: {{kind: one, args: 2, kwargs: 3}}}}", Named)
+    assert isinstance(part, Named)
+    assert part.given == ("one", 2, 3)
