@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -87,7 +88,7 @@ def read_captions(
     table = Path(captions.source).expanduser()
     features = datasets.Features(FEATURES)
     if table.is_file():
-        names = [recording.name for recording in recordings]
+        names = [tuple(recording.name for recording in recordings)]  # one item: the table is read once
         settings = {"table": stamp([table]), "name": captions.name, "caption": captions.caption, "key": key}
         try:
             rows = generated(_from_table, names, settings, features)
@@ -157,14 +158,20 @@ def _text(content: bytes, entry: str, name: str) -> str:
 
 
 def _from_table(
-    items: Sequence[str], table: Stamps, name: str, caption: str, key: str
+    items: Sequence[Sequence[str]], table: Stamps, name: str, caption: str, key: str
 ) -> Iterator[dict[str, str | None]]:
     captions = _captions_by_name(Path(table[0][0]), name, caption, key)
-    for item in items:
+    called_by: dict[str, str] = {}
+    for item in chain.from_iterable(items):
         path = PurePosixPath(item.replace("\\", "/"))
-        # By name, by name and ending, or by as much of the path as the table has.
-        called = [path.stem, path.name, *("/".join(path.parts[i:]) for i in range(len(path.parts)))]
-        yield {"caption": next((captions[one] for one in called if one in captions), "").strip(), "broken": None}
+        # By as much of the path as the table has, by name and ending, or by name.
+        names = (*("/".join(path.parts[i:]) for i in range(len(path.parts))), path.stem)
+        found = next((one for one in names if one in captions), None)
+        if found is not None and called_by.setdefault(found, item) != item:
+            raise Mistake(
+                f"{key}: '{found}' of '{table[0][0]}' may be '{called_by[found]}' or '{item}'; name them by their paths"
+            )
+        yield {"caption": captions.get(found or "", "").strip(), "broken": None}
 
 
 def _captions_by_name(file: Path, name: str, caption: str, key: str) -> dict[str, str]:

@@ -30,22 +30,31 @@ def table_of(video: Path) -> Path | None:
 
     It ends in .csv, .parquet or .jsonl, in small letters or capitals.
     """
-    is_folder = video.is_dir()
-    stem = video.name if is_folder else video.stem  # a folder's name may have dots
-    endings = [ending for suffix in TABLE_SUFFIXES for ending in (suffix, suffix.upper())]
-    beside = next((f for ending in endings if (f := video.parent / f"{stem}{ending}").is_file()), None)
-    if beside is not None or not is_folder:
-        return beside
+    beside = _tables_beside(video)
+    if beside or not video.is_dir():
+        return beside[0] if beside else None
     within = [f for f in video.iterdir() if f.name.lower().endswith(TABLE_SUFFIXES) and not f.name.startswith(".")]
     return within[0] if len(within) == 1 else None
+
+
+def _tables_beside(video: Path) -> list[Path]:
+    """Those of the name of an episode, one of each kind."""
+    stem = video.name if video.is_dir() else video.stem  # a folder's name may have dots
+    of_kinds = [[video.parent / f"{stem}{ending}" for ending in (kind, kind.upper())] for kind in TABLE_SUFFIXES]
+    return [found for files in of_kinds if (found := next((f for f in files if f.is_file()), None))]
 
 
 def read_table(video: Path, columns: Sequence[str], frames: int) -> tuple[Path, dict[str, Sequence[Any]]]:
     """The table beside a video, and its columns.
 
     Raises:
-        BrokenFile: there is no table, or see `parsed_columns`.
+        BrokenFile: there is no table, there are several, or see `parsed_columns`.
     """
+    if len(beside := _tables_beside(video)) > 1:
+        raise BrokenFile(
+            video,
+            f"there are {len(beside)} tables beside it, {listed([file.name for file in beside], 'and')}; leave one",
+        )
     file = table_of(video)
     if file is None:
         raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")

@@ -253,6 +253,21 @@ def test_a_table_that_does_not_say_which_caption_is_refused(
         load(webvid / "files", document_format, captions=str(webvid / "a.jsonl"))
 
 
+def test_two_videos_of_one_name_do_not_share_a_caption(tmp_path: Path, document_format: DocumentFormat) -> None:
+    for number in range(2):
+        write_frames(tmp_path / f"{number}/clip", moving_picture(8, seed=number))
+    table = tmp_path / "captions.csv"
+    table.write_text("video,caption\nclip,cat\n")
+    with pytest.raises(
+        Mistake, match=r"'clip' of '.*captions.csv' may be '.*0/clip' or '.*1/clip'; name them by their"
+    ):
+        load(tmp_path, document_format, captions=str(table), frame_rate=10, frames=8)
+    table.write_text("video,caption\n0/clip,cat 0\n1/clip,cat 1\n")
+    dataset = load(tmp_path, document_format, captions=str(table), frame_rate=10, frames=8)
+    found = {texts(dataset.document(Draw(i, 0, 0)), document_format).partition("<boi>")[0] for i in range(2)}
+    assert found == {"<bos>cat 0", "<bos>cat 1"}
+
+
 def test_folders_whose_names_have_dots_have_their_own_captions(tmp_path: Path, document_format: DocumentFormat) -> None:
     for number in range(2):
         write_frames(tmp_path / f"clip.{number}", moving_picture(8, seed=number))
