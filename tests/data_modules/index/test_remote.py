@@ -71,7 +71,7 @@ def test_folders_and_globs_of_a_storage(document_format: DocumentFormat, tmp_pat
     assert len(load("memory://web/part0/*.tar", document_format)) == 8
     assert [f.path for f in find_input_files("memory://web/**/1.tar", (".tar",), "x")] == ["memory:///web/part1/1.tar"]
     assert everything.document(Draw(11, 0, 0)).segments[1].image[0, 0, 0] == 7, "files are in the order of their names"
-    with pytest.raises(MissingFile, match=r"data\.train: 'memory://web/\*\.tar' holds no \.tar file"):
+    with pytest.raises(MissingFile, match=r"data\.train: 'memory://web/\*\.tar' holds no \.tar or \.parquet file"):
         load("memory://web/*.tar", document_format)
     with pytest.raises(Mistake, match=r"data\.train: 'nonsense://x/0\.tar' cannot be read here"):
         load("nonsense://x/0.tar", document_format)
