@@ -73,7 +73,9 @@ def _has_colours(pixels: np.ndarray) -> bool:
     return pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
 
 
-def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: Cut | None = None) -> Tensor:
+def read_picture(
+    file: str | Path | bytes, size: int, name: object = None, cut: Cut | None = None, megapixels: float | None = None
+) -> Tensor:
     """Decode a picture file to (3, size, size) uint8 RGB.
 
     It takes about 4 bytes of memory a pixel, 8 with transparent parts or 16 bits, and of large JPEGs a small part of
@@ -85,6 +87,7 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: 
         size: side of the result in pixels.
         name: what to call it in an error, the path by default.
         cut: how the square is cut out; the centre by default.
+        megapixels: most that are decoded; what `read_up_to` says by default.
 
     Raises:
         BrokenFile: it is missing, cut, not a picture or too large.
@@ -92,8 +95,12 @@ def read_picture(file: str | Path | bytes, size: int, name: object = None, cut: 
     try:
         side = 2 * (cut.resized(size) if cut else size)
         with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side) as image:
+            if megapixels is not None and image.width * image.height > megapixels * 1e6:
+                raise RefusedFile(name or file, f"it has more than {megapixels:g} million pixels; scale it down")
             upright = to_rgb(_upright(image))
             return cut(upright, size) if cut else square(upright, size)
+    except BrokenFile:
+        raise
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
     except Image.DecompressionBombError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from data_modules.prompting.steering import Steering
-from data_modules.reading.pictures import read_up_to
 from lit_mm.generation.answers import check_pictures
 from lit_mm.loaded_model import LoadedModel
 from lit_mm.mistake import Mistake
@@ -13,7 +12,6 @@ from lit_mm.play.game import Game, episodes_of, truth_of
 from lit_mm.play.settings import Settings
 from lit_mm.play.trained_on import walks_of
 
-MOST_MEGAPIXELS = 16.0  # of a dropped picture
 STEPS = 4  # of a frame at first; more are better and slower, see docs/play.md
 
 
@@ -33,7 +31,6 @@ def game_of(model: LoadedModel, name: str, steering: str | None = None, truth: s
         check_pictures(model.decoder, "frames")
     except Mistake as error:
         raise Mistake(f"'{model.source}' cannot be played with: {error}") from error
-    read_up_to(MOST_MEGAPIXELS)
     walks = walks_of(model.source)
     path = steering or model.steering
     keys = Steering.load(path) if path and walks else None

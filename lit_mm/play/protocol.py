@@ -15,6 +15,7 @@ from typing import Any
 from lit_mm.mistake import Mistake
 
 MOST_BYTES = 8 * 2**20  # of a message of the page: a dropped picture
+MOST_MEGAPIXELS = 16.0  # of the picture
 MOST_TEXT = 2000  # characters of a caption, a sentence or a question
 MOST_KEYS, LONGEST_KEY = 8, 16
 MOST_FRAMES = 100  # for which a sentence holds

@@ -16,7 +16,7 @@ from lit_mm.mistake import Mistake
 from lit_mm.play import saving
 from lit_mm.play.game import Game, as_array
 from lit_mm.play.outbox import Outbox
-from lit_mm.play.protocol import Message
+from lit_mm.play.protocol import MOST_MEGAPIXELS, Message
 from lit_mm.play.studio import describe, draw
 from lit_mm.play.views import hello, png, state, view
 from lit_mm.play.walk import Walk
@@ -264,7 +264,7 @@ class Session:
         self._show()
 
     def _picture(self, message: Message) -> None:
-        picture = read_picture(message.parts[0], self.game.model.image_size, "the picture")
+        picture = read_picture(message.parts[0], self.game.model.image_size, "the picture", megapixels=MOST_MEGAPIXELS)
         if message.values["for"] == "walk":
             if self.game.walks is None:
                 raise Mistake("this model was not trained on walks with actions; it draws and describes")
