@@ -188,7 +188,7 @@ def test_damaged_files_are_read_or_named(
 
 
 def read_tar(file: Path, tokenizer: Tokenizer) -> None:
-    arrays, _ = index_pairs(local_file(file), fields_of_tar(None, None, 64), tokenizer)
+    arrays, _ = index_pairs(local_file(file), fields_of_tar(None, ["txt"], 64), tokenizer)
     content = file.read_bytes()
     for offset, size, flags in zip(arrays["offset"], arrays["size"], arrays["flags"], strict=True):
         if not flags & 1:
