@@ -12,7 +12,7 @@ from lit_mm.play.game import Game, episodes_of, truth_of
 from lit_mm.play.settings import Settings
 from lit_mm.play.trained_on import walks_of
 
-STEPS = 4  # of a frame at first; more are better and slower, see docs/play.md
+STEPS = 2  # of a frame at first; more are slower, and no better for the shipped model, see docs/play.md
 
 
 def game_of(model: LoadedModel, name: str, steering: str | None = None, truth: str = "auto") -> Game:

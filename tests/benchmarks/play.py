@@ -26,7 +26,7 @@ from tests.play.pages import Page
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "1 step": {"steps": 1},
-    "2 steps": {"steps": 2},
+    "4 steps": {"steps": 4},
     "6 steps": {"steps": 6},
     "10 steps": {"steps": 10},
     "default, guidance 3": {"guidance": 3},
