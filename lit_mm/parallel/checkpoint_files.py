@@ -113,10 +113,13 @@ def refusing_to_write(path: Path) -> Iterator[None]:
 
 
 def _system_said(error: BaseException) -> str:
-    """Why a checkpoint could not be written, on whichever process; torch's own refusals are about its own numbers."""
+    """Why a checkpoint could not be written, on whichever process: a full disk, or a process that is lost."""
     failed = [each for each, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
-    said = [each.strerror for each in failed if isinstance(each, OSError) and each.strerror]
-    return said[0] if said else "torch's writer stopped there"
+    if said := [each.strerror for each in failed if isinstance(each, OSError) and each.strerror]:
+        return said[0]
+    lines = str(failed[0] if failed else error).strip().splitlines() or [type(error).__name__]
+    # Refusals of torch's own writer are about its own numbers.
+    return "torch's writer stopped there" if any("inline_container" in line for line in lines) else lines[-1]
 
 
 def part_of(path: Path) -> Path:
