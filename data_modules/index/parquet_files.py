@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections import OrderedDict
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.byte_view import ByteView
 from data_modules.index.ranges import RangeReader
 from data_modules.index.storage import InputFile
 from data_modules.reading.parquet_columns import BYTES, PICTURE, form_of
@@ -24,31 +23,15 @@ class DamagedParquet(BrokenFile):
     """A file whose bytes are read, but are no whole Parquet."""
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(ByteView):
     """A file whose every read is one range: what asks for it may have asked for it ahead."""
 
     def __init__(self, file: InputFile, ranges: RangeReader) -> None:
-        self._file, self._ranges, self._at = file, ranges, 0
+        super().__init__(file.size)
+        self._file, self._ranges = file, ranges
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._file.size - self._at)
-        count = left if size < 0 else min(size, left)
-        content = self._ranges.read(self._file, self._at, count) if count else b""
-        self._at += count
-        return content
+    def _read(self, count: int) -> bytes:
+        return self._ranges.read(self._file, self._at, count)
 
 
 def open_parquet(file: InputFile, ranges: RangeReader) -> pq.ParquetFile:

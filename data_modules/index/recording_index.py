@@ -48,7 +48,7 @@ def groups_of(items: Sequence[Item]) -> Iterator[RecordingGroup]:
     begin = 0
     for number, (_, place) in enumerate(items):
         digest = hashlib.sha256(place.encode()).digest()
-        if int.from_bytes(digest[:8]) % TOGETHER == 0 or number + 1 == len(items):
+        if int.from_bytes(digest[:8], "big") % TOGETHER == 0 or number + 1 == len(items):
             some = tuple(items[begin : number + 1])
             files = tuple(dict.fromkeys(stamp for stamps, _ in some for stamp in stamps))
             yield RecordingGroup(recording_of(some[0][1]).name, total_size(files), identity(some), some)

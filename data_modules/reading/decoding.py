@@ -17,7 +17,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.index.parquet_files import RowGroups
 from data_modules.index.ranges import RangeReader
 from data_modules.index.storage import InputFile
-from data_modules.reading.file_part import FilePart, Part, RemotePart
+from data_modules.reading.file_part import LocalPart, Part, RemotePart
 from data_modules.reading.frames import ToPicture
 from data_modules.reading.time_stamps import VideoIndex, index_from_packets, shown_at
 
@@ -100,7 +100,7 @@ def _opened(path: str | Path | InputFile, part: Part | None, ranges: RangeReader
     if isinstance(path, InputFile):
         assert part is not None
         return RemotePart(path, part, ranges)
-    return FilePart(str(path), part) if part else str(path)
+    return LocalPart(str(path), part) if part else str(path)
 
 
 class VideoReader:

@@ -25,40 +25,34 @@ FRAME = "frame"
 DIGITS = 300  # of a number at most, so that the distance of two is a float
 
 
-def table_of(video: Path) -> Path | None:
-    """The table of an episode: beside it, of its name, or the only one within a folder of frames.
+def tables_of(video: Path) -> list[Path]:
+    """What may be the table of an episode: beside it, of its name; or else within a folder of frames.
 
     It ends in .csv, .parquet or .jsonl, in small letters or capitals.
     """
-    beside = _tables_beside(video)
-    if beside or not video.is_dir():
-        return beside[0] if beside else None
-    within = [f for f in video.iterdir() if f.name.lower().endswith(TABLE_SUFFIXES) and not f.name.startswith(".")]
-    return within[0] if len(within) == 1 else None
-
-
-def _tables_beside(video: Path) -> list[Path]:
-    """Those of the name of an episode, one of each kind."""
-    stem = video.name if video.is_dir() else video.stem  # a folder's name may have dots
+    is_folder = video.is_dir()
+    stem = video.name if is_folder else video.stem  # a folder's name may have dots
     of_kinds = [[video.parent / f"{stem}{ending}" for ending in (kind, kind.upper())] for kind in TABLE_SUFFIXES]
-    return [found for files in of_kinds if (found := next((f for f in files if f.is_file()), None))]
+    beside = [found for files in of_kinds if (found := next((f for f in files if f.is_file()), None))]
+    if beside or not is_folder:
+        return beside
+    within = sorted(video.iterdir())
+    return [f for f in within if f.name.lower().endswith(TABLE_SUFFIXES) and not f.name.startswith(".")]
 
 
 def read_table(video: Path, columns: Sequence[str], frames: int) -> tuple[Path, dict[str, Sequence[Any]]]:
-    """The table beside a video, and its columns.
+    """The table of a video, and its columns.
 
     Raises:
         BrokenFile: there is no table, there are several, or see `parsed_columns`.
     """
-    if len(beside := _tables_beside(video)) > 1:
-        raise BrokenFile(
-            video,
-            f"there are {len(beside)} tables beside it, {listed([file.name for file in beside], 'and')}; leave one",
-        )
-    file = table_of(video)
-    if file is None:
+    found = tables_of(video)
+    if not found:
         raise BrokenFile(video, f"there is no table beside it; write '{video.with_suffix('.csv').name}'")
-    return file, parsed_columns(file, file, video.name, columns, frames)
+    if len(found) > 1:
+        names = listed([file.name for file in found], "and")
+        raise BrokenFile(video, f"there are {len(found)} tables of it, {names}; leave one")
+    return found[0], parsed_columns(found[0], found[0], video.name, columns, frames)
 
 
 def parsed_columns(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import OrderedDict
-from typing import Any
 
+from data_modules.index.byte_view import ByteView
 from data_modules.index.ranges import RangeReader
 from data_modules.index.storage import InputFile
 
@@ -15,7 +14,7 @@ BLOCK = 1 << 20  # bytes of a remote file that are asked for at once
 KEPT = 8  # blocks of a part that are kept
 
 
-class FilePart(io.RawIOBase):
+class LocalPart(ByteView):
     """Bytes of a file from `offset` on, `size` of them.
 
     Args:
@@ -27,37 +26,11 @@ class FilePart(io.RawIOBase):
     """
 
     def __init__(self, path: str, part: Part) -> None:
+        super().__init__(part[1])
         self._file = open(path, "rb")  # noqa: SIM115  # closed with this
-        self._offset, self._size = part
-        self._at = 0
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """To a byte, counted from the part's first."""
-        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
-        return self._at
-
-    def tell(self) -> int:
-        """The byte that is read next."""
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        """The next bytes; none behind the part's end."""
-        count = max(0, min(len(buffer), self._size - self._at))
-        content = self._read(count) if count else b""
-        buffer[: len(content)] = content
-        self._at += len(content)
-        return len(content)
+        self._offset = part[0]
 
     def _read(self, count: int) -> bytes:
-        """At most so many bytes, from where it stands on."""
         return os.pread(self._file.fileno(), count, self._offset + self._at)
 
     def close(self) -> None:
@@ -66,7 +39,7 @@ class FilePart(io.RawIOBase):
         super().close()
 
 
-class RemotePart(FilePart):
+class RemotePart(ByteView):
     """Bytes of a file on another machine, asked for in blocks.
 
     Args:
@@ -76,17 +49,11 @@ class RemotePart(FilePart):
     """
 
     def __init__(self, file: InputFile, part: Part, ranges: RangeReader) -> None:
-        self._remote, self._ranges = file, ranges
-        self._offset, self._size = part
-        self._at = 0
+        super().__init__(part[1])
+        self._remote, self._ranges, self._offset = file, ranges, part[0]
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
 
     def _read(self, count: int) -> bytes:
-        """At most so many bytes, from where it stands on.
-
-        Raises:
-            BrokenFile: the storage fails for good.
-        """
         number, within = divmod(self._at, BLOCK)
         if number not in self._blocks:
             start = number * BLOCK
@@ -100,4 +67,4 @@ class RemotePart(FilePart):
     def close(self) -> None:
         """What was read is forgotten."""
         self._blocks.clear()
-        io.RawIOBase.close(self)
+        super().close()

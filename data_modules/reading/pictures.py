@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -94,18 +95,15 @@ def read_picture(
     """
     try:
         side = 2 * (cut.resized(size) if cut else size)
-        with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side) as image:
-            if megapixels is not None and image.width * image.height > megapixels * 1e6:
-                raise RefusedFile(name or file, f"it has more than {megapixels:g} million pixels; scale it down")
+        with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side, megapixels) as image:
             upright = to_rgb(_upright(image))
             return cut(upright, size) if cut else square(upright, size)
-    except BrokenFile:
-        raise
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
     except Image.DecompressionBombError as error:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # PIL warns of half of it
-        reason = f"it has more than {most:g} million pixels (data.loader.max_megapixels); scale it down, or raise that"
+        most = megapixels or 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6  # PIL warns of half of it
+        reason = f"it has more than {most:g} million pixels"
+        reason += "; scale it down" if megapixels else " (data.loader.max_megapixels); scale it down, or raise that"
         raise RefusedFile(name or file, reason) from error
     except ValueError as error:
         if "MAX_TEXT" not in str(error):
@@ -118,21 +116,22 @@ def read_picture(
         raise BrokenFile(name or file, f"{type(error).__name__}: {error}") from error
 
 
-def _opened(file: Any, side: int) -> Image.Image:
+def _opened(file: Any, side: int, megapixels: float | None) -> Image.Image:
     """A picture whose header was read. Large JPEGs will be decoded at 1/2, 1/4 or 1/8, both sides above `side`.
 
     Raises:
-        Image.DecompressionBombError: so many pixels would be decoded that `read_up_to` forbids it.
+        Image.DecompressionBombError: more would be decoded than `megapixels`, or than `read_up_to` allows.
     """
+    most = 2 * (Image.MAX_IMAGE_PIXELS or math.inf) if megapixels is None else 1e6 * megapixels
     try:
         image: Image.Image = Image.open(file)
     except Image.DecompressionBombError:  # of a JPEG that is decoded in small, that does not count
         image = _large_jpeg(file)
-        image.draft(None, (side, side))
-        if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or 0):
-            raise
-        return image
+    whole = image.width * image.height
     image.draft(None, (side, side))
+    # A progressive JPEG takes the memory of all its pixels.
+    if (whole if "progressive" in image.info else image.width * image.height) > most:
+        raise Image.DecompressionBombError
     return image
 
 
@@ -140,17 +139,14 @@ def _large_jpeg(file: Any) -> Image.Image:
     """A JPEG of any size.
 
     Raises:
-        Image.DecompressionBombError: it is none, or a progressive one, which takes the memory of all its pixels.
+        Image.DecompressionBombError: it is none.
     """
     if isinstance(file, io.BytesIO):
         file.seek(0)
     try:
-        image = JpegImageFile(file)
+        return JpegImageFile(file)
     except SyntaxError as error:
         raise Image.DecompressionBombError from error
-    if "progressive" in image.info:
-        raise Image.DecompressionBombError
-    return image
 
 
 def _upright(image: Image.Image) -> Image.Image:

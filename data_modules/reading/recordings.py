@@ -21,7 +21,7 @@ from torch import Tensor
 from data_modules.dataset import BrokenFile
 from data_modules.index.storage import InputFile
 from data_modules.reading.decoding import VideoReader, index_video
-from data_modules.reading.episode_tables import TABLE_SUFFIXES, parsed_columns, read_table, table_of
+from data_modules.reading.episode_tables import TABLE_SUFFIXES, parsed_columns, read_table, tables_of
 from data_modules.reading.files import Stamps, stamp
 from data_modules.reading.pictures import read_picture, square
 from data_modules.reading.time_stamps import VideoIndex
@@ -63,7 +63,7 @@ class Recording(ABC):
 
     def table_file(self) -> Path | None:
         """The file of its columns, if it is another."""
-        return table_of(Path(self.path))
+        return next(iter(tables_of(Path(self.path))), None)
 
     def stamps(self, columns: bool = False) -> Stamps:
         """Path, bytes and time of change of the files of frames, or of frames and columns."""

@@ -60,3 +60,15 @@ def test_a_server_that_fails_for_a_while_is_waited_for(tmp_path: Path) -> None:
         run_all(tmp_path / "runs", [arguments(tmp_path, path, tmp_path / "cache")], RANKS)
         assert not any(server.failures.values())
         server.shutdown()
+
+
+@pytest.mark.long
+def test_a_disk_that_is_full_while_indexing(small_disk: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "long.jsonl"
+    lines.write_text("".join(json.dumps({"text": f"the cat {i} sat on the mat " * 40}) + "\n" for i in range(20_000)))
+    run = arguments(tmp_path, lines, small_disk)
+    file = tmp_path / "data.yaml"
+    file.write_text(file.read_text().replace("image_text.ImageText", "text.Text"))
+    output = run_all(tmp_path / "runs", [run], RANKS, expect=1)
+    assert "cannot be written (No space left on device); name a folder with room" in output
+    assert not [f for f in small_disk.rglob("*") if f.is_file() and "locks" not in f.parts], "nothing half-made is left"

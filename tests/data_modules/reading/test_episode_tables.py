@@ -115,13 +115,17 @@ def test_names_of_columns_and_files_as_people_write_them(content: str, ending: s
     assert (numbers(table, "x"), numbers(table, "y")) == ([1, 3], [2, 4])
 
 
-def test_of_two_tables_beside_a_video_none_is_chosen(tmp_path: Path) -> None:
+def test_of_two_tables_none_is_chosen(tmp_path: Path) -> None:
+    """Beside a video, and within a folder of frames."""
     read(tmp_path, [0, 1])
     (tmp_path / "one.jsonl").write_text('{"x": 5}\n{"x": 6}\n')
-    with pytest.raises(
-        BrokenFile, match=r"one.mp4' .*: there are 2 tables beside it, one.csv and one.jsonl; leave one"
-    ):
+    with pytest.raises(BrokenFile, match=r"one.mp4' .*: there are 2 tables of it, one.csv and one.jsonl; leave one"):
         read_table(tmp_path / "one.mp4", ("x",), 2)
+    (tmp_path / "two").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "two" / name).write_text("x\n1\n")
+    with pytest.raises(BrokenFile, match=r"two' .*: there are 2 tables of it, a.csv and b.csv; leave one"):
+        read_table(tmp_path / "two", ("x",), 1)
 
 
 def test_a_folder_of_frames_has_its_table_beside_or_within(tmp_path: Path) -> None:

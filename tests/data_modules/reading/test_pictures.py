@@ -321,6 +321,9 @@ def test_a_large_jpeg_is_counted_as_it_is_decoded(as_bytes: bool, tmp_path: Path
             read_picture(files["progressive"], SIZE)
     finally:
         read_up_to(179)
+    assert (read_picture(files["plain"], SIZE, megapixels=1.0) == 77).all()
+    with pytest.raises(RefusedFile, match="it has more than 1 million pixels; scale it down"):
+        read_picture(files["progressive"], SIZE, megapixels=1.0)
 
 
 def test_a_picture_of_floating_point_numbers_is_named(tmp_path: Path) -> None:
