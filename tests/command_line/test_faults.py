@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from data_modules.text import TextDataset
 from lit_mm import cli
 from lit_mm.mistake import Mistake, mistake_in, notes_of
-from tests.helpers.program import ROOT, SMALL
+from tests.helpers.program import ROOT, SMALL, environment
+
+
+TEXTS_THAT_FAIL = """
+from data_modules.text import TextDataModule, TextDataset
+
+
+class Failing(TextDataset):
+    def document(self, draw):
+        list(zip([1, 2], [1], strict=True))
+
+
+class Texts(TextDataModule):
+    def dataset(self, split, source, format):
+        found = super().dataset(split, source, format)
+        return Failing(found.source, found.windows, 0)
+"""
 
 
 def unequal(*_: Any, **__: Any) -> None:
@@ -41,12 +59,20 @@ def test_a_value_error_is_not_taken_for_a_mistake(fault: Any, words: str, monkey
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_nor_is_one_of_a_data_worker(workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(TextDataset, "document", unequal)  # workers are forked
+def test_nor_is_one_of_a_data_worker(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "texts_that_fail.py").write_text(TEXTS_THAT_FAIL)
+    environ = {**environment(), "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
     options = [f"--data.loader.workers={workers}", f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_steps=1"]
-    with pytest.raises(ValueError, match="zip"):
-        cli.main(["fit", "--config=configs/tiny.yaml", *SMALL, *options])
+    data = ["--data.sources.text.class_path=texts_that_fail.Texts"]
+    program = [sys.executable, "-m", "lit_mm", "fit", "--config=configs/tiny.yaml", *SMALL, *data, *options]
+    ended = subprocess.run(program, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=300)
+    said = ended.stderr
+    assert ended.returncode == 1, ended.stdout + said
+    assert "Traceback" in said
+    assert "ValueError" in said
+    assert "zip() argument 2 is shorter than argument 1" in said
+    assert said.rstrip().endswith(cli.REPORT)
+    assert "error: " not in said.lower().replace("valueerror: ", "")
 
 
 def test_an_error_that_a_library_raised_from_a_mistake_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
