@@ -42,8 +42,10 @@ def main(out: str) -> None:
 def play(page: Page) -> None:
     """Walk, and mark what differs."""
     page.wait_for_selector("#strip li")
+    seen = "document.getElementById('imagined').toDataURL()"
+    first = page.evaluate(seen)
     page.keyboard.press("r")
-    page.wait_for_function("() => document.getElementById('number').textContent === '0'")
+    page.wait_for_function(f"first => {seen} !== first", arg=first)
     for number, key in enumerate(WALK, 1):
         page.keyboard.press(key)
         page.wait_for_function("n => Number(document.getElementById('number').textContent) === n", arg=number)

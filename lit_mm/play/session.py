@@ -16,12 +16,13 @@ from lit_mm.mistake import Mistake
 from lit_mm.play import saving
 from lit_mm.play.game import Game, as_array
 from lit_mm.play.outbox import Outbox
-from lit_mm.play.protocol import MOST_MEGAPIXELS, Message
+from lit_mm.play.protocol import MOST_BYTES, MOST_MEGAPIXELS, Message
 from lit_mm.play.studio import describe, draw
 from lit_mm.play.views import hello, png, state, view
 from lit_mm.play.walk import Walk
 
 MOST_ASKED = 32  # messages that wait for an answer
+MOST_WAITING = 4 * MOST_BYTES  # of the pictures among them
 MOST_TAPS = 4  # keys that were let go before a frame was drawn with them
 REPEAT = 0.2  # seconds from a key's first frame to its second, so that a tap is one
 RECENT = 20  # frames from which frames a second are told
@@ -66,7 +67,7 @@ class Session:
         """
         if message.kind == "keys":
             self._hold(tuple(message.values["keys"]))
-        elif len(self._asked) >= MOST_ASKED:
+        elif len(self._asked) >= MOST_ASKED or _size(message, *tuple(self._asked)) > MOST_WAITING:
             raise TooMuch
         else:
             self._asked.append(message)
@@ -143,6 +144,8 @@ class Session:
     def _imagine(self) -> Generator[None, None, None]:
         begun = time.monotonic()
         self._due = max(self._due + 1 / self.walk.settings.pace, begun)
+        if self._taps:
+            self._said_left = 0
         if self._said_left:
             keys: tuple[str, ...] = ()
             action, move = sentence_text([self._said]), None
@@ -290,3 +293,7 @@ class Session:
 
     def _save(self, message: Message) -> None:
         self.outbox.put(Message("saved", {"name": "walk.zip"}, (saving.archive(self.walk, self.game.name),)))
+
+
+def _size(*messages: Message) -> int:
+    return sum(len(part) for message in messages for part in message.parts)

@@ -11,6 +11,7 @@ from PIL import Image
 from lit_mm.cli import main
 from tests.helpers.program import ROOT, SMALL
 
+pytestmark = pytest.mark.usefixtures("build_once")
 EXPERTS = ["--model.backbone=configs/backbone/experts.yaml", *(a for a in SMALL if a.startswith("--model.backbone"))]
 EXPERTS.remove("--model.backbone.feed_forward.hidden_dim=128")
 

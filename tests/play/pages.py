@@ -40,14 +40,9 @@ class Page:
         raw = self.socket.recv(seconds)
         if isinstance(raw, str):
             return json.loads(raw)
-        (length,) = struct.unpack(">I", raw[:4])
-        message = json.loads(raw[4 : 4 + length])
-        start, parts = 4 + length, []
-        for size in message["parts"]:
-            parts.append(raw[start : start + size])
-            start += size
+        message = unpacked(raw)
         self.send("seen")
-        return {**message, "parts": parts}
+        return message
 
     def wait_for(self, kind: str, seconds: float = 60.0, **values: Any) -> dict[str, Any]:
         """The next message of a kind with some values; others are dropped."""
@@ -60,6 +55,17 @@ class Page:
     def begun(self) -> dict[str, Any]:
         """The first view."""
         return self.wait_for("view", number=0)
+
+
+def unpacked(raw: bytes) -> dict[str, Any]:
+    """A message with pictures, whose `parts` are their bytes."""
+    (length,) = struct.unpack(">I", raw[:4])
+    message = json.loads(raw[4 : 4 + length])
+    start, parts = 4 + length, []
+    for size in message["parts"]:
+        parts.append(raw[start : start + size])
+        start += size
+    return {**message, "parts": parts}
 
 
 def picture_in(message: dict[str, Any], number: int = 0) -> np.ndarray:

@@ -44,7 +44,7 @@ export class Keys {
 
   #key(event, down) {
     if (!down) return this.#let(event.code);
-    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event.target)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || typing(event)) return;
     const names = ARROWS[event.code] ?? [event.code.replace(/^Key/, ""), event.code === "Space" && !event.target.closest("button, label") ? "stay" : ""];
     const key = names.find((name) => this.#known.includes(name));
     if (!key || document.getElementById("walk").hidden || event.target.closest("[role=tablist]")) return;
@@ -64,6 +64,9 @@ export class Keys {
   }
 }
 
-export function typing(target) {
-  return target instanceof HTMLElement && target.matches("textarea, select, input:not([type=checkbox], [type=file])");
+// Whether a key is for the field that has the focus: all of them in a text, and in a slider those that move it.
+export function typing({ target, code }) {
+  if (!(target instanceof HTMLElement)) return false;
+  if (target.matches("input[type=range]")) return code in ARROWS;
+  return target.matches("textarea, select, input:not([type=checkbox], [type=file])");
 }

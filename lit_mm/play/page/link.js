@@ -14,14 +14,18 @@ export class Link extends EventTarget {
   }
 
   send(type, values = {}) {
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify({ type, ...values }));
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    this.#socket.send(JSON.stringify({ type, ...values }));
+    if (type !== "seen" && values.keys?.length !== 0) this.#tell("asked");  // a key that is let go asks for nothing
   }
 
   async sendPicture(file, purpose) {
     const header = new TextEncoder().encode(JSON.stringify({ type: "picture", for: purpose }));
     const length = new DataView(new ArrayBuffer(4));
     length.setUint32(0, header.length);
-    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(new Blob([length.buffer, header, file]));
+    if (this.#socket?.readyState !== WebSocket.OPEN) return;
+    this.#socket.send(new Blob([length.buffer, header, file]));
+    this.#tell("asked");
   }
 
   #closed(code, reason) {

@@ -58,9 +58,9 @@ const shown = {
     studio.hello(message);
   },
   state: (message) => walk.state(message),
-  view: (message) => { trouble(""); return walk.view(message); },
-  drawn: (message) => { trouble(""); return studio.drawn(message); },
-  said: (message) => { trouble(""); studio.said(message); },
+  view: (message) => walk.view(message),
+  drawn: (message) => studio.drawn(message),
+  said: (message) => studio.said(message),
   error: (message) => trouble(message.text),
   saved: save,
 };
@@ -72,6 +72,7 @@ link.addEventListener("message", ({ detail }) => {
     if (detail.parts.length) link.send("seen");
   });
 });
+link.addEventListener("asked", () => trouble(""));  // what went wrong stays until something else is done
 link.addEventListener("open", () => { status("playing", false); trouble(""); });
 link.addEventListener("closed", ({ detail }) => {
   status("stopped", true);

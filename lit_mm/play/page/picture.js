@@ -30,14 +30,15 @@ export function mark(canvas, [rows, columns], tiles) {
   }
 }
 
+// Pictures that are dropped anywhere on the page are for the part of it that is shown; no browser leaves for them.
 export function takesPictures(area, input, take) {
   const over = (event, on) => { event.preventDefault(); area.classList.toggle("dropping", on); };
-  area.addEventListener("dragover", (event) => over(event, true));
-  area.addEventListener("dragleave", (event) => over(event, false));
-  area.addEventListener("drop", (event) => {
+  document.addEventListener("dragover", (event) => over(event, true));
+  document.addEventListener("dragleave", (event) => over(event, false));
+  document.addEventListener("drop", (event) => {
     over(event, false);
     const [file] = event.dataTransfer.files;
-    if (file) take(file);
+    if (file && !area.hidden) take(file);
   });
   input.addEventListener("change", () => {
     if (input.files[0]) take(input.files[0]);

@@ -1,6 +1,6 @@
 // Settings of drawing, one slider or number each.
 
-const NAMES = { steps: "steps", guidance: "guidance", noise: "noise", seed: "seed", pace: "frames / s" };
+const NAMES = { steps: "steps", guidance: "guidance", noise: "noise", seed: "seed", pace: "frames/s" };
 
 export function sliders(area, ranges, changed, note = () => "") {
   const made = Object.fromEntries(Object.entries(ranges).map(([name, range]) => [name, slider(area.id, name, range, changed, note)]));

@@ -13,6 +13,9 @@ export class Walk {
   #sliders = {};
   #settings = {};
   #ms = 0;  // of a frame with these settings
+  #changed = {};  // settings that are still being changed
+  #rest = 0;
+  #repeated = 0;  // when a shortcut was taken last
 
   constructor(link, trouble) {
     this.link = link;
@@ -39,7 +42,7 @@ export class Walk {
     $("to-data").hidden = !message.data;
     $("frames").max = message.most_frames;
     $("sentence").maxLength = $("caption").maxLength = $("question").maxLength = message.most_text;
-    this.#sliders = sliders($("sliders"), message.ranges, (values) => this.link.send("set", { values }), (name, value) => this.#cost(name, value));
+    this.#sliders = sliders($("sliders"), message.ranges, (values) => this.#set(values), (name, value) => this.#cost(name, value));
     $("strip").replaceChildren();
     this.state({ settings: message.settings, mode: "held" });
   }
@@ -63,13 +66,14 @@ export class Walk {
     this.#mark();
     $("number").textContent = message.number;
     $("differ").textContent = known ? message.differ.length : "–";
-    $("action").textContent = message.action ? message.action + (message.understood === false ? " (the simulator does not understand it)" : "") : "–";
+    const left = message.left ? ` (${message.left} more)` : "";
+    $("action").textContent = message.action ? message.action + left + (message.understood === false ? " (the simulator does not understand it)" : "") : "–";
     if (message.ms !== undefined) {
       $("ms").textContent = message.ms;
       this.#ms = message.ms;
       this.#sliders.steps.tell();
-      $("fps").textContent = message.fps || "–";
     }
+    $("fps").textContent = message.fps || "–";
     $("undo").disabled = !message.undo;
     $("to-truth").disabled = !known;
     this.#strip(message, older);
@@ -95,18 +99,29 @@ export class Walk {
   #running() { return $("always").checked ? "always" : "held"; }
   #time(mode) { this.link.send("time", { mode }); }
 
+  // A slider that is moved by a held key changes many times; the server is told once.
+  #set(values) {
+    Object.assign(this.#changed, values);
+    clearTimeout(this.#rest);
+    this.#rest = setTimeout(() => { this.link.send("set", { values: this.#changed }); this.#changed = {}; }, 200);
+  }
+
   #say() {
     const text = $("sentence").value;
     if (text.trim()) this.link.send("say", { text, frames: Number($("frames").value) });
   }
 
   #shortcut(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target) || $("walk").hidden) return;
-    const buttons = { KeyP: "pause", Period: "step", Backspace: "undo", KeyR: "to-place", KeyT: "to-truth" };
-    const id = buttons[event.code];
-    if (event.code === "KeyM" && !event.repeat) { $("mark").checked = !$("mark").checked; this.#mark(); }
-    if (!id || $(id).hidden || $(id).disabled || (event.repeat && id !== "undo" && id !== "step")) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || $("walk").hidden) return;
+    if (typing(event)) return event.key === "Escape" ? event.target.blur() : undefined;
+    const key = event.key.toLowerCase();
+    const id = { p: "pause", ".": "step", backspace: "undo", r: "to-place", t: "to-truth" }[key];
+    if (key === "m" && !event.repeat && !$("mark-box").hidden) { $("mark").checked = !$("mark").checked; this.#mark(); }
+    if (!id || $(id).hidden || $(id).disabled) return;
     event.preventDefault();
+    const soon = event.timeStamp - this.#repeated < Math.max(100, 2 * this.#ms);  // no faster than frames come
+    if (event.repeat && (soon || (id !== "undo" && id !== "step"))) return;
+    this.#repeated = event.timeStamp;
     $(id).click();
   }
 
