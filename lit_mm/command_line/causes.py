@@ -72,10 +72,11 @@ def why_no_values(value: object) -> str | None:
 
 
 def is_empty(value: object) -> bool:
-    """Whether a value is the name of a YAML file in which nothing stands, or comments alone."""
-    if not isinstance(value, str) or not _is_path(value) or not Path(value).is_file() or file_error(Path(value)):
+    """Whether a value is the name of a YAML file in which nothing stands, or comments alone. No more is read of it."""
+    if not isinstance(value, str) or not _is_path(value) or not Path(value).is_file():
         return False
-    return yaml.safe_load(Path(value).read_text(encoding="utf-8")) is None
+    with Path(value).open(encoding="utf-8", errors="replace") as lines:
+        return all(not line.strip() or line.lstrip().startswith("#") or line.strip() == "---" for line in lines)
 
 
 def _is_path(value: str) -> bool:
