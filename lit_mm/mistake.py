@@ -67,6 +67,10 @@ def killed_worker(error: BaseException | None) -> str | None:
 
 def refused_by_system(error: BaseException) -> str | None:
     """What the user reads where the system lets nothing be written or opened any more; None of any other error."""
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):  # `tempfile` says so
+        return "there is no folder that temporary files can be written to; make room, or name one with TMPDIR"
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii" == sys.getfilesystemencoding():
+        return f"'{error.object}' cannot be named in this locale, which knows ASCII alone; set PYTHONUTF8=1"
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return None
     where = f"'{error.filename}'" if error.filename is not None else "a file"
