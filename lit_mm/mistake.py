@@ -70,7 +70,9 @@ def lost_process(error: BaseException | None) -> str | None:
     silence = re.compile(r"(?:gloo|NCCL).*?(Connection \w+ by (?:remote )?peer|Timed out waiting \d+ms)", re.DOTALL)
     while error is not None:
         if found := silence.search(str(error)):
-            return f"another process of this run no longer answers ({found[1]}); if it has ended, what it wrote says why"
+            return (
+                f"another process of this run no longer answers ({found[1]}); if it has ended, what it wrote says why"
+            )
         error = error.__cause__ or error.__context__
     return None
 
