@@ -71,6 +71,25 @@ def test_a_recording_that_begins_between_keyframes(bf: str, tmp_path: Path) -> N
     assert equals_a_full_decode(late) == 30
 
 
+def test_a_frame_that_lost_a_part_of_itself_is_not_shown(tmp_path: Path) -> None:
+    """A broadcast that begins between keyframes, of which 188 bytes of the 31st frame were not received."""
+    whole = write_video(tmp_path / "whole.ts", moving_picture(60, 64, 96), g="15", bf="0", sc_threshold="0")
+    late = without_first(whole, tmp_path / "late.ts", lambda number, _: number >= 5)
+    with av.open(str(late)) as container:
+        packets = [(p.pts, p.pos) for p in container.demux(video=0) if p.size]
+    lost, at = packets[30]
+    content = late.read_bytes()
+    while content[at + 1] & 0x40 or (content[at + 1] & 0x1F, content[at + 2]) != (1, 0):  # its head, and other streams
+        at += 188
+    late.write_bytes(content[:at] + content[at + 188 :])
+    index, reader, full = index_video(late), VideoReader(), decode_all(whole)
+    shown = [pts for pts, _ in packets[10:] if pts != lost]
+    assert index.pts.tolist() == shown
+    for number in (0, shown.index(packets[29][0]), len(shown) - 1):
+        frame = full[5 + [pts for pts, _ in packets].index(shown[number])]
+        assert np.array_equal(reader.read(str(late), index, [number])[0], frame), number
+
+
 def test_a_recording_that_begins_with_an_open_group(tmp_path: Path) -> None:
     """Frames that are shown before the first keyframe need those of the group before it."""
     x264 = "keyint=20:bframes=5:b-pyramid=strict:open-gop=1:scenecut=0"
