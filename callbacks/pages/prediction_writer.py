@@ -22,7 +22,7 @@ from torchvision.io import write_png
 from callbacks.pages.answer_lines import Form, show
 from callbacks.pages.answer_page import page
 from callbacks.pages.answer_sheets import write_sheets
-from data_modules.recipes.encode import write_video
+from data_modules.encoding import write_video
 from lit_mm.generation.sampling import TextSampling
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import Answer, FailedPrompt, Prompt

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from data_modules.recipes.encode import resize, write_video
+from data_modules.encoding import resize, write_video
 from data_modules.recipes.packages import package_folder, package_versions
 from data_modules.recipes.prepare import Counts, prepare
 from lit_mm.mistake import Mistake

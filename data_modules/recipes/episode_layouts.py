@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_modules.recipes.encode import write_video
+from data_modules.encoding import write_video
 from data_modules.recipes.nwm import PICKLE, write_tables
 from data_modules.recipes.world_episodes import CRF, FORMAT, KEYFRAME_EVERY, RATE
 

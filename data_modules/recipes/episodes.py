@@ -8,11 +8,11 @@ from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 
-from data_modules.recipes.encode import write_video
-from data_modules.recipes.game import TICS_PER_SECOND, Episode, play
+from data_modules.encoding import write_video
+from data_modules.game.episode import TICS_PER_SECOND, Episode, play
+from data_modules.game.wad import starting_places
 from data_modules.recipes.packages import package_versions
 from data_modules.recipes.prepare import Counts
-from data_modules.recipes.wad import starting_places
 from data_modules.recipes.workers import Job, run_jobs
 from lit_mm.mistake import Mistake
 

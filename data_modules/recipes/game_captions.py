@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from data_modules.encoding import resize
+from data_modules.game.episode import BUTTONS, Episode, brightening, middle, start
+from data_modules.game.wad import things
 from data_modules.recipes.describe import Thing, View, describe
-from data_modules.recipes.encode import resize
 from data_modules.recipes.episodes import LICENCE, Plan, check_splits
-from data_modules.recipes.game import BUTTONS, Episode, brightening, middle, start
 from data_modules.recipes.gameplay import GAMMA, RAW_TRAIN_MAPS, RAW_VAL_MAPS, TRAIN_MAPS, VAL_MAPS
 from data_modules.recipes.packages import package_versions
 from data_modules.recipes.prepare import Counts, prepare
-from data_modules.recipes.wad import things
 from data_modules.recipes.workers import Job, run_jobs
 from lit_mm.mistake import Mistake
 

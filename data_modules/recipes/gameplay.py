@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_modules.game.episode import Episode
 from data_modules.recipes.clips import LICENCE as CLIPS_LICENCE
 from data_modules.recipes.clips import clips_settings, write_clips
 from data_modules.recipes.episodes import LICENCE, Plan, plan_episodes, plan_settings, write_episodes
-from data_modules.recipes.game import Episode
 from data_modules.recipes.prepare import Counts, prepare
 
 # Chosen for light and room to walk. The two kinds of game play share no map, nor do the splits of either.

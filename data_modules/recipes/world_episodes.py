@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_modules.recipes.encode import write_video
+from data_modules.encoding import write_video
 from data_modules.recipes.stroller import Stroller
 from data_modules.recipes.world import Map
 from data_modules.recipes.world_cuts import Cut

@@ -16,7 +16,7 @@ from lit_mm.parallel.checkpoint_files import read_header
 from lit_mm.parallel.exported import CONFIG_KEY
 
 _CLASS = f"{ActionVideoDataModule.__module__}.{ActionVideoDataModule.__qualname__}"
-_SIMULATED = "data_modules.prompting.simulated.SimulatedDataModule"
+_SIMULATED = "data_modules.game.simulated.SimulatedDataModule"
 
 
 @dataclass(frozen=True)

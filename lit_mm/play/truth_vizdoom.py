@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.game.episode import pressed
+from data_modules.game.simulator import Simulator, View
+from data_modules.game.wad import starting_places
 from data_modules.prompting.steering import Move
-from data_modules.recipes.game import pressed
 from data_modules.recipes.gameplay import GAMMA, VAL_MAPS
-from data_modules.recipes.wad import starting_places
-from data_modules.simulator import Simulator, View
 from lit_mm.play.trained_on import Walks
 from lit_mm.play.truth import GRID, blocks_that_differ
 

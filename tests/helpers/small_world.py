@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_modules.recipes.encode import write_video
+from data_modules.encoding import write_video
 from lit_mm.lab.grammar import caption
 from lit_mm.lab.questions import document_of, questions
 from lit_mm.lab.scene import Scene, WorldFile

@@ -14,10 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
+from data_modules.encoding import write_video
 from data_modules.prompting.prompt_stream import PromptStream
 from data_modules.prompting.prompts import Prompts
 from data_modules.prompting.steering import Steering
-from data_modules.recipes.encode import write_video
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.prompt import FailedPrompt, Prompt
 from tests.helpers.program import ROOT

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torchvision.io import decode_image
 
-from data_modules.prompting.simulated import SimulatedDataModule
-from data_modules.simulator import Simulator, View
+from data_modules.game.simulated import SimulatedDataModule
+from data_modules.game.simulator import Simulator, View
 from lit_mm.cli import main
 from lit_mm.mistake import Mistake
 from tests.helpers.program import ROOT

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_modules.encoding import resize
+from data_modules.game.episode import TICS_PER_SECOND, Episode, brightening, middle, pressed, start
+from data_modules.game.policy import Wanderer
+from data_modules.game.wad import starting_places
 from data_modules.reading.actions import Pose, action_text
 from data_modules.reading.decoding import VIDEO_SUFFIXES
 from data_modules.reading.files import find_files
-from data_modules.recipes.encode import resize
-from data_modules.recipes.game import TICS_PER_SECOND, Episode, brightening, middle, pressed, start
-from data_modules.recipes.policy import Wanderer
-from data_modules.recipes.wad import starting_places
 from lit_mm.mistake import Mistake
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from callbacks.evaluation.roll_outs import Horizon, RollOuts, Walked
 from data_modules.action_video import ActionVideoDataset
-from data_modules.simulator import MOVES, TURNS, Case, held_out
+from data_modules.game.simulator import MOVES, TURNS, Case, held_out
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.imagined import Judge, action_fidelity

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_modules.recipes.encode import resize
+from data_modules.encoding import resize
+from data_modules.game.policy import Wanderer
+from data_modules.game.wad import starting_places
 from data_modules.recipes.packages import package_folder
-from data_modules.recipes.policy import Wanderer
-from data_modules.recipes.wad import starting_places
 
 ATTEMPTS = 8
 TICS_PER_SECOND = 35

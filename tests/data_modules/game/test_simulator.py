@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from data_modules.game.simulator import MOVES, TURNS, Case, Simulator, View
 from data_modules.reading.actions import action_text
-from data_modules.simulator import MOVES, TURNS, Case, Simulator, View
 from lit_mm.mistake import Mistake
 
 VIEW = View(image_size=32, unit=32.0, context=4, frame_step=2, horizon=4)

@@ -14,8 +14,8 @@ from torch import Tensor
 from callbacks.evaluation.final_evaluation import FinalEvaluation, unused
 from data_modules.action_video import ActionVideoDataset
 from data_modules.dataset import DocumentDataset
+from data_modules.game.simulator import Case, Simulator, View, held_out
 from data_modules.reading.actions import Pose, format_action
-from data_modules.simulator import Case, Simulator, View, held_out
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.frozen import freeze
 from lit_mm.generation.decoding import Decoder

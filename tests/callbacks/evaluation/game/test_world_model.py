@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.evaluation import planning_evaluation, roll_outs
-from callbacks.evaluation.planning_evaluation import PlanningEvaluation
-from callbacks.evaluation.world_model import WorldModelEvaluation
+from callbacks.evaluation import roll_outs
+from callbacks.evaluation.game import planning_evaluation
+from callbacks.evaluation.game.planning_evaluation import PlanningEvaluation
+from callbacks.evaluation.game.world_model import WorldModelEvaluation
 from data_modules.action_video import ActionVideoDataModule
+from data_modules.game.simulator import Case, Simulator, View
 from data_modules.mixing.loaders import LoaderConfig
-from data_modules.simulator import Case, Simulator, View
 from lit_mm.generation.planning import CrossEntropyMethod
 from lit_mm.generation.roll_out import RollOut
 from lit_mm.mistake import Mistake

@@ -7,9 +7,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from data_modules.action_video import ActionVideoDataModule
+from data_modules.game.episode import BUTTONS
+from data_modules.game.simulator import Case, held_out
 from data_modules.prompting.loader import PROMPTS
-from data_modules.recipes.game import BUTTONS
-from data_modules.simulator import Case, held_out
 from lit_mm.mistake import Mistake
 from lit_mm.prompt import Prompt
 

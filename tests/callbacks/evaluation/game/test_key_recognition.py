@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks.evaluation import key_recognition
-from callbacks.evaluation.key_recognition import (
+from callbacks.evaluation.game import key_recognition
+from callbacks.evaluation.game.key_recognition import (
     KEYS,
     Case,
     KeyRecognition,
@@ -249,7 +249,7 @@ def test_validate_measures_understanding(trained: Path, tmp_path: Path, monkeypa
             "--trainer.callbacks=[]",
             "--trainer.callbacks+=callbacks.evaluation.picture_matching.PictureMatching",
             "--trainer.callbacks.pairs=20",
-            "--trainer.callbacks+=callbacks.evaluation.key_recognition.KeyRecognition",
+            "--trainer.callbacks+=callbacks.evaluation.game.key_recognition.KeyRecognition",
             "--trainer.callbacks.cases=2",
             "--trainer.callbacks+=callbacks.pages.results_table.ResultsTable",
             *[argument for argument in SMALL if argument.startswith("--data")],
