@@ -86,7 +86,7 @@ class LatentCache(Callback):
             for split in (("train", "val") if stage == "fit" else ("val",))
             for name, dataset in data.datasets[split].items()
             if dataset.pictures is not None
-            and (split == "val" or ever_drawn(name, data.source_weights(), data.source_stages()))
+            and (split == "val" or ever_drawn(name, data.mixture.weights, data.mixture.stages))
         ]
         self._make(trainer, vision, cached)
         for one in cached:

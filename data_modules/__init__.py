@@ -1,1 +1,1 @@
-"""One LightningDataModule per kind of data, and the mixture of them."""
+"""One source and one LightningDataModule per kind of data, and the mixture of sources."""

@@ -6,13 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from data_modules.action_dataset import ActionVideoDataset
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentFormat
 from data_modules.index.sidecars import Indexing
+from data_modules.mixing.mixture import Mixture
 from data_modules.reading.action_template import OF_STATES, ActionTemplate
 from data_modules.reading.actions import Actions
 from data_modules.reading.files import settle_broken, warn
 from data_modules.reading.findings import note_lost
+from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from data_modules.reading.recording_columns import Columns
 
 
-class ActionVideoDataModule(DocumentDataModule):
+class ActionVideoSource(Source):
     """Episodes with actions: `<bos> <boi> c0 <eoi> ... <boi> c3 <eoi> action text <boi> target <eoi> <eos>`.
 
     All targets of a context share it: from the `<eoi>` of its last frame on they are branches of one document, which
@@ -96,9 +98,8 @@ class ActionVideoDataModule(DocumentDataModule):
         action_dropout: float = 0.1,
         frame_rate: float | str | None = None,
         camera: str | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         counts = {"context": context, "contexts": contexts, "frame_step": frame_step}
         for name, count in {**counts, "horizon": horizon, "targets": targets}.items():
             if count < 1:
@@ -219,6 +220,14 @@ class ActionVideoDataModule(DocumentDataModule):
             batch_size=16,
             with_indices=True,
         )
+
+
+class ActionVideoDataModule(DocumentDataModule):
+    """Video with actions alone, see `ActionVideoSource`."""
+
+    def mix(self, **mixed: Any) -> Mixture:
+        """The source, of these arguments."""
+        return Mixture.of_one(ActionVideoSource(**mixed))
 
 
 def steps_ahead(fps: float | None, frame_step: int, horizon: int, seconds: float | None) -> int:

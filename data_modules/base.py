@@ -1,12 +1,12 @@
-"""What every data module has in common: shared settings, a train loader of packed rows, one validation loader each."""
+"""What every data module has in common: settings of a run, a train loader of packed rows, validation loaders."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,35 +15,34 @@ from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
 from data_modules.index.listing import Listing
-from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
-from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader, start_worker
+from data_modules.mixing.loader_config import LoaderConfig
+from data_modules.mixing.loaders import StepLoader, TimedLoader, start_worker
+from data_modules.mixing.mixture import Mixture
 from data_modules.mixing.promises import check_lengths
 from data_modules.mixing.rows import RowReader, Share, TrainingRows, ValidationRows
-from data_modules.mixing.stages import Stage
 from data_modules.mixing.together import is_distributed, together
 from data_modules.prompting.loader import prompt_loader
 from data_modules.prompting.template import Template
 from data_modules.reading.findings import Findings, gathered
 from data_modules.reading.picture_source import PictureReader
+from data_modules.source import Split
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch
 from lit_mm.tokenizer import Tokenizer
 
-Split = Literal["train", "val"]
 STAGES: dict[str, tuple[Split, ...]] = {"fit": ("train", "val"), "validate": ("val",), "predict": ()}
 
 
 class DocumentDataModule(LightningDataModule, ABC):
-    """Packed rows of one source, or of a mixture of sources.
+    """Packed rows of a mixture of sources, or of one alone.
 
     The place in the data is exact: a checkpoint stores where the plan stood after the last row that was trained on,
     and a resumed run goes on with the next row, on any number of ranks and workers.
 
     Args:
-        tokenizer: path of a Hugging Face tokenizer.json, or of the folder that holds it. Inside a mixture, the
-            mixture's is used.
-        loader: how documents become batches. Inside a mixture, the mixture's is used.
+        tokenizer: path of a Hugging Face tokenizer.json, or of the folder that holds it.
+        loader: how documents become batches.
         image_size: side of a picture in pixels; linked from the model's visual tokenizer.
         tokens_per_frame: visual tokens of a picture; linked from the model's visual tokenizer.
         prompts: what predict is asked: a YAML list, JSON lines, a folder of pictures, or `-` for standard input (see
@@ -51,16 +50,16 @@ class DocumentDataModule(LightningDataModule, ABC):
         steering: YAML file that says what keys in the prompts' actions do (see `data_modules.prompting.steering`);
             without it they are texts.
         template: how turns of conversations are written down (see `data_modules.prompting.template`), also in prompts
-            of the kind `answer`. Inside a mixture, the mixture's is used.
+            of the kind `answer`.
+        mixed: what is mixed, see `mix`.
 
     Attributes:
-        key: of this module in the configuration, for messages.
+        mixture: the sources, and the share of each.
     """
-
-    key = "data"
 
     def __init__(
         self,
+        *,
         tokenizer: str | None = None,
         loader: LoaderConfig | None = None,
         image_size: int = 0,
@@ -68,11 +67,12 @@ class DocumentDataModule(LightningDataModule, ABC):
         prompts: str | None = None,
         steering: str | None = None,
         template: Template | None = None,
+        **mixed: Any,
     ) -> None:
         super().__init__()
         self.prompts, self.steering, self.template = prompts, steering, template or Template()
         self.tokenizer_path = tokenizer
-        self._use(loader or LoaderConfig())
+        self.loader = loader or LoaderConfig()
         self.image_size = image_size
         self.tokens_per_frame = tokens_per_frame
         self.listing = Listing()
@@ -83,56 +83,18 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.plan_state: dict[str, Any] = {}
         self.left_out = LeftOut(self.loader.max_lost)
         self.refused: Mistake | None = None  # when it was prepared
-
-    def join(self, mixture: DocumentDataModule, key: str) -> None:
-        """Be a source of a mixture, whose loader, template and listing of files are those of all its sources.
-
-        Args:
-            mixture: which.
-            key: of this module in the configuration.
-        """
-        self.key, self.template, self.listing = key, mixture.template, mixture.listing
-        self._use(mixture.loader)
-
-    def _use(self, loader: LoaderConfig) -> None:
-        self.loader, self.tolerance = loader, loader.tolerance
-        self.cache, self.range_cache = loader.folder, loader.range_cache
+        self.mixture = self.mix(**mixed)
+        for source in self.mixture.sources.values():
+            source.join(self.loader, self.template, self.listing)
 
     @abstractmethod
-    def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
-        """Documents of one split; None where there is no such split.
+    def mix(self, **mixed: Any) -> Mixture:
+        """The sources, and the share of each.
 
         Args:
-            split: which one.
-            source: the name that documents carry and metrics are logged under.
-            format: tokenizer, picture size and tokens of a frame of this run.
+            mixed: all arguments of the class but those of `DocumentDataModule`; the command line reads their names,
+                types and descriptions here, and those of what they are handed on to.
         """
-
-    def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
-        """Indexes that a split needs, and what makes them; None of files that are read without an index.
-
-        Args:
-            split: which one.
-            tokenizer: of its texts.
-        """
-        return None
-
-    @property
-    def source_name(self) -> str:
-        """Name of the source when the module works alone: that of its file, `text`, `image_text` and so on."""
-        return type(self).__module__.rpartition(".")[2]
-
-    def modules(self) -> Mapping[str, DocumentDataModule]:
-        """The data modules behind each source; a mixture has several."""
-        return {self.source_name: self}
-
-    def source_weights(self) -> Mapping[str, float]:
-        """Share of tokens of each source."""
-        return {self.source_name: 1.0}
-
-    def source_stages(self) -> Sequence[Stage]:
-        """Other shares that come before those."""
-        return ()
 
     def prepare_data(self) -> None:
         """Read and tokenize on one process of each node first, so that the others find the caches made.
@@ -184,9 +146,9 @@ class DocumentDataModule(LightningDataModule, ABC):
         assert self.format is not None, "setup() was not called"
         if split not in self.datasets:
             opened = {}
-            for name, module in self.modules().items():
+            for name, source in self.mixture.sources.items():
                 with gathered() as findings:
-                    dataset = module.dataset(split, name, self.format)
+                    dataset = source.dataset(split, name, self.format)
                 if dataset is not None:
                     self.findings[split, name] = findings
                     check_lengths(name, dataset)
@@ -217,9 +179,9 @@ class DocumentDataModule(LightningDataModule, ABC):
 
     def training_rows(self) -> TrainingRows:
         """The endless training batches of this rank, from where the last run stopped."""
-        weights, stages = self.source_weights(), self.source_stages()
+        mixture, loader = self.mixture, self.loader
         rows = TrainingRows(
-            self.reader("train"), weights, self.loader.seed, self._share(), {}, stages, self.loader.window
+            self.reader("train"), mixture.weights, loader.seed, self._share(), {}, mixture.stages, loader.window
         )
         if self.plan_state:
             for sentence in rows.planner().load_state(self.plan_state):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.composed import ComposedDataset, folder_of
 from data_modules.dataset import DocumentFormat
+from data_modules.mixing.mixture import Mixture
 from data_modules.reading.files import warn
+from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
 
 Learned = Literal["answers", "all"]
 
 
-class ConversationDataModule(DocumentDataModule):
+class ConversationSource(Source):
     """Turns of texts and pictures, with loss on the answers alone.
 
     Files: LLaVA, Cambrian and ShareGPT JSON (`conversations` of `from` and `value`), chat files (`messages` of `role`
@@ -40,9 +42,8 @@ class ConversationDataModule(DocumentDataModule):
         pictures: str | None = None,
         loss: Learned = "answers",
         window: int = 512,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         if window < 3:
             raise Mistake(f"window: {window} positions cannot hold a question and an answer; give the row length")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
@@ -73,3 +74,11 @@ class ConversationDataModule(DocumentDataModule):
         if not len(documents):
             raise Mistake(f"{key}: '{path}' holds no conversation that fits {self.window} positions (window)")
         return ComposedDataset(source, documents, pages, self.folder, format)
+
+
+class ConversationDataModule(DocumentDataModule):
+    """Conversations alone, see `ConversationSource`."""
+
+    def mix(self, **mixed: Any) -> Mixture:
+        """The source, of these arguments."""
+        return Mixture.of_one(ConversationSource(**mixed))

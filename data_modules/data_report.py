@@ -61,7 +61,7 @@ class SourceReport:
 def data_report(data: DocumentDataModule) -> list[SourceReport]:
     """Every split of every source that is open, in the order of the configuration."""
     opened = [(split, name, dataset) for split, found in data.datasets.items() for name, dataset in found.items()]
-    names = list(data.modules())
+    names = list(data.mixture.sources)
     opened.sort(key=lambda one: (names.index(one[1]), one[0] != "train"))
     return [_of_source(name, split, dataset, data.findings[split, name]) for split, name, dataset in opened]
 

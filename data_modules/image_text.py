@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile, DocumentFormat
 from data_modules.index.making import missing_of
 from data_modules.index.pair_index import PairFields, fields_of_tar
@@ -17,17 +15,20 @@ from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Indexing
 from data_modules.index.source_view import SourceView, Totals
 from data_modules.index.storage import is_remote
+from data_modules.mixing.mixture import Mixture
 from data_modules.pair_dataset import CaptionShares, ImageTextDataset
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.conditions import Condition
 from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import Stamps, is_on_hub, listed, say, settle_broken, warn
 from data_modules.reading.findings import note_lost
+from data_modules.reading.named_pictures import pictures_alone_are_told
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
 from data_modules.reading.table_files import JSON, alike
 from data_modules.reading.table_pairs import TablePairs
-from lit_mm.mistake import MissingFile, Mistake
+from data_modules.source import Source, Split
+from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ SUFFIXES = (".jsonl", ".ndjson", ".csv", JSON, *INDEXED)
 LONGEST = 65535  # tokens of a caption, as many as an index can say
 
 
-class ImageTextDataModule(DocumentDataModule):
+class ImageTextSource(Source):
     """Pictures and captions; most are shown caption first (to learn to draw), the rest picture first (to describe).
 
     Files: a Hugging Face image folder (pictures and a metadata.jsonl or .csv with `file_name` and a caption), JSON
@@ -91,9 +92,8 @@ class ImageTextDataModule(DocumentDataModule):
         max_caption: int = 128,
         without_caption: Literal["leave_out", "unconditional"] = "leave_out",
         crop: Cropping = CENTRE,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         for name, share in {"caption_first": caption_first, "condition_dropout": condition_dropout}.items():
             if not 0 <= share <= 1:
                 raise Mistake(f"{name}: {share} is not a share; give a number from 0 to 1")
@@ -149,7 +149,7 @@ class ImageTextDataModule(DocumentDataModule):
         path, key = self.paths[split], f"{self.key}.{split}"
         if path is None or self.class_captions or is_on_hub(path, INDEXED):
             return None
-        with _pictures_alone_are_told(path):
+        with pictures_alone_are_told(path):
             files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key, PICTURE_SUFFIXES)
         kinds = {_format(file.path) for file in files}
         if len(kinds) > 1:
@@ -262,6 +262,14 @@ class ImageTextDataModule(DocumentDataModule):
         return parts, stamps, skipped
 
 
+class ImageTextDataModule(DocumentDataModule):
+    """Pictures and captions alone, see `ImageTextSource`."""
+
+    def mix(self, **mixed: Any) -> Mixture:
+        """The source, of these arguments."""
+        return Mixture.of_one(ImageTextSource(**mixed))
+
+
 def _format(path: str) -> str:
     """How files of a kind are called together."""
     kinds = {TAR: "tars", PARQUET: "Parquet"}
@@ -278,19 +286,3 @@ def _captions(given: dict[str, float] | None, column: str | None) -> dict[str, f
             "{txt: 0.5, json.recaption: 0.5}"
         )
     return {name: share / sum(given.values()) for name, share in given.items()}
-
-
-@contextmanager
-def _pictures_alone_are_told(path: str) -> Iterator[None]:
-    """Say what is missing where there are pictures, but nothing that captions them."""
-    try:
-        yield
-    except MissingFile as error:
-        folder = Path(path).expanduser()
-        count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
-        if not count:
-            raise
-        raise MissingFile(
-            f"{error}, but {count} pictures; write a metadata.jsonl beside them, a line for each: "
-            '{"file_name": "1.png", "caption": "a red cube"}'
-        ) from error

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.composed import ComposedDataset, folder_of
 from data_modules.dataset import DocumentFormat, Draw
+from data_modules.mixing.mixture import Mixture
 from data_modules.reading.layout import BOTH, READ
+from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from data_modules.reading.pages import Pages
 
 
-class InterleavedDataModule(DocumentDataModule):
+class InterleavedSource(Source):
     """Pages of the web, `<bos> text <boi> picture <eoi> text … <eos>`.
 
     A picture stands twice in a document: drawn, where it sees all before it, and clean, which is what follows reads; as
@@ -48,9 +50,8 @@ class InterleavedDataModule(DocumentDataModule):
         condition_dropout: float = 0.1,
         max_pictures: int = 8,
         window: int = 512,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         for name, share in {"drawn": drawn, "condition_dropout": condition_dropout}.items():
             if not 0 <= share <= 1:
                 raise Mistake(f"{name}: {share} is not a share; give a number from 0 to 1")
@@ -92,6 +93,14 @@ class InterleavedDataModule(DocumentDataModule):
         if not len(documents):
             raise Mistake(f"{key}: '{path}' holds no page")
         return InterleavedDataset(source, documents, pages, self.folder, format, shares)
+
+
+class InterleavedDataModule(DocumentDataModule):
+    """Pages of texts and pictures alone, see `InterleavedSource`."""
+
+    def mix(self, **mixed: Any) -> Mixture:
+        """The source, of these arguments."""
+        return Mixture.of_one(InterleavedSource(**mixed))
 
 
 class InterleavedDataset(ComposedDataset):

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
 from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.index.text_files import INDEXED, PARQUET, holds_an_array
+from data_modules.mixing.mixture import Mixture
 from data_modules.reading.files import Stamps, Tolerance, is_on_hub, listed, settle_broken
 from data_modules.reading.text_windows import TableWindows, TextWindows
 from data_modules.reading.token_shards import holds_tokens, token_shards
 from data_modules.reading.token_windows import TokenWindows
+from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Text
 from lit_mm.tokenizer import Tokenizer
@@ -29,7 +31,7 @@ TABLES = {".csv": "CSV", ".txt": "text", ".txt.gz": "text"}  # tokenized through
 SUFFIXES = (*INDEXED, *TABLES)
 
 
-class TextDataModule(DocumentDataModule):
+class TextSource(Source):
     """Text documents, `<bos> text <eos>`.
 
     Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst), Parquet or CSV with one document a row, or .txt (also
@@ -46,10 +48,8 @@ class TextDataModule(DocumentDataModule):
             row length is a good choice.
     """
 
-    def __init__(
-        self, train: str, val: str | None = None, column: str = "text", window: int = 512, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, train: str, val: str | None = None, column: str = "text", window: int = 512) -> None:
+        super().__init__()
         if window < 3:
             raise Mistake(f"window: {window} tokens cannot hold <bos>, text and <eos>; give 3 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
@@ -104,6 +104,14 @@ class TextDataModule(DocumentDataModule):
         return indexing
 
 
+class TextDataModule(DocumentDataModule):
+    """Texts alone, see `TextSource`."""
+
+    def mix(self, **mixed: Any) -> Mixture:
+        """The source, of these arguments."""
+        return Mixture.of_one(TextSource(**mixed))
+
+
 def _kind(path: str) -> str:
     kinds = {PARQUET: "Parquet", **TABLES}
     return next((kind for ending, kind in kinds.items() if path.lower().endswith(ending)), "JSON")
@@ -139,9 +147,7 @@ class TextDataset(DocumentDataset):
         return self.windows.bytes_per_token
 
 
-def load_text(
-    path: str, split: Split, key: str, source: str, tokenizer: Tokenizer, module: TextDataModule
-) -> TextDataset:
+def load_text(path: str, split: Split, key: str, source: str, tokenizer: Tokenizer, module: TextSource) -> TextDataset:
     """Read and tokenize one split; both results are cached by `datasets`.
 
     Raises:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.index.sidecars import Indexing
+from data_modules.mixing.mixture import Mixture
 from data_modules.reading.files import say, settle_broken, warn
 from data_modules.reading.findings import note_lost
 from data_modules.reading.frame_keys import frame_keys, shuffled
+from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 VARIANTS = CAPTION_FIRST, UNCONDITIONAL, VIDEO_FIRST = ("caption_first", "unconditional", "video_first")
 
 
-class VideoDataModule(DocumentDataModule):
+class VideoSource(Source):
     """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
     Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them,
@@ -71,9 +73,8 @@ class VideoDataModule(DocumentDataModule):
         caption_first: float = 0.8,
         condition_dropout: float = 0.1,
         max_caption: int = 128,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__()
         if fps <= 0:
             raise Mistake(f"fps: {fps} frames per second is not a rate; give a number above 0")
         if frames < 1 or (stride is not None and stride < 1):
@@ -159,6 +160,14 @@ class VideoDataModule(DocumentDataModule):
         if cut := int(np.count_nonzero(found.cut)):
             say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, len(recordings), self.max_caption)
         return found, skipped
+
+
+class VideoDataModule(DocumentDataModule):
+    """Clips of video alone, see `VideoSource`."""
+
+    def mix(self, **mixed: Any) -> Mixture:
+        """The source, of these arguments."""
+        return Mixture.of_one(VideoSource(**mixed))
 
 
 class ClipPlan:

@@ -249,7 +249,7 @@ class LitMultimodal(AnswersPrompts):
                 dataset = self.trainer.datamodule.datasets["val"][source]  # type: ignore[attr-defined]
                 if hasattr(dataset, "bytes_per_token"):
                     logged[f"val/{source}/bits_per_byte"] = value / math.log(2) / dataset.bytes_per_token
-        shares: Mapping[str, float] = self.trainer.datamodule.source_weights()  # type: ignore[attr-defined]
+        shares: Mapping[str, float] = self.trainer.datamodule.mixture.weights  # type: ignore[attr-defined]
         weights = {source: shares.get(source, 0.0) / total for source, total in read.items()}
         of_all = means_of_all(sums, weights if any(weights.values()) else None)
         logged |= {f"val/{name}": value for name, value in self.with_loss(of_all).items()}

@@ -104,6 +104,13 @@ def test_what_computes_knows_nothing_of_lightning(graph: dict[str, set[str]], im
     assert not [name for name in reached if any(i.split(".")[0] == "lightning" for i in imports[name])]
 
 
+def test_sources_and_their_mixture_know_nothing_of_lightning(
+    graph: dict[str, set[str]], imports: dict[str, set[str]]
+) -> None:
+    reached = _reached(graph, "data_modules.source") | _reached(graph, "data_modules.mixing.mixture")
+    assert not [name for name in reached if any(i.split(".")[0] == "lightning" for i in imports[name])]
+
+
 def test_callbacks_write_to_the_state_of_a_module_alone() -> None:
     """Who reads a LightningModule knows all that callbacks can change there."""
     written = [

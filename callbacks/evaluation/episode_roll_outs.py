@@ -20,14 +20,14 @@ from lit_mm.mistake import Mistake
 from lit_mm.vision.metrics.features import FeatureNetwork
 
 if TYPE_CHECKING:
-    from data_modules.action_video import ActionVideoDataModule
+    from data_modules.action_video import ActionVideoSource
 
 
 class EpisodeRollOuts(RollOuts):
     """Rolls the model out along the validation episodes of every source of actions; see `RollOuts` for the values.
 
     Cases are places with a full context and enough frames behind it, evenly spread over all episodes. Each step is one
-    action, told as the data module writes it. With `unit: seconds`, horizons are named `2s`, and the data module has to
+    action, told as the source writes it. With `unit: seconds`, horizons are named `2s`, and the source has to
     say the rate at which the model sees the world (`fps`).
 
     Args:
@@ -69,14 +69,14 @@ class EpisodeRollOuts(RollOuts):
         return super().settings() | {"unit": self.unit}
 
     def horizons_of(self, trainer: Trainer, source: str) -> Sequence[Horizon]:
-        """As they are given, or by the rate of the data module."""
+        """As they are given, or by the rate of the source."""
         if self.unit == "steps":
             return [Horizon(f"{int(steps)}", int(steps)) for steps in self.horizons]
-        data: ActionVideoDataModule = trainer.datamodule.modules()[source]  # type: ignore[attr-defined]
+        data: ActionVideoSource = trainer.datamodule.mixture.sources[source]  # type: ignore[attr-defined]
         if data.fps is None:
             raise Mistake(
                 f"EpisodeRollOuts counts in seconds, but source '{source}' does not say how many frames a second the "
-                "model sees; give its data module `fps`, or count in steps"
+                "model sees; give it `fps`, or count in steps"
             )
         return [Horizon(f"{seconds:g}s", max(1, round(seconds * data.fps))) for seconds in self.horizons]
 

@@ -29,7 +29,7 @@ from data_modules.reading.files import find_files
 from lit_mm.mistake import Mistake
 
 if TYPE_CHECKING:
-    from data_modules.action_video import ActionVideoDataModule
+    from data_modules.action_video import ActionVideoSource
 
 Keys = tuple[str, ...]
 TURNS: tuple[Keys, ...] = (("LEFT",), ("RIGHT",))
@@ -41,7 +41,7 @@ _MOST_PUSH = 40.0  # of the engine's buttons; running sideways is capped there
 
 @dataclass(frozen=True)
 class View:
-    """What a model of the game sees and is told; the fields mean what they mean in `ActionVideoDataModule`.
+    """What a model of the game sees and is told; the fields mean what they mean in `ActionVideoSource`.
 
     Args:
         image_size: side of the frames in pixels.
@@ -58,14 +58,12 @@ class View:
     horizon: int
 
 
-def held_out(
-    maps: Sequence[str], data: ActionVideoDataModule, image_size: int, gamma: float, seed: int
-) -> list[Simulator]:
-    """A simulator of each map, which shows what the data module shows.
+def held_out(maps: Sequence[str], data: ActionVideoSource, image_size: int, gamma: float, seed: int) -> list[Simulator]:
+    """A simulator of each map, which shows what the source shows.
 
     Args:
         maps: of Freedoom 2, none of which may be trained on.
-        data: what is trained on.
+        data: the source that is trained on.
         image_size: side of the frames in pixels.
         gamma: see `Simulator`.
         seed: of the game.

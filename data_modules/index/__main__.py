@@ -91,15 +91,15 @@ def make_part(data: DocumentDataModule, number: int, count: int) -> None:
     if data.tokenizer_path is None:
         raise Mistake("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
     tokenizer = Tokenizer(data.tokenizer_path)
-    for module in data.modules().values():
+    for source in data.mixture.sources.values():
         for split in ("train", "val"):
-            indexing = module.indexing(split, tokenizer)
+            indexing = source.indexing(split, tokenizer)
             if indexing is None:
                 continue
             mine = Indexing(indexing.sidecars[number - 1 :: count], indexing.indexer)
-            key, missing = f"{module.key}.{split}", len(missing_of(mine.sidecars))
+            key, missing = f"{source.key}.{split}", len(missing_of(mine.sidecars))
             print(f"{key}: {len(mine.sidecars) - missing} of {len(mine.sidecars)} files are indexed already")
-            lock = module.cache / "locks" / key_of_texts(s.name for s in mine.sidecars)
+            lock = source.cache / "locks" / key_of_texts(s.name for s in mine.sidecars)
             make_missing(mine, key, lock)
 
 

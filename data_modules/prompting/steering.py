@@ -108,7 +108,7 @@ def action_texts(actions: Any, steering: Steering | None) -> tuple[str, ...]:
     Args:
         actions: a list of full texts, one text that begins with `action:`, or a sequence such as
             `W*4 1.0,0,0.2*3 "get out of the shadow!"*3`. Its sentences are written like the words of
-            `ActionVideoDataModule`: `action: get out of the shadow!`.
+            `ActionVideoSource`: `action: get out of the shadow!`.
         steering: what keys and triples mean; without it a sequence has sentences alone.
 
     Raises:

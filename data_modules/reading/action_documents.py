@@ -23,7 +23,7 @@ COLUMNS: dict[Actions, tuple[str, ...]] = {"moves": POSE, "told": COMMAND}
 
 @dataclass(frozen=True)
 class DocumentPlan:
-    """Which documents episodes become; the fields mean what they mean in `ActionVideoDataModule`."""
+    """Which documents episodes become; the fields mean what they mean in `ActionVideoSource`."""
 
     actions: Actions
     words: bool

@@ -1,15 +1,19 @@
-"""Pictures that a table names."""
+"""Pictures that a table names, or ought to name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
+from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.cropping import Cut
 from data_modules.reading.pictures import read_picture
 from data_modules.reading.walking import as_stored
+from lit_mm.mistake import MissingFile
 
 
 def read_named_picture(name: str, table: str | Path, folder: Path | None, size: int, cut: Cut | None) -> Tensor:
@@ -33,3 +37,19 @@ def read_named_picture(name: str, table: str | Path, folder: Path | None, size: 
             place = "beside it" if folder is None else f"in '{folder}'"
             raise BrokenFile(f"'{table}' names '{name}', but there is no such file {place}") from error
         raise
+
+
+@contextmanager
+def pictures_alone_are_told(path: str) -> Iterator[None]:
+    """Say what is missing where there are pictures, but nothing that captions them."""
+    try:
+        yield
+    except MissingFile as error:
+        folder = Path(path).expanduser()
+        count = sum(file.suffix.lower() in PICTURE_SUFFIXES for file in folder.rglob("*")) if folder.is_dir() else 0
+        if not count:
+            raise
+        raise MissingFile(
+            f"{error}, but {count} pictures; write a metadata.jsonl beside them, a line for each: "
+            '{"file_name": "1.png", "caption": "a red cube"}'
+        ) from error

@@ -15,7 +15,7 @@ PICKLE, TABLE = "traj_data.pkl", "traj_data.csv"
 
 
 def nwm(folder: Path) -> None:
-    """Write a table of poses beside every `traj_data.pkl`, for `ActionVideoDataModule`.
+    """Write a table of poses beside every `traj_data.pkl`, for `ActionVideoSource`.
 
     A trajectory is a folder of `0.jpg`, `1.jpg`, … with a pickle of `position` (frames, 2), in metres, and `yaw`
     (frames,), in radians. Of pickles arrays alone are read; one that asks for anything else is refused.

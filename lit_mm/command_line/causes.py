@@ -20,6 +20,8 @@ from lightning.pytorch import LightningDataModule
 from omegaconf import OmegaConf
 from omegaconf.errors import KeyValidationError, OmegaConfBaseException
 
+from data_modules.source import Source
+
 OWN = ("lit_mm", "data_modules", "callbacks")  # packages of this program
 _FOLDERS = tuple(Path(__file__).parents[2] / name for name in OWN)
 _INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
@@ -84,7 +86,7 @@ def _is_path(value: str) -> bool:
 
 
 def _of_data(bases: tuple[type, ...]) -> bool:
-    return any(issubclass(base, LightningDataModule) for base in bases)
+    return any(issubclass(base, (LightningDataModule, Source)) for base in bases)
 
 
 def nearest(wrong: str, names: Iterable[str]) -> str:
@@ -192,7 +194,9 @@ def _of_class(name: str, bases: tuple[type, ...]) -> str | None:
     if not inspect.isclass(found):
         return None if callable(found) else f"is '{name}', which is no class but {found!r}; give a {wanted}"
     if bases and not issubclass(found, bases):
-        return f"is '{name}', which is no {wanted}; give a class derived from that"
+        beside = [one for one in _classes(module, bases) if getattr(module, one).__module__ == module_name]
+        fitting = " or ".join(f"{module_name}.{one}" for one in beside)
+        return f"is '{name}', which is no {wanted}; give {fitting or 'a class derived from that'}"
     if inspect.isabstract(found):
         missing = sorted(vars(found)["__abstractmethods__"])
         them = "it" if len(missing) == 1 else "them"

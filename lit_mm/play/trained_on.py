@@ -9,19 +9,19 @@ from typing import Any
 
 import yaml
 
-from data_modules.action_video import ActionVideoDataModule
+from data_modules.action_video import ActionVideoDataModule, ActionVideoSource
 from data_modules.prompting.steering import Steering
 from lit_mm.mistake import Mistake
 from lit_mm.parallel.checkpoint_files import read_header
 from lit_mm.parallel.exported import CONFIG_KEY
 
-_CLASS = f"{ActionVideoDataModule.__module__}.{ActionVideoDataModule.__qualname__}"
+_CLASSES = [f"{kind.__module__}.{kind.__qualname__}" for kind in (ActionVideoSource, ActionVideoDataModule)]
 _SIMULATED = "data_modules.game.simulated.SimulatedDataModule"
 
 
 @dataclass(frozen=True)
 class Walks:
-    """Video with actions, as a model has seen it; the fields mean what they mean in `ActionVideoDataModule`."""
+    """Video with actions, as a model has seen it; the fields mean what they mean in `ActionVideoSource`."""
 
     actions: str = "moves"
     unit: float = 1.0
@@ -59,9 +59,9 @@ def walks_of(checkpoint: Path) -> Walks | None:
 
 
 def _sources(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Settings of all data modules of video with actions."""
+    """Settings of all sources of video with actions."""
     given = data.get("init_args") or {}
-    if data.get("class_path") in (_CLASS, _SIMULATED):
+    if data.get("class_path") in (*_CLASSES, _SIMULATED):
         yield given
     for source in (given.get("sources") or {}).values():
         yield from _sources(source)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from data_modules.dataset import Draw
-from data_modules.image_text import ImageTextDataModule
+from data_modules.image_text import ImageTextSource
 from data_modules.index.indexed_texts import IndexedTexts
 from data_modules.index.making import cores
 from data_modules.index.ranges import RangeReader
@@ -128,7 +128,7 @@ def over_http(folder: Path, count: int = 100) -> Row:
     """Bytes that a server sends for each byte of pictures that is used, and how many requests it is busy with."""
     with Server(folder) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        module = ImageTextDataModule(f"{server.url}/00000.tar")
+        module = ImageTextSource(f"{server.url}/00000.tar")
         with tempfile.TemporaryDirectory() as kept:
             module.cache = Path(kept)
             dataset: Any = module.dataset("train", "x", document_format())

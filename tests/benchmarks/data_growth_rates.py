@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from data_modules.base import DocumentDataModule
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.reading.pictures import read_picture
 from data_modules.text import TextDataModule
 from data_modules.video import VideoDataModule
@@ -42,7 +42,9 @@ def ours(module: Callable[..., DocumentDataModule], **options: Any) -> Loader:
     def loader(path: Path, folder: Path, workers: int) -> Iterable[Any]:
         settings = LoaderConfig(row_length=4096, rows=1, workers=workers, cache=str(folder))
         size = {"image_size": SIDE, "tokens_per_frame": FRAME_TOKENS}
-        data = module(str(path), tokenizer=str(ROOT / "data/tiny/tokenizer.json"), loader=settings, **size, **options)
+        data = module(
+            train=str(path), tokenizer=str(ROOT / "data/tiny/tokenizer.json"), loader=settings, **size, **options
+        )
         data.setup("fit")
         return data.train_dataloader()
 

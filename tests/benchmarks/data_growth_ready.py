@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule
-from data_modules.text import TextDataModule
-from data_modules.video import VideoDataModule
+from data_modules.image_text import ImageTextSource
+from data_modules.source import Source
+from data_modules.text import TextSource
+from data_modules.video import VideoSource
 from lit_mm.tokenizer import Tokenizer
 from tests.benchmarks import data_growth_inputs as inputs
 from tests.benchmarks import data_growth_peers as others
@@ -77,35 +77,35 @@ class Kind:
     Args:
         ending: of a file of it; none of a folder.
         write: makes so many documents of it.
-        module: reads them.
+        source: reads them.
         reader: of what is asked for of one document.
         peers: read them too.
     """
 
     ending: str
     write: Callable[[Path, int], Path]
-    module: Callable[[str], DocumentDataModule]
+    source: Callable[[str], Source]
     reader: Callable[[Any], Callable[[int], Any]]
     peers: dict[str, Callable[..., others.Ready]]
 
 
 # A clip of all its frames is a document of a video.
 KINDS = {
-    "JSON Lines": Kind(".jsonl", inputs.write_jsonl, TextDataModule, read_tokens, others.TEXTS),
-    "Parquet of texts": Kind(".parquet", inputs.write_parquet, TextDataModule, read_tokens, others.TEXT_TABLES),
-    "tars": Kind("", inputs.write_tars, ImageTextDataModule, read_member, others.PAIRS),
+    "JSON Lines": Kind(".jsonl", inputs.write_jsonl, TextSource, read_tokens, others.TEXTS),
+    "Parquet of texts": Kind(".parquet", inputs.write_parquet, TextSource, read_tokens, others.TEXT_TABLES),
+    "tars": Kind("", inputs.write_tars, ImageTextSource, read_member, others.PAIRS),
     "Parquet of pictures": Kind(
-        ".parquet", inputs.write_picture_parquet, ImageTextDataModule, read_cell, others.PICTURE_TABLES
+        ".parquet", inputs.write_picture_parquet, ImageTextSource, read_cell, others.PICTURE_TABLES
     ),
-    "videos": Kind("", inputs.write_videos, partial(VideoDataModule, fps=1.0, frames=10), read_clip, {}),
+    "videos": Kind("", inputs.write_videos, partial(VideoSource, fps=1.0, frames=10), read_clip, {}),
 }
 
 
 def ours(path: Path, folder: Path, kind: Kind) -> others.Ready:
     """Index files, and read from them."""
-    module = kind.module(str(path))
-    module.cache = folder
-    dataset: Any = module.dataset("train", "x", document_format())
+    source = kind.source(str(path))
+    source.cache = folder
+    dataset: Any = source.dataset("train", "x", document_format())
     return len(dataset), kind.reader(dataset)
 
 

@@ -56,10 +56,10 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return {"class_path": kind, "init_args": {"train": str(folder / name), "val": str(folder / name), **options}}
 
     sources = {
-        "text": source("data_modules.text.TextDataModule", "text.txt", window=256),
-        "pairs": source("data_modules.image_text.ImageTextDataModule", "pairs", caption_first=0.5),
-        "clips": source("data_modules.video.VideoDataModule", "videos", fps=5, frames=3, stride=1),
-        "actions": source("data_modules.action_video.ActionVideoDataModule", "videos", context=2),
+        "text": source("data_modules.text.TextSource", "text.txt", window=256),
+        "pairs": source("data_modules.image_text.ImageTextSource", "pairs", caption_first=0.5),
+        "clips": source("data_modules.video.VideoSource", "videos", fps=5, frames=3, stride=1),
+        "actions": source("data_modules.action_video.ActionVideoSource", "videos", context=2),
     }
     data = {
         "class_path": "data_modules.mixture.MixtureDataModule",

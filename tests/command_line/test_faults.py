@@ -17,7 +17,7 @@ from lit_mm.mistake import Mistake, mistake_in, notes_of
 from tests.helpers.program import ROOT, SMALL, environment
 
 TEXTS_THAT_FAIL = """
-from data_modules.text import TextDataModule, TextDataset
+from data_modules.text import TextSource, TextDataset
 
 
 class Failing(TextDataset):
@@ -25,7 +25,7 @@ class Failing(TextDataset):
         list(zip([1, 2], [1], strict=True))
 
 
-class Texts(TextDataModule):
+class Texts(TextSource):
     def dataset(self, split, source, format):
         found = super().dataset(split, source, format)
         return Failing(found.source, found.windows, 0)

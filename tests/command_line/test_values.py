@@ -18,7 +18,7 @@ init_args:
   loader: {row_length: 300}
   weights: {mine: 1.0}
   sources:
-    mine: {class_path: data_modules.text.TextDataModule, init_args: {train: a, val: b}}
+    mine: {class_path: data_modules.text.TextSource, init_args: {train: a, val: b}}
 """
 EARLIER = """
 data:
@@ -83,7 +83,7 @@ def test_files_given_by_config_are_merged(mine: Path, tmp_path: Path, monkeypatc
 def test_a_part_of_the_model_and_one_source_are_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     adamw = tmp_path / "adamw.yaml"
     adamw.write_text("class_path: torch.optim.AdamW\ninit_args: {lr: 0.5}")
-    config = parse(monkeypatch, f"--model.optimizer={adamw}", "--data.sources.text=configs/data/video.yaml")
+    config = parse(monkeypatch, f"--model.optimizer={adamw}", "--data.sources.text=configs/source/video.yaml")
     optimizer = config.model.init_args.optimizer.init_args
     assert (optimizer.lr, optimizer.weight_decay, optimizer.fused) == (0.5, 0.01, None)
     sources = config.data.init_args.sources

@@ -19,7 +19,7 @@ init_args:
   tokenizer: data/tiny/tokenizer.json
   weights: {{{name}: 1.0}}
   sources:
-    {name}: {{class_path: data_modules.text.TextDataModule, init_args: {{train: a}}}}
+    {name}: {{class_path: data_modules.text.TextSource, init_args: {{train: a}}}}
 """
 TEXT = "class_path: data_modules.text.TextDataModule\ninit_args:\n"
 
@@ -143,7 +143,7 @@ NAMES = st.text(st.characters(categories=("L", "N"), include_characters="_- "), 
 @settings(max_examples=3, phases=[Phase.generate])
 @given(names=st.lists(NAMES.filter(bool), min_size=10, max_size=30, unique=True))
 def test_every_quoted_name_is_kept(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
-    source = {"class_path": "data_modules.text.TextDataModule", "init_args": {"train": "a"}}
+    source = {"class_path": "data_modules.text.TextSource", "init_args": {"train": "a"}}
     mixture = {"tokenizer": "a", "weights": dict.fromkeys(names, 1.0), "sources": dict.fromkeys(names, source)}
     content = {"class_path": "data_modules.mixture.MixtureDataModule", "init_args": mixture}
     file = tmp_path_factory.mktemp("named") / "mine.yaml"

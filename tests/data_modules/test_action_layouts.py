@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
+from data_modules.action_video import ActionVideoDataset, ActionVideoSource
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.reading.actions import Pose, action_text
 from data_modules.recipes.nwm import nwm
@@ -24,7 +24,7 @@ from tests.data_modules.video_files import decode_all, moving_picture, write_vid
 
 def load(path: Path | str, format: DocumentFormat, **options: Any) -> ActionVideoDataset:
     options = {"context": 1, "horizon": 3, "targets": 3} | options
-    dataset = ActionVideoDataModule(str(path), **options).dataset("train", "robot", format)
+    dataset = ActionVideoSource(str(path), **options).dataset("train", "robot", format)
     assert dataset is not None
     return pickle.loads(pickle.dumps(dataset))
 
@@ -179,4 +179,4 @@ def test_steps_in_seconds(tmp_path: Path, document_format: DocumentFormat) -> No
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
-        ActionVideoDataModule("x", **options)
+        ActionVideoSource("x", **options)

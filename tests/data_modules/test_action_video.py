@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
+from data_modules.action_video import ActionVideoDataset, ActionVideoSource
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.reading.actions import Pose, action_text
 from data_modules.reading.files import Tolerance
@@ -44,7 +44,7 @@ def write_episode(folder: Path, name: str, count: int = 20, table: str = "csv") 
 
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ActionVideoDataset:
-    module = ActionVideoDataModule(str(path), **options)
+    module = ActionVideoSource(str(path), **options)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "game", format)
     assert dataset is not None
@@ -104,7 +104,7 @@ def test_every_context_has_its_different_targets(tmp_path: Path, document_format
 def test_targets_are_spread_evenly(tmp_path: Path) -> None:
     from data_modules.reading.action_documents import choose_targets
 
-    plan = ActionVideoDataModule("x", targets=2).plan
+    plan = ActionVideoSource("x", targets=2).plan
 
     _, ahead = choose_targets(20_000, "dir/episode.mp4", plan)
     shares = np.bincount(ahead, minlength=9)[1:] / len(ahead)
@@ -211,4 +211,4 @@ def test_bad_input_is_said_in_one_sentence(
         ({"unit": 0.0}, "unit: 0.0 is not a length"),
     ]:
         with pytest.raises(Mistake, match=message):
-            ActionVideoDataModule("x", **options)
+            ActionVideoSource("x", **options)

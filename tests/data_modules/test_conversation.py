@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from data_modules.composed import ComposedDataset
-from data_modules.conversation import ConversationDataModule
+from data_modules.conversation import ConversationSource
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.prompting.template import Template
 from data_modules.reading.files import Tolerance
@@ -90,7 +90,8 @@ def write(path: Path, entries: list[Any]) -> Path:
 def load(
     path: Path, format: DocumentFormat, on_error: str = "raise", template: Template | None = None, **options: Any
 ) -> ComposedDataset:
-    module = ConversationDataModule(str(path), template=template, **options)
+    module = ConversationSource(str(path), **options)
+    module.template = template or Template()
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "talk", format)
     assert dataset is not None
@@ -290,4 +291,4 @@ def test_in_a_mixture(tmp_path: Path, document_format: DocumentFormat) -> None:
         for i in range(40)
     ]
     file = write(write_pictures(tmp_path) / "a.json", entries)
-    check_mixture(ConversationDataModule(str(file), window=128), tmp_path, document_format)
+    check_mixture(ConversationSource(str(file), window=128), tmp_path, document_format)

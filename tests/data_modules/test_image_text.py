@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule, ImageTextDataset
+from data_modules.image_text import ImageTextDataset, ImageTextSource
 from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
@@ -51,7 +51,7 @@ def test_folders_are_read_together(tmp_path: Path, document_format: DocumentForm
         folder.mkdir(parents=True)
         (folder / "0.png").write_bytes(png(colour))
         (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "caption": f"number {number}"}))
-    dataset = ImageTextDataModule(str(tmp_path)).dataset("train", "pairs", document_format)
+    dataset = ImageTextSource(str(tmp_path)).dataset("train", "pairs", document_format)
     assert dataset is not None
     assert len(dataset.pictures.parts) == 1
     shown = set()
@@ -124,7 +124,7 @@ WRITERS = {
 
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ImageTextDataset:
-    module = ImageTextDataModule(str(path), **options)
+    module = ImageTextSource(str(path), **options)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "drawings", format)
     assert dataset is not None
@@ -267,9 +267,9 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(Mistake, match="no column 'title'; there are file_name and caption"):
         load(tmp_path / "f", document_format, caption_column="title")
     with pytest.raises(Mistake, match="caption_first: 1.5 is not a share"):
-        ImageTextDataModule("x", caption_first=1.5)
+        ImageTextSource("x", caption_first=1.5)
     with pytest.raises(Mistake, match="condition_dropout: -0.1 is not a share"):
-        ImageTextDataModule("x", condition_dropout=-0.1)
+        ImageTextSource("x", condition_dropout=-0.1)
     pq.write_table(pa.table({"image": [png(COLOURS[0])], "caption": [["one", "two"]]}), tmp_path / "lists.parquet")
     with pytest.raises(Mistake, match=r"lists.parquet': column 'caption' holds list<.*>, but a string"):
         load(tmp_path / "lists.parquet", document_format)

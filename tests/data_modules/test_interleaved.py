@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.interleaved import InterleavedDataModule, InterleavedDataset
+from data_modules.interleaved import InterleavedDataset, InterleavedSource
 from data_modules.reading.files import Tolerance
 from lit_mm.backbone import SequenceLayout
 from lit_mm.backbone.masks import build_mask
@@ -59,7 +59,7 @@ def write(path: Path, entries: list[Any]) -> Path:
 
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> InterleavedDataset:
-    module = InterleavedDataModule(str(path), **options)
+    module = InterleavedSource(str(path), **options)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "pages", format)
     assert dataset is not None
@@ -194,12 +194,12 @@ def test_bad_settings_are_said_in_one_sentence(tmp_path: Path, document_format: 
     with pytest.raises(Mistake, match="data.window: 9 positions cannot hold a picture, which takes 10"):
         load(file, document_format, window=9)
     with pytest.raises(Mistake, match="drawn: 2 is not a share"):
-        InterleavedDataModule("x", drawn=2)
+        InterleavedSource("x", drawn=2)
     with pytest.raises(Mistake, match="max_pictures: 0 is no number of pictures"):
-        InterleavedDataModule("x", max_pictures=0)
+        InterleavedSource("x", max_pictures=0)
 
 
 def test_in_a_mixture(tmp_path: Path, document_format: DocumentFormat) -> None:
     entries = [{**OBELICS, "texts": ["a red cube " * (1 + i % 3), None, "the cat", None]} for i in range(40)]
     file = write(tmp_path / "a.jsonl", entries)
-    check_mixture(InterleavedDataModule(str(file), drawn=0.5, window=128), tmp_path, document_format)
+    check_mixture(InterleavedSource(str(file), drawn=0.5, window=128), tmp_path, document_format)

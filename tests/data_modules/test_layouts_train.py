@@ -24,10 +24,10 @@ def test_a_mixture_of_layouts_trains(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lerobot_3(tmp_path / "robot")
     clips = {"fps": 5, "frames": 2}
     sources = {
-        "told": ("video.VideoDataModule", "tars", clips | {"captions": "txt"}),
-        "frames": ("video.VideoDataModule", "frames", clips | {"frame_rate": 10}),
+        "told": ("video.VideoSource", "tars", clips | {"captions": "txt"}),
+        "frames": ("video.VideoSource", "frames", clips | {"frame_rate": 10}),
         "robot": (
-            "action_video.ActionVideoDataModule",
+            "action_video.ActionVideoSource",
             "robot",
             {"text": "go {action[0]:+.1f}, {task}", "context": 1, "horizon": 2},
         ),

@@ -11,7 +11,7 @@ import pytest
 
 from data_modules.dataset import DocumentFormat
 from data_modules.index.keys import cache_folder
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.reading import cached
 from data_modules.text import TextDataModule
 from lit_mm.mistake import MissingFile, Mistake
@@ -31,8 +31,8 @@ def write_array(lines: Path, count: int) -> None:
 def module(folder: Path, format: DocumentFormat, **loader: object) -> TextDataModule:
     path = str(format.tokenizer.file)
     return TextDataModule(
-        str(folder / "train.json*"),
-        str(folder / "val.json*"),
+        train=str(folder / "train.json*"),
+        val=str(folder / "val.json*"),
         tokenizer=path,
         loader=LoaderConfig(workers=0, **loader),  # type: ignore[arg-type]
         image_size=32,

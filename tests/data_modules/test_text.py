@@ -16,7 +16,7 @@ import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.reading.files import Tolerance
-from data_modules.text import TextDataModule, TextDataset
+from data_modules.text import TextDataset, TextSource
 from lit_mm.mistake import MissingFile, Mistake
 
 TEXTS = ["the cat sat on the mat", "Ein Bär aß Öl – 日本語 🐈", "one\ntwo\n\nthree  four\t", "a red cube " * 40, "x"]
@@ -43,7 +43,7 @@ def write_parquet(path: Path, texts: list[str]) -> Path:
 def load(
     path: object, format: DocumentFormat, on_error: str = "raise", window: int = 512, column: str = "text"
 ) -> TextDataset:
-    module = TextDataModule(str(path), window=window, column=column)
+    module = TextSource(str(path), window=window, column=column)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "speeches", format)
     assert dataset is not None
@@ -236,11 +236,11 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(Mistake, match="is not a Hub name"):
         load("hf://nobody", document_format)
     with pytest.raises(Mistake, match="window: 2 tokens"):
-        TextDataModule("x", window=2)
+        TextSource("x", window=2)
 
 
 def test_no_validation_split(document_format: DocumentFormat) -> None:
-    assert TextDataModule("x").dataset("val", "speeches", document_format) is None
+    assert TextSource("x").dataset("val", "speeches", document_format) is None
 
 
 def test_hub_without_network_is_one_sentence(document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.text import TextDataModule, TextDataset
+from data_modules.text import TextDataset, TextSource
 from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.mixed import check_mixture
 from tests.helpers.token_files import write_litdata, write_mds, write_megatron
@@ -19,7 +19,7 @@ DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [*range(20, 60)], [7]]
 
 
 def load(path: Path, format: DocumentFormat, window: int = 16) -> TextDataset:
-    dataset = TextDataModule(str(path), window=window).dataset("train", "tokens", format)
+    dataset = TextSource(str(path), window=window).dataset("train", "tokens", format)
     assert dataset is not None
     return pickle.loads(pickle.dumps(dataset))
 
@@ -104,4 +104,4 @@ def test_texts_of_csv_and_of_compressed_files(tmp_path: Path, document_format: D
 
 def test_in_a_mixture(tmp_path: Path, document_format: DocumentFormat) -> None:
     write_megatron(tmp_path / "a", [[*range(20, 60 + i)] for i in range(30)])
-    check_mixture(TextDataModule(str(tmp_path / "a"), window=32), tmp_path, document_format)
+    check_mixture(TextSource(str(tmp_path / "a"), window=32), tmp_path, document_format)

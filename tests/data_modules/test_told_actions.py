@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
+from data_modules.action_video import ActionVideoDataset, ActionVideoSource
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.mixing.rows import RowReader, Share, TrainingRows
 from data_modules.prompting.steering import Steering, action_texts
@@ -54,7 +54,7 @@ def folder(tmp_path: Path, table: pd.DataFrame, video: bytes) -> Path:
 
 
 def load(folder: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ActionVideoDataset:
-    module = ActionVideoDataModule(str(folder), **{"actions": "told", "context": 2, "words": 0.25} | options)
+    module = ActionVideoSource(str(folder), **{"actions": "told", "context": 2, "words": 0.25} | options)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "walk", format)
     assert dataset is not None
@@ -236,4 +236,4 @@ def test_words_that_look_like_numbers_are_words(
 )
 def test_options_that_do_not_go_together(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(Mistake, match=sentence):
-        ActionVideoDataModule("x", **options)
+        ActionVideoSource("x", **options)

@@ -14,7 +14,7 @@ import torch
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.reading.files import Tolerance
-from data_modules.video import VideoDataModule, VideoDataset
+from data_modules.video import VideoDataset, VideoSource
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Frame, PackedRow
@@ -22,7 +22,7 @@ from tests.data_modules.video_files import decode_all, moving_picture, write_vid
 
 
 def load(path: Path, format: DocumentFormat, on_error: str = "raise", **options: Any) -> VideoDataset:
-    module = VideoDataModule(str(path), **options)
+    module = VideoSource(str(path), **options)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "clips", format)
     assert dataset is not None
@@ -175,9 +175,9 @@ def test_bad_input_is_said_in_one_sentence(tmp_path: Path, document_format: Docu
     with pytest.raises(MissingFile, match=r"data.train: '.*' holds no .mp4, .* file"):
         load(tmp_path, document_format)
     with pytest.raises(Mistake, match="fps: 0 frames per second"):
-        VideoDataModule("x", fps=0)
+        VideoSource("x", fps=0)
     with pytest.raises(Mistake, match="frames and stride: 0"):
-        VideoDataModule("x", frames=0)
+        VideoSource("x", frames=0)
 
 
 def test_videos_with_few_keyframes_are_named(

@@ -19,7 +19,7 @@ from PIL import Image
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.mixing.rows import RowReader, Share, TrainingRows
 from data_modules.reading.files import Tolerance
-from data_modules.video import VideoDataModule, VideoDataset
+from data_modules.video import VideoDataset, VideoSource
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedRow
@@ -28,7 +28,7 @@ from tests.helpers.tars import write_tar
 
 
 def load(path: Path | str, format: DocumentFormat, on_error: str = "raise", **options: Any) -> VideoDataset:
-    module = VideoDataModule(str(path), **{"fps": 10, "frames": 4} | options)
+    module = VideoSource(str(path), **{"fps": 10, "frames": 4} | options)
     module.tolerance = Tolerance(on_error)
     dataset = module.dataset("train", "clips", format)
     assert dataset is not None

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from data_modules.dataset import DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule, ImageTextDataset
+from data_modules.image_text import ImageTextDataset, ImageTextSource
 from data_modules.reading.cropping import Cropping
 from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
@@ -28,7 +28,7 @@ BOTH = {"txt": 0.25, "json.recaption": 0.75}
 
 
 def load(path: Path, format: DocumentFormat, **options: Any) -> ImageTextDataset:
-    module = ImageTextDataModule(str(path), **options)
+    module = ImageTextSource(str(path), **options)
     module.tolerance = Tolerance("raise")
     dataset = module.dataset("train", "pairs", format)
     assert dataset is not None
@@ -118,7 +118,7 @@ def test_pairs_are_filtered_by_their_scores(
         load(path, document_format, caption_column="txt", keep=["clip_score > 0.28"])
     assert "\n" not in str(caught.value)
     with pytest.raises(Mistake, match="keep: 'clip_score' is no condition; write such as clip_score > 0.28"):
-        ImageTextDataModule("x", keep=["clip_score"])
+        ImageTextSource("x", keep=["clip_score"])
 
 
 def test_a_filter_may_lack_a_number(
@@ -138,7 +138,7 @@ def test_a_filter_may_lack_a_number(
 def test_captions_and_their_column_are_one_or_the_other() -> None:
     for options in ({"caption_column": "txt"}, {"captions": {"txt": -1}}, {"captions": {}}):
         with pytest.raises(Mistake, match=r"captions: .* give one of them, captions with shares such as"):
-            ImageTextDataModule("x", **{"captions": {"txt": 1}, **options})  # type: ignore[arg-type]
+            ImageTextSource("x", **{"captions": {"txt": 1}, **options})  # type: ignore[arg-type]
 
 
 def test_classes_are_captioned_by_templates(tmp_path: Path, document_format: DocumentFormat) -> None:
@@ -193,7 +193,7 @@ def test_a_stated_part_of_the_picture_is_shown(rule: str, tmp_path: Path, docume
     pixels[:, :60, 0], pixels[:, 60:120, 1], pixels[:, 120:, 2] = 255, 255, 255
     Image.fromarray(pixels).save(tmp_path / "1.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.png", "caption": "flag"}\n')
-    module = ImageTextDataModule(str(tmp_path), str(tmp_path), crop=Cropping(rule))  # type: ignore[arg-type]
+    module = ImageTextSource(str(tmp_path), str(tmp_path), crop=Cropping(rule))  # type: ignore[arg-type]
     for split in ("train", "val"):
         dataset = module.dataset(split, "pairs", document_format)  # type: ignore[arg-type]
         assert dataset is not None
@@ -205,9 +205,7 @@ def test_a_stated_part_of_the_picture_is_shown(rule: str, tmp_path: Path, docume
         assert dataset.pictures is not None
         assert (dataset.pictures.read([0])[0] == image).all(), "latents are made of the same part"
     identities = {
-        ImageTextDataModule(str(tmp_path), crop=Cropping(one))
-        .dataset("train", "p", document_format)
-        .pictures.identity()
+        ImageTextSource(str(tmp_path), crop=Cropping(one)).dataset("train", "p", document_format).pictures.identity()
         for one in ("centre", rule)
     }  # type: ignore[arg-type, union-attr]
     assert len(identities) == (1 if rule == "centre" else 2)
@@ -216,5 +214,5 @@ def test_a_stated_part_of_the_picture_is_shown(rule: str, tmp_path: Path, docume
 def test_in_a_mixture(tmp_path: Path, document_format: DocumentFormat) -> None:
     web_tar(tmp_path / "0.tar", lacking=(1,))
     check_mixture(
-        ImageTextDataModule(str(tmp_path / "0.tar"), captions=BOTH, keep=["similarity > 0"]), tmp_path, document_format
+        ImageTextSource(str(tmp_path / "0.tar"), captions=BOTH, keep=["similarity > 0"]), tmp_path, document_format
     )

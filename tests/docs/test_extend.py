@@ -52,10 +52,11 @@ def test_only_answers_are_predicted(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
-    (command,) = (c for c in commands(PAGE) if "--print_rows" in c)
-    main([*command, "--data.weights.text", "0", "--data.weights.drawings", "0", "--data.loader.workers", "0"])
-    shown = capsys.readouterr().out
-    assert "'<bos>What is 3 plus 1? 4<eos>'  (3 of " in shown, "a space, the digit and <eos>"
+    mixed, alone = (c for c in commands(PAGE) if "--print_rows" in c)
+    for command in ([*mixed, "--data.weights.text", "0", "--data.weights.drawings", "0"], alone):
+        main([*command, "--data.loader.workers", "0"])
+        shown = capsys.readouterr().out
+        assert "'<bos>What is 3 plus 1? 4<eos>'  (3 of " in shown, "a space, the digit and <eos>"
 
 
 def test_the_tokenizer_keeps_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

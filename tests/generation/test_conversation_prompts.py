@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data_modules.conversation import ConversationDataModule
+from data_modules.conversation import ConversationSource
 from data_modules.dataset import DocumentFormat, Draw
 from data_modules.prompting.prompts import Prompts
 from data_modules.prompting.template import Template
@@ -77,7 +77,9 @@ def test_a_prompt_is_a_document_of_training_up_to_its_answer(
     prompts = Prompts(str(folder / "prompts.yaml"), 64, template=template)
     answer_all(decoder, [prompts[i] for i in range(3)])
     format = DocumentFormat(t, 64, decoder.vision.num_tokens)
-    dataset = ConversationDataModule(str(folder / "taught.json"), template=template).dataset("train", "talk", format)
+    source = ConversationSource(str(folder / "taught.json"))
+    source.template = template
+    dataset = source.dataset("train", "talk", format)
     assert dataset is not None
     for number, request in enumerate(given):
         taught = flat(dataset.document(Draw(number, 0, 0)).segments)

@@ -9,28 +9,28 @@ from pathlib import Path
 
 import torch
 
-from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentFormat
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.mixture import MixtureDataModule
-from data_modules.text import TextDataModule
+from data_modules.source import Source
+from data_modules.text import TextSource
 from lit_mm.sequence import Document, Frame
 
 ROW = 128
 
 
-def mixture(kind: DocumentDataModule, folder: Path, format: DocumentFormat) -> MixtureDataModule:
+def mixture(kind: Source, folder: Path, format: DocumentFormat) -> MixtureDataModule:
     """The kind with 60 % of the tokens, and text with the rest."""
     file = folder / "beside_it.jsonl"
     file.write_text("".join(json.dumps({"text": f"the cat number {i} sat on the mat " * 4}) + "\n" for i in range(50)))
     loader = LoaderConfig(row_length=ROW, rows=2, workers=0)
-    sources = {"kind": kind, "text": TextDataModule(str(file), window=ROW)}
-    module = MixtureDataModule(sources, {"kind": 0.6, "text": 0.4}, loader=loader, tokenizer="x")
+    sources = {"kind": kind, "text": TextSource(str(file), window=ROW)}
+    module = MixtureDataModule(sources=sources, weights={"kind": 0.6, "text": 0.4}, loader=loader, tokenizer="x")
     module.format = format
     return module
 
 
-def check_mixture(kind: DocumentDataModule, folder: Path, format: DocumentFormat) -> None:
+def check_mixture(kind: Source, folder: Path, format: DocumentFormat) -> None:
     """Fails unless rows go on exactly, and shares of tokens are as asked for."""
     module = mixture(kind, folder, format)
     module.setup("fit")

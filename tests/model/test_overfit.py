@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.reading.pictures import read_picture
 from data_modules.recipes.tokenizer import train
 from lit_mm.backbone import ModalityFeedForward, Transformer

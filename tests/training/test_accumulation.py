@@ -17,8 +17,10 @@ from torch import Tensor
 from callbacks.steps import step_ended
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
+from data_modules.mixing.mixture import Mixture
 from data_modules.mixing.steps import with_step_counts
+from data_modules.source import Source
 from lit_mm.backbone import Transformer
 from lit_mm.backbone.feed_forward import DenseFeedForward
 from lit_mm.flow.matching import FlowMatching
@@ -52,9 +54,14 @@ class Unequal(DocumentDataset):
         return Document((read, Frame(image), Frame(image, clean=True), Text(ids[-FEW:])), self.source)
 
 
-class UnequalDataModule(DocumentDataModule):
+class UnequalSource(Source):
     def dataset(self, split: Any, source: str, format: DocumentFormat) -> DocumentDataset:
         return Unequal(source)
+
+
+class UnequalDataModule(DocumentDataModule):
+    def mix(self, **mixed: Any) -> Mixture:
+        return Mixture.of_one(UnequalSource(**mixed))
 
 
 class Steps(Callback):
@@ -88,7 +95,12 @@ def trained(
         optimizer=lambda groups: torch.optim.AdamW(groups, lr=1e-2, fused=True),
     )
     module.schedule.warmup_steps = 1
-    data = UnequalDataModule(str(ROOT / "data/tiny/tokenizer.json"), LoaderConfig(LENGTH, rows, workers=0), 8, 1)
+    data = UnequalDataModule(
+        tokenizer=str(ROOT / "data/tiny/tokenizer.json"),
+        loader=LoaderConfig(LENGTH, rows, workers=0),
+        image_size=8,
+        tokens_per_frame=1,
+    )
     steps = Steps()
     trainer = Trainer(
         accelerator="cpu",

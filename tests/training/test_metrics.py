@@ -27,7 +27,7 @@ def module() -> LitMultimodal:
 
 def validated(module: LitMultimodal, shares: Mapping[str, float]) -> dict[str, float]:
     """Results of a validation that has counted what is to be counted."""
-    data = SimpleNamespace(source_weights=lambda: shares, datasets={"val": dict.fromkeys(SOURCES)})
+    data = SimpleNamespace(mixture=SimpleNamespace(weights=shares), datasets={"val": dict.fromkeys(SOURCES)})
     trainer: Any = SimpleNamespace(datamodule=data)
     module.trainer, module.log_dict = trainer, lambda *_, **__: None  # type: ignore[method-assign]
     module.on_validation_epoch_end()

@@ -16,7 +16,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from callbacks.evaluation.final_evaluation import FinalEvaluation, unused
-from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
+from data_modules.action_video import ActionVideoDataset, ActionVideoSource
 from data_modules.dataset import BrokenFile, DocumentDataset, Draw
 from data_modules.reading.actions import Pose, action_text, displacement
 from data_modules.reading.episode_tables import read_table
@@ -89,7 +89,7 @@ class KeyRecognition(FinalEvaluation):
             return {}
         if not isinstance(training, ActionVideoDataset):
             return {}
-        settings: ActionVideoDataModule = data.modules()[source]
+        settings: ActionVideoSource = data.mixture.sources[source]
         if settings.actions != "moves" or settings.contexts > 1:
             logger.warning("%s: keys are not recognised: it takes actions: moves, and contexts: 1", source)
             return {}
@@ -197,7 +197,7 @@ def _poses(table: VideoTable, row: int) -> list[Pose]:
     return [Pose(*pose) for pose in np.stack([table.numbers(name, row) for name in POSE], 1).tolist()]
 
 
-def mean_displacements(table: VideoTable, settings: ActionVideoDataModule) -> dict[int, np.ndarray]:
+def mean_displacements(table: VideoTable, settings: ActionVideoSource) -> dict[int, np.ndarray]:
     """(keys, 3) mean displacements from a frame to one some steps ahead, with one key held alone all the time.
 
     Only for those numbers of steps up to the horizon at which every key was seen.
@@ -216,7 +216,7 @@ def mean_displacements(table: VideoTable, settings: ActionVideoDataModule) -> di
     return {ahead: sums[ahead] / counts[ahead] for ahead in range(1, horizon + 1) if counts[ahead].all()}
 
 
-def action_texts(means: np.ndarray, ahead: int, settings: ActionVideoDataModule) -> list[str]:
+def action_texts(means: np.ndarray, ahead: int, settings: ActionVideoSource) -> list[str]:
     """What the mean displacement (keys, 3) of each key is called in documents."""
     start = Pose(0.0, 0.0, 0.0)
     ends = [Pose(dx, dy, math.degrees(turn)) for dx, dy, turn in means.tolist()]

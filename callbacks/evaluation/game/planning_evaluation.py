@@ -67,7 +67,7 @@ class PlanningEvaluation(FinalEvaluation):
         if not isinstance(dataset, ActionVideoDataset):
             return {}
         decoder: Decoder = module.decoder()
-        data = trainer.datamodule.modules()[source]  # type: ignore[attr-defined]
+        data = trainer.datamodule.mixture.sources[source]  # type: ignore[attr-defined]
         self.network = freeze(self.network or EfficientNetLite0()).to(decoder.device)
         records: list[dict[str, Any]] = []
         for simulator in held_out(self.maps, data, decoder.vision.image_size, self.gamma, self.seed):

@@ -83,7 +83,7 @@ class WorldModelEvaluation(RollOuts):
 
     def walked(self, decoder: Decoder, trainer: Trainer, source: str, dataset: ActionVideoDataset) -> Sequence[Walked]:
         """A scripted player's walks."""
-        data = trainer.datamodule.modules()[source]  # type: ignore[attr-defined]
+        data = trainer.datamodule.mixture.sources[source]  # type: ignore[attr-defined]
         simulators = held_out(self.maps, data, decoder.vision.image_size, self.gamma, self.seed)
         self._cases = [
             simulator.case(number, max(self.horizons), KEYS, self.key_steps)

@@ -20,7 +20,7 @@ from callbacks.evaluation.lab.cases import split_folder
 from callbacks.evaluation.lab.tally import Tally
 from callbacks.loggers import log_picture
 from callbacks.pages.contact_sheet import SheetRow, contact_sheet
-from data_modules.action_video import ActionVideoDataModule
+from data_modules.action_video import ActionVideoSource
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.generation.request import Prefix, Request
@@ -175,10 +175,10 @@ def written(
     return texts
 
 
-def action_source(judge: LabJudge, trainer: Trainer) -> ActionVideoDataModule | None:
+def action_source(judge: LabJudge, trainer: Trainer) -> ActionVideoSource | None:
     """The settings of the run's first source of video with actions; a sentence in the log where there is none."""
-    modules = trainer.datamodule.modules()  # type: ignore[attr-defined]
-    found = next((module for module in modules.values() if isinstance(module, ActionVideoDataModule)), None)
+    sources = trainer.datamodule.mixture.sources  # type: ignore[attr-defined]
+    found = next((source for source in sources.values() if isinstance(source, ActionVideoSource)), None)
     if found is None:
         logger.warning("%s is left out: `data` has no source of video with actions", name_of(judge))
     return found

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from callbacks.evaluation.lab.cases import split_folder
-from data_modules.action_video import ActionVideoDataModule
+from data_modules.action_video import ActionVideoSource
 from data_modules.reading.action_documents import COLUMNS, moved, told
 from data_modules.reading.decoding import VIDEO_SUFFIXES, VideoReader, index_video
 from data_modules.reading.episode_tables import read_table
@@ -68,7 +68,7 @@ class Start:
         return self.walk.scenes[self.seen[-1]]
 
 
-def walks(data: str, split: str, world: WorldFile, size: int, settings: ActionVideoDataModule) -> list[Walk]:
+def walks(data: str, split: str, world: WorldFile, size: int, settings: ActionVideoSource) -> list[Walk]:
     """Every walk of a split of `action_video`, read from the pictures.
 
     Raises:
@@ -79,7 +79,7 @@ def walks(data: str, split: str, world: WorldFile, size: int, settings: ActionVi
     return [_walk(file, world, size, settings) for file in find_files(str(folder), VIDEO_SUFFIXES, str(folder))]
 
 
-def _walk(file: Path, world: WorldFile, size: int, settings: ActionVideoDataModule) -> Walk:
+def _walk(file: Path, world: WorldFile, size: int, settings: ActionVideoSource) -> Walk:
     index = index_video(file)
     pictures = VideoReader().read(str(file), index, range(len(index)))
     frames = torch.stack([square(picture, size) for picture in pictures])
@@ -96,7 +96,7 @@ def _numbers(table: Mapping[str, Sequence[Any]], name: str) -> list[float]:
     return numbers.fillna(0.0).tolist()  # the last row may have told nothing
 
 
-def starts(of: Sequence[Walk], settings: ActionVideoDataModule, steps: int) -> list[Start]:
+def starts(of: Sequence[Walk], settings: ActionVideoSource, steps: int) -> list[Start]:
     """Every place with a full context and so many steps to come."""
     step, context = settings.frame_step, settings.context
     return [
@@ -106,7 +106,7 @@ def starts(of: Sequence[Walk], settings: ActionVideoDataModule, steps: int) -> l
     ]
 
 
-def _start(walk: Walk, anchor: int, settings: ActionVideoDataModule, steps: int) -> Start:
+def _start(walk: Walk, anchor: int, settings: ActionVideoSource, steps: int) -> Start:
     step = settings.frame_step
     seen = [anchor - i * step for i in reversed(range(settings.context))]
     coming = [anchor + (i + 1) * step for i in range(steps)]

@@ -15,8 +15,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from data_modules.base import DocumentDataModule, Split
+from data_modules.base import DocumentDataModule
 from data_modules.mixing.rows import Share, ValidationRows
+from data_modules.source import Split
 from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import PackedBatch

@@ -18,7 +18,7 @@ from torch import Tensor
 from callbacks.evaluation import roll_outs
 from callbacks.evaluation.episode_roll_outs import EpisodeRollOuts
 from data_modules.action_video import ActionVideoDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from lit_mm.generation.roll_out import RollOut
 from lit_mm.mistake import Mistake
 from lit_mm.vision import Pixels

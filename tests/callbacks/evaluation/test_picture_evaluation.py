@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from callbacks.evaluation.picture_evaluation import PictureEvaluation, ranks_of_own
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.reading.pictures import read_picture
 from lit_mm.backbone.layout import SequenceLayout
 from lit_mm.model.heads import VisualTokens

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from callbacks.monitors.expert_monitor import ExpertMonitor
 from callbacks.pages.results_table import ResultsTable
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from lit_mm.backbone import ExpertFeedForward, ModalityFeedForward, Transformer
 from lit_mm.module import LitMultimodal
 from lit_mm.vision import Pixels

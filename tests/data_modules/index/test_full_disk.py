@@ -14,7 +14,7 @@ from datasets.arrow_writer import ArrowWriter
 
 from data_modules.dataset import DocumentFormat
 from data_modules.index.keys import cache_folder
-from data_modules.text import TextDataModule
+from data_modules.text import TextDataModule, TextSource
 from lit_mm.mistake import Mistake
 from tests.helpers.processes import on_processes
 from tests.helpers.program import ROOT
@@ -41,7 +41,7 @@ def prepared(rank: int, folder: str) -> tuple[str, list[str], int]:
     os.environ["XDG_CACHE_HOME"] = f"{folder}/cache_{rank}"
     tokenizer, said = str(ROOT / "data/tiny/tokenizer.json"), ""
     with disk_is_full(rank):
-        data = TextDataModule(f"{folder}/*.jsonl", tokenizer=tokenizer, image_size=64, tokens_per_frame=64)
+        data = TextDataModule(train=f"{folder}/*.jsonl", tokenizer=tokenizer, image_size=64, tokens_per_frame=64)
         data.prepare_data()
         dist.barrier()
         try:
@@ -49,7 +49,7 @@ def prepared(rank: int, folder: str) -> tuple[str, list[str], int]:
         except Mistake as error:
             said = error.sentence
     there = [str(f) for f in cache_folder(None).rglob("*") if f.is_file() and "locks" not in f.parts]
-    data = TextDataModule(f"{folder}/*.jsonl", tokenizer=tokenizer, image_size=64, tokens_per_frame=64)
+    data = TextDataModule(train=f"{folder}/*.jsonl", tokenizer=tokenizer, image_size=64, tokens_per_frame=64)
     data.prepare_data()
     data.setup("fit")
     return said, there, len(data.datasets["train"]["text"])
@@ -73,10 +73,10 @@ def test_no_room_for_the_lengths_of_all_documents(
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
         with pytest.raises(Mistake, match=r"cache: '.*\.npy' cannot be written \(No space left on device\)"):
-            TextDataModule(str(tmp_path)).dataset("train", "x", document_format)
+            TextSource(str(tmp_path)).dataset("train", "x", document_format)
     views = [file for file in (cache_folder(None) / "views").rglob("*") if file.is_file()]
     assert views == []
-    dataset = TextDataModule(str(tmp_path)).dataset("train", "x", document_format)
+    dataset = TextSource(str(tmp_path)).dataset("train", "x", document_format)
     assert dataset is not None
     assert len(dataset) == 5
 
@@ -90,7 +90,7 @@ def test_no_room_for_a_table(
     with monkeypatch.context() as patch:
         patch.setattr(ArrowWriter, method, full)
         with pytest.raises(Mistake, match=r"cache: nothing can be written in '.*' \(No space left on device\); name"):
-            TextDataModule(str(tmp_path)).dataset("train", "x", document_format)
-    dataset = TextDataModule(str(tmp_path)).dataset("train", "x", document_format)
+            TextSource(str(tmp_path)).dataset("train", "x", document_format)
+    dataset = TextSource(str(tmp_path)).dataset("train", "x", document_format)
     assert dataset is not None
     assert len(dataset) == 5

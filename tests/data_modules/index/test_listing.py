@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from data_modules.base import DocumentDataModule
-from data_modules.conversation import ConversationDataModule
-from data_modules.image_text import ImageTextDataModule
+from data_modules.conversation import ConversationSource
+from data_modules.image_text import ImageTextSource
 from data_modules.index import listing
 from data_modules.index.listing import Listing
 from data_modules.index.storage import InputFile
 from data_modules.mixture import MixtureDataModule
-from data_modules.text import TextDataModule
-from data_modules.video import VideoDataModule
+from data_modules.source import Source
+from data_modules.text import TextDataModule, TextSource
+from data_modules.video import VideoSource
 from tests.data_modules.video_files import moving_picture, write_video
 from tests.helpers.processes import on_processes
 from tests.helpers.program import ROOT
@@ -58,7 +58,7 @@ def test_one_rank_looks_files_up(tmp_path: Path) -> None:
 def documents_of(rank: int, folder: str) -> int:
     """Rank 0 prepares; then a file is added, and both set up."""
     data = TextDataModule(
-        f"{folder}/*.jsonl", tokenizer=str(ROOT / "data/tiny/tokenizer.json"), image_size=64, tokens_per_frame=64
+        train=f"{folder}/*.jsonl", tokenizer=str(ROOT / "data/tiny/tokenizer.json"), image_size=64, tokens_per_frame=64
     )
     if rank == 0:
         data.prepare_data()
@@ -91,15 +91,15 @@ def write_sources(folder: Path) -> None:
 
 def looked_up_by(rank: int, folder: str) -> dict[str, int]:
     """Files of each source that a rank asks the file system about."""
-    sources: dict[str, DocumentDataModule] = {
-        "pairs": ImageTextDataModule(f"{folder}/pairs"),
-        "classes": ImageTextDataModule(f"{folder}/classes", class_captions=["a {}"]),
-        "text": TextDataModule(f"{folder}/text"),
-        "talk": ConversationDataModule(f"{folder}/talk"),
-        "clips": VideoDataModule(f"{folder}/clips", fps=10, frames=3, captions="txt"),
+    sources: dict[str, Source] = {
+        "pairs": ImageTextSource(f"{folder}/pairs"),
+        "classes": ImageTextSource(f"{folder}/classes", class_captions=["a {}"]),
+        "text": TextSource(f"{folder}/text"),
+        "talk": ConversationSource(f"{folder}/talk"),
+        "clips": VideoSource(f"{folder}/clips", fps=10, frames=3, captions="txt"),
     }
     tokenizer, weights = str(ROOT / "data/tiny/tokenizer.json"), dict.fromkeys(sources, 1.0)
-    data = MixtureDataModule(sources, weights, tokenizer=tokenizer, image_size=32, tokens_per_frame=4)
+    data = MixtureDataModule(sources=sources, weights=weights, tokenizer=tokenizer, image_size=32, tokens_per_frame=4)
     asked: Counter[str] = Counter()
     stat, scan = os.stat, os.scandir
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data_modules.dataset import DocumentFormat
-from data_modules.image_text import ImageTextDataModule
+from data_modules.image_text import ImageTextSource
 from data_modules.index import array_file, making
 from data_modules.index.__main__ import main
 from data_modules.index.keys import cache_folder
@@ -33,7 +33,7 @@ def tars(tmp_path: Path) -> Path:
 
 
 def indexing_of(tars: Path, format: DocumentFormat) -> Indexing:
-    found = ImageTextDataModule(str(tars)).indexing("train", format.tokenizer)
+    found = ImageTextSource(str(tars)).indexing("train", format.tokenizer)
     assert found is not None
     return found
 
@@ -150,7 +150,7 @@ data:
     tokenizer: {document_format.tokenizer.file}
     weights: {{web: 1}}
     sources:
-      web: {{class_path: data_modules.image_text.ImageTextDataModule, init_args: {{train: {tars}}}}}
+      web: {{class_path: data_modules.image_text.ImageTextSource, init_args: {{train: {tars}}}}}
 """)
     for part in ("1/2", "2/2"):
         main([str(config), "--part", part])

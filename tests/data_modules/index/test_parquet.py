@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule, ImageTextDataset
+from data_modules.image_text import ImageTextDataset, ImageTextSource
 from data_modules.index import parquet_files
 from data_modules.index.keys import cache_folder
 from data_modules.reading.files import Tolerance
@@ -46,7 +46,7 @@ def write(file: Path, numbers: Sequence[int], group: int = 4, **columns: Any) ->
 
 
 def load(path: object, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ImageTextDataset:
-    module = ImageTextDataModule(str(path), **options)
+    module = ImageTextSource(str(path), **options)
     module.tolerance = Tolerance(on_error, 0.9)  # type: ignore[arg-type]
     dataset = module.dataset("train", "pairs", format)
     assert dataset is not None
@@ -257,6 +257,6 @@ def test_any_other_form_is_refused_when_a_source_is_set_up(
     array: pa.Array, kind: str, tmp_path: Path, document_format: DocumentFormat
 ) -> None:
     pq.write_table(pa.table({"image": array, "caption": ["a"]}), tmp_path / "a.parquet")
-    module = ImageTextDataModule(str(tmp_path))
+    module = ImageTextSource(str(tmp_path))
     with pytest.raises(Mistake, match=rf"data.train: '.*a.parquet': column 'image' holds {kind}.*is expected in every"):
         module.dataset("train", "pairs", document_format)

@@ -17,7 +17,7 @@ from data_modules.index import range_cache
 from data_modules.index.input_files import find_input_files
 from data_modules.index.range_cache import RangeCache
 from data_modules.index.ranges import RangeReader
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from lit_mm.mistake import Mistake
 from tests.data_modules.index.test_tars import load, shown
 from tests.helpers.tars import pairs, write_tar
@@ -84,7 +84,7 @@ def test_local_files_are_read_ahead_by_the_system(tmp_path: Path) -> None:
 def test_training_fetches_the_next_batch_while_it_reads_one(server: Server, document_format: DocumentFormat) -> None:
     write_tar(server.folder / "0.tar", pairs(30))
     data = ImageTextDataModule(
-        f"{server.url}/0.tar",
+        train=f"{server.url}/0.tar",
         tokenizer=str(document_format.tokenizer.file),
         loader=LoaderConfig(row_length=128, rows=2, workers=0),
         image_size=32,

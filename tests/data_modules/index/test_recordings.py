@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from data_modules.action_video import ActionVideoDataModule
+from data_modules.action_video import ActionVideoDataModule, ActionVideoSource
 from data_modules.dataset import DocumentFormat
 from data_modules.index import recording_index
 from data_modules.index.__main__ import make_part
 from data_modules.index.keys import cache_folder
 from data_modules.reading import episodes
 from data_modules.reading.decoding import index_video
-from data_modules.video import VideoDataModule, VideoDataset
+from data_modules.video import VideoDataModule, VideoDataset, VideoSource
 from tests.data_modules.video_files import moving_picture, write_video
 
 
@@ -33,7 +33,7 @@ def made() -> dict[str, int]:
 
 
 def load(folder: Path, format: DocumentFormat) -> VideoDataset:
-    dataset = VideoDataModule(str(folder), fps=10, frames=3).dataset("train", "videos", format)
+    dataset = VideoSource(str(folder), fps=10, frames=3).dataset("train", "videos", format)
     assert dataset is not None
     return dataset
 
@@ -82,15 +82,16 @@ def test_indexes_are_made_ahead(tmp_path: Path, document_format: DocumentFormat)
         file.with_suffix(".csv").write_text(f"frame,x,y,angle\n{rows}")
     tokenizer = str(document_format.tokenizer.file)
     for module in (
-        VideoDataModule(str(folder), fps=10, frames=3, tokenizer=tokenizer),
-        ActionVideoDataModule(str(folder), context=2, horizon=3, targets=1, tokenizer=tokenizer),
+        VideoDataModule(train=str(folder), fps=10, frames=3, tokenizer=tokenizer),
+        ActionVideoDataModule(train=str(folder), context=2, horizon=3, targets=1, tokenizer=tokenizer),
     ):
         before = made()
         for part in (1, 2):
             make_part(module, part, 2)
         there = made()
         assert len(there) > len(before)
-        assert module.dataset("train", "x", document_format) is not None
+        (source,) = module.mixture.sources.values()
+        assert source.dataset("train", "x", document_format) is not None
         assert made() == there, "a run finds them made"
 
 
@@ -99,7 +100,7 @@ def test_poses_are_those_of_the_tables(tmp_path: Path, document_format: Document
     for number, file in enumerate(sorted(folder.iterdir())):
         rows = "".join(f"{n},{n + number / 4},{-n},{7 * n}\n" for n in range(len(index_video(file))))
         file.with_suffix(".csv").write_text(f"frame,x,y,angle\n{rows}" if number != 2 else "frame\n0\n")
-    module = ActionVideoDataModule(str(folder), context=2, horizon=3, targets=1)
+    module = ActionVideoSource(str(folder), context=2, horizon=3, targets=1)
     found = module._found(str(folder), "data.train")
     table = episodes.index_recordings(found, module.cache, "data.train", module._columns)
     assert [len(table), table.usable().tolist()] == [4, [0, 1, 3]]

@@ -16,7 +16,7 @@ from data_modules.index.ranges import RangeReader
 from data_modules.reading import file_part
 from data_modules.reading.file_part import RemotePart
 from data_modules.reading.found_recordings import Layout, find_recordings
-from data_modules.video import VideoDataModule
+from data_modules.video import VideoSource
 from lit_mm.mistake import MissingFile
 from tests.data_modules.test_action_layouts import load as load_actions
 from tests.data_modules.test_action_layouts import shown, written
@@ -60,7 +60,7 @@ def test_clips_and_captions(server: Server, document_format: DocumentFormat) -> 
 
 def test_what_is_read_is_kept(server: Server, tmp_path: Path, document_format: DocumentFormat) -> None:
     tar_of_videos(server.folder, 0)
-    module = VideoDataModule(f"{server.url}/0.tar", fps=10, frames=4)
+    module = VideoSource(f"{server.url}/0.tar", fps=10, frames=4)
     module.range_cache = RangeCache(tmp_path / "ranges", 10**10)
     dataset = module.dataset("train", "clips", document_format)
     assert dataset is not None

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule, ImageTextDataset
+from data_modules.image_text import ImageTextDataset, ImageTextSource
 from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.tars import pairs, picture, write_tar
 
 
 def load(path: object, format: DocumentFormat, on_error: str = "raise", **options: Any) -> ImageTextDataset:
-    module = ImageTextDataModule(str(path), **options)
+    module = ImageTextSource(str(path), **options)
     module.tolerance = Tolerance(on_error, 0.15)
     dataset = module.dataset("train", "web", format)
     assert dataset is not None
@@ -209,7 +209,7 @@ def test_what_cannot_be_used_is_said(tmp_path: Path, document_format: DocumentFo
     with pytest.raises(Mistake, match="tables and tars"):
         load(tmp_path, document_format)
     with pytest.raises(Mistake, match=r"max_caption: 70000 tokens; give 1 to 65535"):
-        ImageTextDataModule("x", max_caption=70000)
+        ImageTextSource("x", max_caption=70000)
 
 
 def test_a_range_of_tars(tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -23,7 +23,7 @@ from data_modules.index.keys import cache_folder
 from data_modules.reading import files
 from data_modules.reading.files import Tolerance
 from data_modules.reading.row_files import read_rows
-from data_modules.text import TextDataModule, TextDataset
+from data_modules.text import TextDataset, TextSource
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 from tests.helpers.program import ROOT
@@ -41,7 +41,7 @@ def lines(these: list[str]) -> bytes:
 
 
 def load(path: object, format: DocumentFormat, on_error: str = "raise", **options: Any) -> TextDataset:
-    module = TextDataModule(str(path), **options)
+    module = TextSource(str(path), **options)
     module.tolerance = Tolerance(on_error, 0.2)
     dataset = module.dataset("train", "web", format)
     assert dataset is not None

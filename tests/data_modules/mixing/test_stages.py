@@ -10,7 +10,7 @@ import pytest
 from data_modules.mixing.sampler import DrawStream, RowPlan, RowPlanner
 from data_modules.mixing.stages import Stage
 from data_modules.mixture import MixtureDataModule
-from data_modules.text import TextDataModule
+from data_modules.text import TextSource
 from lit_mm.mistake import Mistake
 from tests.helpers.documents import sources
 
@@ -71,6 +71,6 @@ def test_a_resumed_plan_is_the_unbroken_one_across_stages(stop: int) -> None:
     ],
 )
 def test_stages_that_make_no_sense_are_refused(stages: list[Stage], said: str) -> None:
-    modules = {name: TextDataModule(train="text") for name in ("books", "news")}
+    modules = {name: TextSource(train="text") for name in ("books", "news")}
     with pytest.raises(Mistake, match=said):
-        MixtureDataModule(modules, {"books": 1.0, "news": 1.0}, stages)  # type: ignore[arg-type]
+        MixtureDataModule(sources=modules, weights={"books": 1.0, "news": 1.0}, stages=stages)  # type: ignore[arg-type]

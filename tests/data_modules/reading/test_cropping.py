@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import pil_to_tensor, resize
 
 from data_modules.dataset import DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule
+from data_modules.image_text import ImageTextSource
 from data_modules.reading.cropping import Cropping
 from data_modules.reading.pictures import read_picture
 from lit_mm.mistake import Mistake
@@ -86,10 +86,10 @@ def test_training_pictures_are_cut_by_their_draw_and_held_out_ones_at_the_centre
     kind: str, tmp_path: Path, document_format: DocumentFormat
 ) -> None:
     path = str(write_pairs(tmp_path / "pairs", kind))
-    module = ImageTextDataModule(train=path, val=path, crop=Cropping("random", 48))
+    module = ImageTextSource(train=path, val=path, crop=Cropping("random", 48))
     train, val = (module.dataset(split, "pairs", document_format) for split in ("train", "val"))
-    again = ImageTextDataModule(train=path, crop=Cropping("random", 48)).dataset("train", "pairs", document_format)
-    centre = ImageTextDataModule(train=path).dataset("train", "pairs", document_format)
+    again = ImageTextSource(train=path, crop=Cropping("random", 48)).dataset("train", "pairs", document_format)
+    centre = ImageTextSource(train=path).dataset("train", "pairs", document_format)
     assert train is not None
     assert val is not None
     assert again is not None
@@ -110,6 +110,6 @@ def test_settings_that_make_no_sense_are_said(tmp_path: Path, document_format: D
     with pytest.raises(Mistake, match=r"crop\.short_side is 384 and crop\.rule is centre"):
         Cropping("centre", 384)
     path = str(write_pairs(tmp_path / "pairs", "folder"))
-    module = ImageTextDataModule(train=path, crop=Cropping("random", 24))
+    module = ImageTextSource(train=path, crop=Cropping("random", 24))
     with pytest.raises(Mistake, match=r"data\.crop\.short_side is 24, but must be at least 32, the side of the pictur"):
         module.dataset("train", "pairs", document_format)

@@ -18,15 +18,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data_modules.action_video import ActionVideoDataModule
+from data_modules.action_video import ActionVideoSource
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
-from data_modules.image_text import ImageTextDataModule
+from data_modules.image_text import ImageTextSource
 from data_modules.mixing.rows import RowReader, Share, TrainingRows
 from data_modules.reading.files import Tolerance
 from data_modules.reading.latent_making import Encoder, make_shards
 from data_modules.reading.latent_store import LatentStore, StaleLatents, StoreIndex, hash_of_pictures
-from data_modules.video import VideoDataModule
+from data_modules.video import VideoSource
 from lit_mm.sequence import Document, Frame, Text
 from lit_mm.vision import Pixels
 from tests.data_modules.test_image_text import write_parquet
@@ -55,7 +55,7 @@ def write_episodes(folder: Path) -> Path:
 
 
 def pairs(tmp_path: Path) -> DocumentDataModule:
-    module = ImageTextDataModule(str(write_pictures(tmp_path / "pairs", 205)))
+    module = ImageTextSource(str(write_pictures(tmp_path / "pairs", 205)))
     module.tolerance = Tolerance("skip")  # one has no caption
     return module
 
@@ -65,16 +65,16 @@ def bytes_in_a_table(tmp_path: Path) -> DocumentDataModule:
     for i in range(3):
         Image.new("RGB", (40, 32), (i, 2 * i, 9)).save(tmp_path / "picture.png")
         contents.append((tmp_path / "picture.png").read_bytes())
-    return ImageTextDataModule(str(write_parquet(tmp_path / "table", contents)))
+    return ImageTextSource(str(write_parquet(tmp_path / "table", contents)))
 
 
 def clips(tmp_path: Path) -> DocumentDataModule:
-    return VideoDataModule(str(write_episodes(tmp_path / "clips")), fps=5, frames=3, stride=1)
+    return VideoSource(str(write_episodes(tmp_path / "clips")), fps=5, frames=3, stride=1)
 
 
 def actions(tmp_path: Path) -> DocumentDataModule:
     folder = str(write_episodes(tmp_path / "actions"))
-    return ActionVideoDataModule(folder, context=2, frame_step=3, horizon=3, targets=2)
+    return ActionVideoSource(folder, context=2, frame_step=3, horizon=3, targets=2)
 
 
 SOURCES = {"pairs": pairs, "bytes in a table": bytes_in_a_table, "clips": clips, "actions": actions}
@@ -165,7 +165,7 @@ def test_origins_name_the_file_and_the_frame(tmp_path: Path, format: DocumentFor
     picture = frames(load(pairs(tmp_path), format))[2].origin
     assert picture == f"{tmp_path}/pairs/2.png"
     assert frames(load(bytes_in_a_table(tmp_path), format))[1].origin == f"picture 1 in {tmp_path}/table/pairs.parquet"
-    dataset = load(VideoDataModule(str(write_video(tmp_path / "v.mp4", moving_picture(9))), fps=5, frames=5), format)
+    dataset = load(VideoSource(str(write_video(tmp_path / "v.mp4", moving_picture(9))), fps=5, frames=5), format)
     assert [f.origin for f in frames(dataset)] == [f"{tmp_path}/v.mp4, frame {i}" for i in (0, 2, 4, 6, 8)]
 
 
@@ -281,16 +281,16 @@ def test_a_store_of_other_pictures_is_refused(tmp_path: Path, format: DocumentFo
     count = len(dataset.picture_keys())
     make(tmp_path / "store", dataset)
     folder = str(tmp_path / "clips")
-    fewer = load(VideoDataModule(folder, fps=5, frames=3, stride=8), format)
+    fewer = load(VideoSource(folder, fps=5, frames=3, stride=8), format)
     fewer_count = len(fewer.picture_keys())
     with pytest.raises(StaleLatents, match=f"of {count} pictures, but this run needs those of the {fewer_count} that"):
         make(tmp_path / "store", fewer)
     moved = tmp_path / "moved"
     shutil.copytree(folder, moved)  # with their times of change
-    make(tmp_path / "store", load(VideoDataModule(str(moved), fps=5, frames=3, stride=1), format))
+    make(tmp_path / "store", load(VideoSource(str(moved), fps=5, frames=3, stride=1), format))
     os.utime(tmp_path / "clips" / "a.mp4")
     with pytest.raises(StaleLatents, match=r"holds latents of other pictures, .* time of change"):
-        make(tmp_path / "store", load(VideoDataModule(folder, fps=5, frames=3, stride=1), format))
+        make(tmp_path / "store", load(VideoSource(folder, fps=5, frames=3, stride=1), format))
 
 
 def test_a_store_with_damaged_files_is_refused(tmp_path: Path, format: DocumentFormat) -> None:

@@ -16,11 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_modules.dataset import BrokenFile, DocumentFormat
-from data_modules.image_text import ImageTextDataModule
+from data_modules.image_text import ImageTextSource
 from data_modules.reading.files import Tolerance, stamp
 from data_modules.reading.records import load_records
 from data_modules.reading.row_files import read_rows
-from data_modules.text import TextDataModule
+from data_modules.text import TextSource
 from lit_mm.mistake import Mistake
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
@@ -164,11 +164,11 @@ def test_a_file_replaced_with_the_same_time_of_change_is_read_anew(
         assert [set(texts) for texts in seen] == [{"first version"}, {"second version"}], kind
 
 
-@pytest.mark.parametrize("kind", [TextDataModule, ImageTextDataModule])
+@pytest.mark.parametrize("kind", [TextSource, ImageTextSource])
 def test_two_columns_of_one_name_are_one_sentence(
-    kind: type[TextDataModule], tmp_path: Path, document_format: DocumentFormat
+    kind: type[TextSource], tmp_path: Path, document_format: DocumentFormat
 ) -> None:
-    name = "text" if kind is TextDataModule else "caption"
+    name = "text" if kind is TextSource else "caption"
     schema = pa.schema([("image", pa.string()), (name, pa.string()), (name, pa.string())])
     pq.write_table(pa.Table.from_arrays([pa.array(["a"])] * 3, schema=schema), tmp_path / "a.parquet")
     with pytest.raises(Mistake, match=f"a.parquet' has 2 columns '{name}'; give each its own name$"):
@@ -188,6 +188,6 @@ def test_no_name_of_a_folder_is_taken_for_a_pattern(kind: str, tmp_path: Path, d
     if kind == "csv":
         assert load_records(stamp([folder / "a.csv"]), ["text"], "k", Tolerance())[0]["text"] == ["one"]
     else:
-        dataset = TextDataModule(f"{folder}/a.{kind}").dataset("train", "x", document_format)
+        dataset = TextSource(f"{folder}/a.{kind}").dataset("train", "x", document_format)
         assert dataset is not None
         assert len(dataset) == 1

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
-from data_modules.interleaved import InterleavedDataModule, InterleavedDataset
+from data_modules.interleaved import InterleavedDataset, InterleavedSource
 from lit_mm.sequence import Frame
 
 SIDE = 32
@@ -36,7 +36,7 @@ def page(number: int) -> dict[str, list]:
 
 
 def load(path: Path, format: DocumentFormat) -> InterleavedDataset:
-    dataset = InterleavedDataModule(str(path), drawn=0.0).dataset("train", "pages", format)
+    dataset = InterleavedSource(str(path), drawn=0.0).dataset("train", "pages", format)
     assert dataset is not None
     return pickle.loads(pickle.dumps(dataset))
 

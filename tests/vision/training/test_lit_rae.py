@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.mixing.rows import Share, TrainingRows
 from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
@@ -211,6 +211,6 @@ def pictures_of_rank(rank: int, ranks: int, count: int) -> Tensor:
         tokens_per_frame=16,
     )
     data.setup("fit")
-    rows = iter(TrainingRows(data.reader("train"), data.source_weights(), 0, Share(rank, ranks, 1), {}))
+    rows = iter(TrainingRows(data.reader("train"), data.mixture.weights, 0, Share(rank, ranks, 1), {}))
     pictures = [next(rows).frames for _ in range(count)]
     return torch.cat(pictures)[:count]

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from lit_mm.mistake import Mistake
 from lit_mm.vision import Dual, Pixels, Rae, VisualTokenizer
 from lit_mm.vision.training.lit_probe import LitTokenizerProbe, results_table
@@ -106,8 +106,8 @@ def data(tmp_path: Path) -> ImageTextDataModule:
     write_pictures(tmp_path / "train", 60, seed=0)
     write_pictures(tmp_path / "val", 25, seed=1)
     return ImageTextDataModule(
-        str(tmp_path / "train"),
-        str(tmp_path / "val"),
+        train=str(tmp_path / "train"),
+        val=str(tmp_path / "val"),
         caption_column="kind",
         condition_dropout=0.0,
         tokenizer=str(ROOT / "data/tiny/tokenizer.json"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from lit_mm.mistake import Mistake
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Text
@@ -239,8 +239,8 @@ def data(tmp_path: Path) -> ImageTextDataModule:
     words.train_from_iterator([*COLOURS, *SHADES], trainers.WordLevelTrainer(special_tokens=["?"]))
     words.save(str(tmp_path / "tokenizer.json"))
     return ImageTextDataModule(
-        str(folder),
-        str(folder),
+        train=str(folder),
+        val=str(folder),
         caption_first=0.5,
         condition_dropout=0.0,
         tokenizer=str(tmp_path / "tokenizer.json"),

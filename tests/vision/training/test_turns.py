@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from data_modules.image_text import ImageTextDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.image_text import ImageTextSource
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.mixing.rows import Share, TrainingRows
 from data_modules.mixture import MixtureDataModule
-from data_modules.text import TextDataModule
+from data_modules.text import TextSource
 from lit_mm.vision.training.turns import take_turns
 from tests.helpers.program import ROOT
 from tests.helpers.runs import run_all
@@ -26,8 +26,8 @@ init_args:
   loader: {row_length: 128, rows: 1, workers: 0}
   weights: {text: 0.8, pictures: 0.2}
   sources:
-    text: {class_path: data_modules.text.TextDataModule, init_args: {train: data/tiny/text/train, window: 120}}
-    pictures: {class_path: data_modules.image_text.ImageTextDataModule, init_args: {train: data/tiny/image_text/train}}
+    text: {class_path: data_modules.text.TextSource, init_args: {train: data/tiny/text/train, window: 120}}
+    pictures: {class_path: data_modules.image_text.ImageTextSource, init_args: {train: data/tiny/image_text/train}}
 """
 
 
@@ -35,8 +35,8 @@ def frames_of_ranks() -> list[list[int]]:
     """How many pictures each of two ranks has at each step, by the plan of rows."""
     data = MixtureDataModule(
         sources={
-            "text": TextDataModule(train="data/tiny/text/train", window=120),
-            "pictures": ImageTextDataModule(train="data/tiny/image_text/train"),
+            "text": TextSource(train="data/tiny/text/train", window=120),
+            "pictures": ImageTextSource(train="data/tiny/image_text/train"),
         },
         weights={"text": 0.8, "pictures": 0.2},
         tokenizer="data/tiny/tokenizer.json",
@@ -45,7 +45,7 @@ def frames_of_ranks() -> list[list[int]]:
         tokens_per_frame=16,
     )
     data.setup("fit")
-    ranks = [iter(TrainingRows(data.reader("train"), data.source_weights(), 0, Share(r, 2, 1), {})) for r in (0, 1)]
+    ranks = [iter(TrainingRows(data.reader("train"), data.mixture.weights, 0, Share(r, 2, 1), {})) for r in (0, 1)]
     return [[len(next(rows).frames) for _ in range(STEPS)] for rows in ranks]
 
 

@@ -24,7 +24,7 @@ from callbacks.evaluation.game.key_recognition import (
     find_cases,
     mean_displacements,
 )
-from data_modules.action_video import ActionVideoDataModule, ActionVideoDataset
+from data_modules.action_video import ActionVideoDataset, ActionVideoSource
 from data_modules.dataset import DocumentFormat, Draw
 from lit_mm.cli import main
 from lit_mm.flow import FlowSample
@@ -63,22 +63,20 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> ActionVideoDataModule:
+def settings(tmp_path: Path) -> ActionVideoSource:
     """Two steps ahead at most, all targets of all frames that have one before them."""
     write_episode(tmp_path / "train", "one")
     write_episode(tmp_path / "val", "two", stuck=3)  # the fourth frame of W
-    return ActionVideoDataModule(
-        str(tmp_path / "train"), str(tmp_path / "val"), unit=UNIT, context=2, horizon=2, targets=2
-    )
+    return ActionVideoSource(str(tmp_path / "train"), str(tmp_path / "val"), unit=UNIT, context=2, horizon=2, targets=2)
 
 
-def load(settings: ActionVideoDataModule, split: Any, tokenizer: Tokenizer) -> ActionVideoDataset:
+def load(settings: ActionVideoSource, split: Any, tokenizer: Tokenizer) -> ActionVideoDataset:
     dataset = settings.dataset(split, "game", DocumentFormat(tokenizer, 64, 16))
     assert dataset is not None
     return dataset
 
 
-def test_candidates_are_the_means_by_hand(settings: ActionVideoDataModule, tokenizer: Tokenizer) -> None:
+def test_candidates_are_the_means_by_hand(settings: ActionVideoSource, tokenizer: Tokenizer) -> None:
     means = mean_displacements(load(settings, "train", tokenizer).table, settings)
     # One step from the second to the fifth frame of a key: 2, 3, 4, 5. Two from the second to the fourth: 5, 7, 9.
     for ahead, mean in ((1, 3.5), (2, 7.0)):
@@ -97,7 +95,7 @@ def test_candidates_are_the_means_by_hand(settings: ActionVideoDataModule, token
     )
 
 
-def test_cases_are_those_by_hand(settings: ActionVideoDataModule, tokenizer: Tokenizer) -> None:
+def test_cases_are_those_by_hand(settings: ActionVideoSource, tokenizer: Tokenizer) -> None:
     means = mean_displacements(load(settings, "train", tokenizer).table, settings)
     dataset = load(settings, "val", tokenizer)
     found = sorted(
@@ -121,7 +119,7 @@ def frame_number(dataset: ActionVideoDataset, case: Case) -> int:
 
 
 def test_a_model_that_knows_some_keys(
-    settings: ActionVideoDataModule, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: ActionVideoSource, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It knows moves always, LEFT never, and takes RIGHT for W every other time."""
     times: list[int] = []

@@ -18,7 +18,7 @@ from callbacks.evaluation.game.planning_evaluation import PlanningEvaluation
 from callbacks.evaluation.game.world_model import WorldModelEvaluation
 from data_modules.action_video import ActionVideoDataModule
 from data_modules.game.simulator import Case, Simulator, View
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from lit_mm.generation.planning import CrossEntropyMethod
 from lit_mm.generation.roll_out import RollOut
 from lit_mm.mistake import Mistake

@@ -20,7 +20,7 @@ from callbacks.evaluation.lab.obeys import Obeys
 from callbacks.pages.results_table import ResultsTable
 from data_modules.action_video import ActionVideoDataModule
 from data_modules.base import DocumentDataModule
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.text import TextDataModule
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import MissingFile, Mistake
