@@ -175,7 +175,8 @@ def _lock(folder: Path) -> IO[str]:
             f"another run writes to '{folder}' ({file.read().strip() or 'just started'}): wait for it, or give another "
             "--trainer.logger.init_args.version"
         ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    with _writing(folder):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
     return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -96,6 +97,32 @@ def test_so_is_the_cache_of_hugging_face(tmp_path: Path, monkeypatch: pytest.Mon
         Mistake, match=r"the cache '.*/file/datasets' cannot be written to \(Not a directory\).*HF_HOME"
     ):
         usable_cache()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("--trainer.logger.save_dir={}/runs", "the run folder '{}/runs/tiny/version_0' cannot be written to (No space"),
+        ("--data.loader.cache={}/of_lines", "data.loader.cache: '{}/of_lines/files/"),
+        ("--data.loader.cache={}/of_a_table", "data.loader.cache: nothing can be written in '{}/of_a_table' (No space"),
+    ],
+    ids=["run", "lines", "table"],
+)
+def test_so_is_one_on_a_disk_that_is_full(
+    given: str, words: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder can be made there, and a file, but nothing be written."""
+    train = tmp_path / ("a.json" if "table" in given else "a.jsonl")
+    train.write_text(json.dumps([{"text": "the cat"}]) if "table" in given else json.dumps({"text": "the cat"}))
+    with contextlib.suppress(OSError), (small_disk / "fill").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    options = [f"--trainer.logger.save_dir={tmp_path}", f"--data.train={train}", "--data.val=null"]
+    for _ in range(2):  # what the first leaves is no reason for another sentence
+        said = refusal(monkeypatch, *options, given.format(small_disk))
+        assert words.format(small_disk) in said
+        assert "No space left on device" in said
+    assert not list(small_disk.rglob("version_*"))
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EMFILE])
