@@ -239,6 +239,15 @@ def test_an_array_on_a_storage_is_refused(document_format: DocumentFormat) -> No
         load("memory://array", document_format)
 
 
+def test_a_name_that_is_no_utf_8(tmp_path: Path, document_format: DocumentFormat) -> None:
+    """ZIP files of other systems leave such names; the file is read all the same, and so is what is broken in it."""
+    (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(lines(texts(4)))
+    assert read(load(tmp_path, document_format), document_format) == texts(4)
+    (tmp_path / os.fsdecode(b"caf\xea.jsonl")).write_bytes(b"{")
+    with pytest.raises(BrokenFile, match="line 1 is not a JSON object"):
+        load(tmp_path, document_format)
+
+
 def test_a_byte_order_mark_and_blank_lines(tmp_path: Path, document_format: DocumentFormat) -> None:
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + lines(["the cat"]) + b"\n  \r\n" + lines(["", "x"])[:-1])
     dataset = load(tmp_path, document_format)
