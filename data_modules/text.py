@@ -13,7 +13,7 @@ from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Dr
 from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
-from data_modules.index.text_files import INDEXED, PARQUET, holds_an_array
+from data_modules.index.text_files import INDEXED, PARQUET, hold_an_array
 from data_modules.mixing.mixture import Mixture
 from data_modules.reading.files import Stamps, Tolerance, is_on_hub, listed, settle_broken
 from data_modules.reading.text_windows import TableWindows, TextWindows
@@ -34,10 +34,10 @@ SUFFIXES = (*INDEXED, *TABLES)
 class TextSource(Source):
     """Text documents, `<bos> text <eos>`.
 
-    Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst), Parquet or CSV with one document a row, or .txt (also
-    .gz) with one document a file. JSON Lines and Parquet are tokenized once and left where they are, also on `s3://`,
-    `https://` and other storage that fsspec knows. Tokens of other programs are taken as they are: Megatron's .bin and
-    .idx, and folders with the `index.json` of MDS or of litData's tokens.
+    Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst), JSON arrays, Parquet or CSV with one document a row,
+    or .txt (also .gz) with one document a file. JSON Lines and Parquet are tokenized once and left where they are,
+    also on `s3://`, `https://` and other storage that fsspec knows. Tokens of other programs are taken as they are:
+    Megatron's .bin and .idx, and folders with the `index.json` of MDS or of litData's tokens.
 
     Args:
         train: file, folder, pattern such as `data/part-*.jsonl`, or Hub name such as `hf://roneneldan/TinyStories`
@@ -96,7 +96,11 @@ class TextSource(Source):
         kinds = sorted({_kind(file.path) for file in files})
         if len(kinds) > 1:
             raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
-        if kinds[0] in TABLES.values() or holds_an_array(files[0]):
+        if kinds[0] in TABLES.values():
+            return None
+        if hold_an_array(files):
+            if is_remote(path):
+                raise Mistake(f"{key}: '{files[0].path}' is a JSON array; copy it to a local disk, or write JSON Lines")
             return None
         indexing = text_sidecars(files, self.column, tokenizer, self.cache)
         if missing_of(indexing.sidecars[:1]):

@@ -38,7 +38,7 @@ from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.terminal import write_anywhere
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
 from lit_mm.command_line.trainer_checks import MonitorCheck, check_processes, check_values, in_trainer, usable_precision
-from lit_mm.mistake import Mistake, killed_worker, lost_process, mistake_in, notes_of, refused_by_system
+from lit_mm.mistake import Mistake, killed_worker, lost_process, misnamed, mistake_in, notes_of, refused_by_system
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.stopping import Stopped, stopped_by_signals
@@ -262,7 +262,7 @@ def _sentence_of(error: Exception) -> str | None:
     mistake = mistake_in(error)
     if mistake is not None:
         return mistake.sentence
-    return killed_worker(error) or lost_process(error) or refused_by_system(error)
+    return killed_worker(error) or lost_process(error) or refused_by_system(error) or misnamed(error)
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

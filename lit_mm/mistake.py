@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import os
 import re
 import signal
 import sys
@@ -81,12 +83,35 @@ def refused_by_system(error: BaseException) -> str | None:
     """What the user reads where the system lets nothing be written or opened any more; None of any other error."""
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):  # `tempfile` says so
         return "there is no folder that temporary files can be written to; make room, or name one with TMPDIR"
-    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii" == sys.getfilesystemencoding():
-        return f"'{error.object}' cannot be named in this locale, which knows ASCII alone; set PYTHONUTF8=1"
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return None
     where = f"'{error.filename}'" if error.filename is not None else "a file"
     return f"{where} cannot be used: {error.strerror}; {_REFUSALS[error.errno]}"
+
+
+def misnamed(error: BaseException | None) -> str | None:
+    """What the user reads where the name of a file is no text, or cannot be written in this locale; None otherwise."""
+    while error is not None and not isinstance(error, UnicodeEncodeError):
+        error = error.__cause__
+    if error is None:
+        return None
+    kind = codecs.lookup(sys.getfilesystemencoding()).name
+    if kind != "utf-8" and kind == codecs.lookup(error.encoding).name:
+        return f"'{error.object:.200}' cannot be written in {kind}, the encoding of this locale; set PYTHONUTF8=1"
+    return undecoded(error.object) if has_undecoded(error.object) and os.path.lexists(error.object) else None
+
+
+def has_undecoded(name: str) -> bool:
+    """Whether a file's name, or an argument, has bytes that this locale does not know, as Python keeps them."""
+    return any("\udc80" <= character <= "\udcff" for character in name)
+
+
+def undecoded(name: str) -> str:
+    """What the user reads of such a name."""
+    kind = sys.getfilesystemencoding()
+    how = "rename the file or folder" if kind == "utf-8" else "set PYTHONUTF8=1"
+    shown = os.fsencode(name).decode(errors="backslashreplace")
+    return f"'{shown}' is not written in {kind}, as names are in this locale; {how}"
 
 
 def add_note(error: BaseException, text: str) -> None:

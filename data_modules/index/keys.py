@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def key_of_texts(texts: Iterable[str]) -> str:
-    """32 hex digits over texts and their order."""
+    """32 hex digits over texts and their order; names of files may hold bytes that are no UTF-8."""
     digest = hashlib.sha256()
     for text in texts:
-        digest.update(f"{len(text)}:{text}".encode())
+        digest.update(f"{len(text)}:{text}".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 

@@ -73,6 +73,8 @@ class _Header(tarfile.TarInfo):
 def tar_members(stream: IO[bytes], size: int) -> Iterator[tuple[str, Member]]:
     """Names of regular files in a tar and where they lie, in their order; GNU's and PAX's long names are read.
 
+    Bytes of a name that are no UTF-8 are shown as `\\xe9`.
+
     Args:
         stream: the tar; what reads it in between may leave it anywhere.
         size: of the tar in bytes.
@@ -82,7 +84,9 @@ def tar_members(stream: IO[bytes], size: int) -> Iterator[tuple[str, Member]]:
     """
     end = 0
     try:
-        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as tar:
+        with tarfile.open(
+            fileobj=stream, mode="r:", tarinfo=_Header, encoding="utf-8", errors="backslashreplace"
+        ) as tar:  # else names are read as the locale has them
             while (member := tar.next()) is not None:
                 cast(Any, tar).members.clear()  # it would keep them all
                 if tar.offset > size:

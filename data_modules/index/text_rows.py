@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
 from itertools import islice
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_modules.index.storage import FilePart, InputFile, opened
-from data_modules.index.text_files import COMPRESSED, Lost, is_parquet
+from data_modules.index.text_files import BYTE_ORDER_MARK, COMPRESSED, UNREADABLE, Lost, is_parquet, unpacked
 from data_modules.reading.files import listed
 from data_modules.reading.json_lines import strings_of
 from lit_mm.mistake import Mistake
 
 _PEEKED = 100  # lines of the first file that are looked at before all of it is read
-_AHEAD = 16 << 10  # bytes of zstd that are unpacked at once; so many before the place where a file is cut are lost
 _BATCH = 1024  # rows of Parquet that are read at once
 
 
@@ -53,9 +49,9 @@ def check_first(file: InputFile, column: str, key: str) -> None:
             if is_parquet(file):
                 _check_schema(pq.ParquetFile(stream).schema_arrow, file, column, key)
                 return
-            with _unpacked(stream, file) as lines:
+            with unpacked(stream, file) as lines:
                 some = [line for line in islice(lines, _PEEKED) if line.strip()]
-    except (OSError, EOFError, zlib.error, pa.ArrowException):  # whoever reads all of it says what is wrong
+    except UNREADABLE:  # whoever reads all of it says what is wrong
         return
     losses = [_text_of(line, column) for line in some]
     missing = f"has no column '{column}'"
@@ -82,15 +78,6 @@ def _why_not(schema: pa.Schema, column: str) -> str | None:
     return None
 
 
-def _unpacked(stream: IO[bytes], file: InputFile) -> IO[bytes]:
-    name = file.path.lower()
-    if name.endswith(".gz"):  # Arrow's refuses zeros behind the end, as tapes and block devices leave them
-        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
-    if name.endswith(COMPRESSED):
-        return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")), _AHEAD)
-    return stream
-
-
 def _text_of(line: bytes, column: str) -> str | Lost:
     try:
         (text,) = strings_of(line, (column,))
@@ -111,16 +98,16 @@ def _lines_of(part: FilePart, column: str) -> Iterator[str | Lost | None]:
             stream.readline()
         packed = part.path.lower().endswith(COMPRESSED)
         try:
-            with _unpacked(stream, part) as lines:
+            with unpacked(stream, part) as lines:
                 while packed or lines.tell() < part.stop:
                     line = lines.readline()
                     if not line:
                         return
                     number += 1
-                    line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+                    line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
                     found = _text_of(line, column) if line.strip() else None
                     yield Lost("line", number, found.reason) if isinstance(found, Lost) else found
-        except (OSError, EOFError, zlib.error) as error:
+        except UNREADABLE as error:
             if not packed:
                 raise
             yield Lost("after line", number, f"it cannot be read: {error}")

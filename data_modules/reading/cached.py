@@ -73,8 +73,8 @@ def _made_or_reused(make: Callable[[], datasets.Dataset], file: Path | None) -> 
     """What `make` gives, which may be in a file or folder already. A cache that is damaged is made anew."""
     try:
         found = make()
-    except (pa.ArrowException, OSError, ValueError):
-        if file is None or not file.exists():
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if file is None or not file.exists() or _is_full(error):
             raise
         warn("the cache '%s' is damaged and is made anew", file)
         shutil.rmtree(file) if file.is_dir() else file.unlink()
@@ -126,14 +126,19 @@ def _needs_room() -> Iterator[None]:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not (isinstance(cause, OSError) and cause.errno in FULL):
+        while cause is not None and not _is_full(cause):
             cause = cause.__cause__
         if not isinstance(cause, OSError):
             raise
         raise Mistake(
             f"data.loader.cache: nothing can be written in '{datasets.config.HF_DATASETS_CACHE}' "
-            f"({os.strerror(cause.errno or 0)}); name a folder with room"
+            f"({os.strerror(cause.errno or errno.ENOSPC)}); name a folder with room"
         ) from error
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether a disk is full, in the system's words or in those of `datasets`, which looks before it writes."""
+    return isinstance(error, OSError) and (error.errno in FULL or str(error).startswith("Not enough disk space"))
 
 
 def _empty(features: datasets.Features) -> datasets.Dataset:

@@ -15,7 +15,7 @@ from data_modules.index.listing import Listing
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.cached import generated
 from data_modules.reading.files import has_suffix
-from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.mistake import MissingFile, Mistake, has_undecoded, undecoded
 
 NAME = "{}"
 
@@ -37,7 +37,7 @@ def class_rows(
 
     Raises:
         MissingFile: there is no such folder, or no picture in it.
-        Mistake: a template has no place for the name, or a class has no name.
+        Mistake: a template has no place for the name, a class has no name, or the name of a file is no text.
     """
     for template in templates:
         if template.count(NAME) != 1:
@@ -63,6 +63,8 @@ def _pictures_by_class(folder: Path, key: str) -> tuple[list[str], list[str]]:
     ]
     if not paths:
         raise MissingFile(f"{key}: '{folder}' has no folders with pictures, such as {folder}/cat/1.jpg")
+    if wrong := next(filter(has_undecoded, paths), None):
+        raise Mistake(f"{key}: {undecoded(str(folder / wrong))}")
     return classes, paths
 
 

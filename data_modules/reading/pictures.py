@@ -16,7 +16,7 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
 from data_modules.reading.cropping import Cut
-from lit_mm.mistake import MissingFile, Mistake
+from lit_mm.mistake import MissingFile, Mistake, misnamed
 from lit_mm.packaged import packaged
 
 STRIP = 2**20  # pixels that are converted at once
@@ -106,6 +106,8 @@ def read_picture(
         reason += "; scale it down" if megapixels else " (data.loader.max_megapixels); scale it down, or raise that"
         raise RefusedFile(name or file, reason) from error
     except ValueError as error:
+        if wrong_name := misnamed(error):  # others of the kind cannot be read either
+            raise Mistake(wrong_name) from error
         if "MAX_TEXT" not in str(error):
             raise BrokenFile(name or file, f"ValueError: {error}") from error
         reason = f"its texts or colour profile take more than {MOST_TEXT >> 20} MiB; save it without them"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from jsonargparse import Namespace
 
 from lit_mm.command_line.causes import nearest
-from lit_mm.mistake import Mistake
+from lit_mm.mistake import Mistake, has_undecoded, undecoded
 
 _UNKNOWN = re.compile(
     r"unrecognized arguments: (.+)|(?:accept option|Option|Group) '([^']+)'(?: does not accept option '([^']+)')?"
@@ -38,11 +36,8 @@ def check_start(args: Sequence[str]) -> None:
         Mistake: neither a configuration, nor a checkpoint, nor a model was given, or an argument is no text.
     """
     for arg in args:
-        if any("\udc80" <= character <= "\udcff" for character in arg):  # as Python writes bytes it cannot decode
-            shown = os.fsencode(arg).decode(errors="backslashreplace")
-            kind = sys.getfilesystemencoding()
-            how = "rename the file or folder" if kind == "utf-8" else "set PYTHONUTF8=1"
-            raise Mistake(f"'{shown}' is not written in {kind}, as names are in this locale; {how}")
+        if has_undecoded(arg):
+            raise Mistake(undecoded(arg))
     given = {arg.partition("=")[0] for arg in args}
     if not args or args[0] not in _STARTS or given & _SUFFICIENT or any(name.endswith(".help") for name in given):
         return

@@ -53,8 +53,9 @@ def _writing(folder: Path) -> Iterator[None]:
 def new_folder(trainer: Trainer, fit: bool, fresh: bool) -> Iterator[None]:
     """Make the run's folder before its loggers write there; after a mistake leave none that holds nothing.
 
-    Runs that are started at the same time get folders of their own. With loggers that number their runs elsewhere, and
-    where something else than this program has started several processes, `claim` alone makes the folder.
+    Runs that are started at the same time get folders of their own. With loggers that number their runs elsewhere,
+    `claim` alone makes the folder; where something else than this program has started several processes, the logger of
+    the first does, before it is claimed.
 
     Args:
         trainer: that of the run.
@@ -64,8 +65,10 @@ def new_folder(trainer: Trainer, fit: bool, fresh: bool) -> Iterator[None]:
     Raises:
         Mistake: see `claim`.
     """
+    together = trainer.world_size > 1 and _started_with_others(trainer)
+    numbered = together and trainer.is_global_zero and _numbers_anew(trainer)
     try:
-        if trainer.world_size == 1 or not _started_with_others(trainer):
+        if not together:
             folder = _numbered(trainer)
             if fit and folder is not None:
                 claim(folder, fresh)
@@ -73,6 +76,8 @@ def new_folder(trainer: Trainer, fit: bool, fresh: bool) -> Iterator[None]:
     except Exception as error:
         mistaken = mistake_in(error) is not None or isinstance(error, MisconfigurationException)
         if mistaken and trainer.global_step == 0:
+            if numbered:
+                _own(Path(trainer.loggers[0].log_dir))  # type: ignore[arg-type]
             for folder in _made:
                 _discard(folder)
         raise
@@ -84,6 +89,21 @@ def _started_with_others(trainer: Trainer) -> bool:
     """Whether torchrun, SLURM or this program itself has started this process beside others, which are here too."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     return environment is not None and environment.creates_processes_externally
+
+
+def _numbers_anew(trainer: Trainer) -> bool:
+    """Whether the run's folder is one that its logger has yet to make."""
+    logger = trainer.logger
+    if not isinstance(logger, TensorBoardLogger | CSVLogger):
+        return False
+    return logger._version is None or not Path(logger.log_dir).exists()
+
+
+def _own(folder: Path) -> None:
+    """Remember a folder that a logger has made, unless it is another run's by now."""
+    with suppress(Mistake):
+        claim(folder, fresh=False)
+        _made.add(folder.resolve())
 
 
 def _numbered(trainer: Trainer) -> Path | None:
@@ -155,7 +175,8 @@ def _lock(folder: Path) -> IO[str]:
             f"another run writes to '{folder}' ({file.read().strip() or 'just started'}): wait for it, or give another "
             "--trainer.logger.init_args.version"
         ) from error
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    with _writing(folder):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
     return file

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from lit_mm.command_line.save_config import settings
 from lit_mm.mistake import Mistake
 from lit_mm.training.run_folder import run_folder
 from tests.helpers.program import SMALL, run, start
+from tests.helpers.runs import as_torchrun, run_all
 from tests.helpers.toy_runs import ToyModule, toy_trainer
 
 
@@ -107,6 +110,57 @@ def test_a_mistake_before_the_first_step_leaves_no_folder(tmp_path: Path, which:
         folder = run_folder(trainer)
         assert folder is not None
         assert folder.exists() == left
+
+
+@pytest.mark.slow
+def test_nor_does_one_of_several_processes_that_torchrun_started(tmp_path: Path) -> None:
+    """There the logger of the first has made the folder, with its first events, before the data are read."""
+    command = ["fit", "--config=configs/tiny.yaml", "--data=configs/data/text_only.yaml", *SMALL]
+    several = ["--data.column=body", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    folder = tmp_path / "logs"
+    run = [*command, *several, f"--trainer.logger.save_dir={folder}", "--data.loader.workers=0"]
+    assert "has no column 'body'" in run_all(tmp_path, [run], ranks=2, expect=1)
+    assert not list(folder.glob("tiny/*"))
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_the_logger_of_one_of_several_made_is_left_if_another_run_has_taken_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    for name, value in as_torchrun(0, 2).items():
+        monkeypatch.setenv(name, value)
+    trainer = toy_trainer(tmp_path, logger=loggers(tmp_path)[0], devices=2, strategy="ddp")
+    others: list[BaseProcess] = []
+
+    def refused() -> None:
+        trainer.logger.log_metrics({"loss": 1.0}, 0)
+        if taken:
+            others.append(holder(Path(trainer.logger.log_dir)))
+        trainer.logger.finalize("failed")  # as Lightning does
+        raise Mistake("no")
+
+    with pytest.raises(Mistake, match="no"), new_folder(trainer, fit=True, fresh=True):
+        refused()
+    assert Path(trainer.logger.log_dir).exists() == taken
+    for other in others:
+        other.kill()
+        other.join()
+
+
+def holder(folder: Path) -> BaseProcess:
+    """Another process, once it has claimed the folder."""
+    fork = multiprocessing.get_context("fork")
+    claimed = fork.Event()
+
+    def hold() -> None:
+        claim(folder, fresh=True)
+        claimed.set()
+        time.sleep(60)
+
+    process = fork.Process(target=hold)
+    process.start()
+    assert claimed.wait(60)
+    return process
 
 
 @pytest.mark.parametrize("which", range(2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -164,6 +165,9 @@ def test_classes_are_captioned_by_templates(tmp_path: Path, document_format: Doc
         load(tmp_path / "train", document_format, class_captions=["a photo"])
     with pytest.raises(MissingFile, match="has no folders with pictures"):
         load(tmp_path / "train/n01", document_format, class_captions=templates)
+    (tmp_path / "train/n01" / os.fsdecode(b"caf\xe9.png")).write_bytes(picture((0, 0, 0)))
+    with pytest.raises(Mistake, match=r"/train/n01/caf.xe9.png' is not written in utf-8, .*; rename the file or"):
+        load(tmp_path / "train", document_format, class_captions=templates)
 
 
 def test_coco(tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import tarfile
@@ -13,6 +14,7 @@ import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataset, ImageTextSource
+from data_modules.index.tar_samples import tar_members
 from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.tars import pairs, picture, write_tar
@@ -108,6 +110,16 @@ def test_members_in_any_order_and_names_that_come_twice(tmp_path: Path, document
     members += [("part/00005.png", picture((105, 0, 0))), ("part/00005.txt", b"a second five")]
     found = shown(load(write_tar(tmp_path / "0.tar", members), document_format), document_format)
     assert found == {**{f"a cat number {i}": [i, 0, 0] for i in range(30)}, "a second five": [105, 0, 0]}
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path, document_format: DocumentFormat) -> None:
+    """They are read all the same; names go into messages and tables, which are text."""
+    name = os.fsdecode(b"caf\xe9")
+    tar = write_tar(tmp_path / "0.tar", [(f"{name}.png", picture((9, 0, 0))), (f"{name}.txt", b"a cat")])
+    assert shown(load(tar, document_format), document_format) == {"a cat": [9, 0, 0]}
+    with tar.open("rb") as stream:
+        names = [name for name, _ in tar_members(stream, tar.stat().st_size)]
+    assert names == ["caf\\xe9.png", "caf\\xe9.txt"]
 
 
 def test_latin_1_captions(tmp_path: Path, document_format: DocumentFormat, caplog: pytest.LogCaptureFixture) -> None:

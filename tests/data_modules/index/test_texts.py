@@ -212,10 +212,40 @@ def test_half_a_surrogate_pair_is_no_text(tmp_path: Path, document_format: Docum
         load(tmp_path, document_format)
 
 
-def test_a_json_array_is_read_as_a_table(tmp_path: Path, document_format: DocumentFormat) -> None:
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "mark"])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz", "a.JSON.zst", "a.jsonl"])
+def test_a_json_array_is_read_as_a_table(
+    name: str, mark: bytes, tmp_path: Path, document_format: DocumentFormat
+) -> None:
     these = texts(4)
-    (tmp_path / "a.json").write_text(json.dumps([{"text": one} for one in these], indent=1))
+    array = mark + json.dumps([{"text": one} for one in these], indent=1).encode()
+    pack = {".gz": gzip.compress, ".zst": lambda content: pa.Codec("zstd").compress(content, asbytes=True)}.get(
+        Path(name).suffix, bytes
+    )
+    (tmp_path / name).write_bytes(pack(array))
     assert read(load(tmp_path, document_format), document_format) == these
+
+
+def test_one_array_among_files_of_lines_is_enough(tmp_path: Path, document_format: DocumentFormat) -> None:
+    these = texts(4)
+    (tmp_path / "a.json").write_bytes(lines(these[:2]))
+    (tmp_path / "b.json").write_text(json.dumps([{"text": one} for one in these[2:]]))
+    assert read(load(tmp_path, document_format), document_format) == these
+
+
+def test_an_array_on_a_storage_is_refused(document_format: DocumentFormat) -> None:
+    fsspec.filesystem("memory").pipe("/array/a.json", b'[{"text": "the cat"}]')
+    with pytest.raises(Mistake, match=r"'memory:///?array/a.json' is a JSON array; copy it to a local disk"):
+        load("memory://array", document_format)
+
+
+def test_a_name_that_is_no_utf_8(tmp_path: Path, document_format: DocumentFormat) -> None:
+    """ZIP files of other systems leave such names; the file is read all the same, and so is what is broken in it."""
+    (tmp_path / os.fsdecode(b"caf\xe9.jsonl")).write_bytes(lines(texts(4)))
+    assert read(load(tmp_path, document_format), document_format) == texts(4)
+    (tmp_path / os.fsdecode(b"caf\xea.jsonl")).write_bytes(b"{")
+    with pytest.raises(BrokenFile, match="line 1 is not a JSON object"):
+        load(tmp_path, document_format)
 
 
 def test_a_byte_order_mark_and_blank_lines(tmp_path: Path, document_format: DocumentFormat) -> None:
