@@ -11,6 +11,7 @@ from data_modules.dataset import DocumentFormat
 from data_modules.index.sidecars import Indexing
 from data_modules.reading.action_template import OF_STATES, ActionTemplate
 from data_modules.reading.actions import Actions
+from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import settle_broken, warn
 from data_modules.reading.findings import note_lost
 from lit_mm.mistake import Mistake
@@ -74,6 +75,7 @@ class ActionVideoDataModule(DocumentDataModule):
             context stays (ours: the paper does not say).
         frame_rate: of folders of frames, see `VideoDataModule`; needed with `fps` alone.
         camera: of recordings with several, see `VideoDataModule`.
+        crop: how frames become squares, see `VideoDataModule`; `four_thirds` in Navigation World Models.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class ActionVideoDataModule(DocumentDataModule):
         action_dropout: float = 0.1,
         frame_rate: float | str | None = None,
         camera: str | None = None,
+        crop: Cropping = CENTRE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -119,7 +122,8 @@ class ActionVideoDataModule(DocumentDataModule):
         self.fps, self.horizon = fps, steps_ahead(fps, frame_step, horizon, horizon_seconds)
         self.back, self.targets = back, targets
         self.action_dropout = action_dropout
-        self.frame_rate, self.camera = frame_rate, camera
+        crop.check_for_frames()
+        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop
         self._check_text()
 
     def _check_text(self) -> None:
@@ -149,6 +153,9 @@ class ActionVideoDataModule(DocumentDataModule):
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
         """Contexts and targets of one split; action texts are written and tokenized once."""
+        from data_modules.reading.episodes import VideoPictures
+        from data_modules.reading.pictures import Square
+
         path = self.paths[split]
         if path is None:
             return None
@@ -157,7 +164,8 @@ class ActionVideoDataModule(DocumentDataModule):
         table, skipped = self._episodes(found, key)
         documents = self._documents(table, format.tokenizer, key)
         shares = self.action_dropout, self.words
-        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped, self.range_cache)
+        pictures = VideoPictures(table, Square(format.image_size, self.crop.still), self.range_cache)
+        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, pictures, format, skipped)
         dataset.files = found.files
         return dataset
 

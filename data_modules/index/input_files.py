@@ -57,6 +57,20 @@ def local_file(path: Path) -> InputFile:
     return InputFile(str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
 
 
+def remote_file(url: str) -> InputFile | None:
+    """A file of a storage as it is now, or None if there is none.
+
+    Raises:
+        UnreachedFile: the storage fails.
+        Mistake: it does not say how large the file is.
+    """
+    fs, path = filesystem(url)
+    try:
+        return _remote_file(fs, patiently(lambda: fs.info(path), url))
+    except FileNotFoundError:
+        return None
+
+
 def _infos(fs: Any, path: str, suffixes: Sequence[str]) -> list[dict[str, Any]]:
     if has_magic(path):
         infos = list(fs.glob(path, detail=True).values())

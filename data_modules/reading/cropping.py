@@ -116,6 +116,15 @@ class Cropping:
         """What cuts one picture; None for the centre."""
         return self.still if self.short_side is None else RandomCut(self.short_side, seed)
 
+    def check_for_frames(self) -> None:
+        """Refuse what would cut each frame of a video at another place.
+
+        Raises:
+            Mistake: the rule is `random`.
+        """
+        if self.rule == "random":
+            raise Mistake("crop.rule is random, but frames belong together; give centre, squash or four_thirds")
+
     @property
     def still(self) -> Squash | None:
         """What cuts a picture without chance, as held-out pictures are cut; None for the centre."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,24 @@ def square(image: Image.Image | np.ndarray, size: int) -> Tensor:
     if isinstance(image, Image.Image):
         image = np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
     return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Square:
+    """The squares that frames become.
+
+    Args:
+        size: side in pixels.
+        cut: how they are cut out; the centre by default.
+    """
+
+    size: int
+    cut: Cut | None = None
+
+    def __call__(self, frame: np.ndarray) -> Tensor:
+        """RGB (height, width, 3) uint8 to (3, size, size) uint8."""
+        return self.cut(Image.fromarray(frame), self.size) if self.cut else square(frame, self.size)
+
+    def read(self, file: str | bytes, name: object = None) -> Tensor:
+        """See `read_picture`."""
+        return read_picture(file, self.size, name, self.cut)

@@ -139,15 +139,20 @@ def _items(path: Path, kind: str) -> TokenShard:
 
 
 def _mds(folder: Path, shard: dict[str, Any], column: str, key: str) -> TokenShard:
-    if shard.get("format") != "mds" or shard.get("zip_data") or shard.get("compression"):
-        found = f"{shard.get('format')} with compression {shard.get('compression')}"
-        raise Mistake(f"{key}: '{folder}' holds shards of {found}; MDS that is not compressed is read")
+    if shard.get("format") != "mds":
+        raise Mistake(f"{key}: '{folder}' holds shards of {shard.get('format')}; those of mds are read")
+    path, packed = folder / shard["raw_data"]["basename"], shard.get("zip_data")
+    if packed and not path.is_file():  # `streaming` leaves them beside each other where it has unpacked them
+        raise Mistake(
+            f"{key}: '{folder / packed['basename']}' is compressed ({shard.get('compression')}); unpack all into "
+            f"the same folder, this one to '{path.name}'"
+        )
     names, encodings = shard["column_names"], shard["column_encodings"]
     arrays = [name for name, one in zip(names, encodings, strict=True) if one.startswith("ndarray") or one == "bytes"]
     wanted = column if column in arrays else arrays[0] if len(arrays) == 1 else "tokens"
     if wanted not in arrays:
         raise Mistake(f"{key}: '{folder}' has no column '{column}' of tokens; there are {listed(names, 'and')}")
-    path, at = folder / shard["raw_data"]["basename"], names.index(wanted)
+    at = names.index(wanted)
     content = np.memmap(path, np.uint8, "r")
     count = int(shard["samples"])
     if len(content) < shard["raw_data"]["bytes"]:

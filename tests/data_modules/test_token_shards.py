@@ -88,6 +88,23 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, document_format: 
         load(folder, document_format)
 
 
+def test_compressed_shards_are_read_once_they_are_unpacked(tmp_path: Path, document_format: DocumentFormat) -> None:
+    folder = write_mds(tmp_path / "mds", DOCUMENTS)
+    index = json.loads((folder / "index.json").read_text())
+    unpacked = {}
+    for shard in index["shards"]:
+        name = shard["raw_data"]["basename"]
+        shard |= {"compression": "zstd:3", "zip_data": {"basename": f"{name}.zstd", "bytes": 9, "hashes": {}}}
+        unpacked[name] = (folder / name).read_bytes()
+        (folder / name).rename(folder / f"{name}.zstd")  # what is in it is not looked at
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(Mistake, match=r"shard.0+.mds.zstd' is compressed \(zstd:3\); unpack all into the same"):
+        load(folder, document_format)
+    for name, content in unpacked.items():
+        (folder / name).write_bytes(content)
+    assert windows(load(folder, document_format, window=64)) == DOCUMENTS[:3]
+
+
 def test_texts_of_csv_and_of_compressed_files(tmp_path: Path, document_format: DocumentFormat) -> None:
     t, texts = document_format.tokenizer, ["the cat sat", "a, <eos>\n\nred cube"]
     expected = [[t.bos_id, *t.encode(text), t.eos_id] for text in texts]
