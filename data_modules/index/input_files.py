@@ -7,7 +7,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from data_modules.index.storage import InputFile, filesystem, is_remote, patiently
+from data_modules.index.storage import InputFile, UnreachedFile, filesystem, is_remote, patiently
 from data_modules.reading.files import find_files, has_suffix, listed, spread_range
 from data_modules.reading.findings import note_files
 from data_modules.reading.walking import is_hidden_path
@@ -41,7 +41,9 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str, beside: Se
 def _find_remote(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
     try:
         fs, path = filesystem(pattern)
-        found = patiently(lambda: _infos(fs, path, suffixes), f"{key}: '{pattern}'")
+        found = patiently(lambda: _infos(fs, path, suffixes), pattern)
+    except UnreachedFile as error:
+        raise Mistake(f"{key}: '{pattern}' cannot be looked up: {error.reason}") from error
     except (ImportError, ValueError) as error:
         raise Mistake(f"{key}: '{pattern}' cannot be read here: {error}") from error
     except FileNotFoundError as error:

@@ -13,6 +13,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         failures: of each path's next answers, the status to send instead, or "hang" or "cut".
+        unseen: as `failures`, of requests for the head alone too.
         later: takes the place of `failures` once `/trouble` is asked for.
         silence: seconds that an answer hangs.
         sent: bytes of all answers.
@@ -26,6 +27,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.failures, self.sent, self.wait = folder, dict[str, list[int | str]](), 0, 0.0
         self.later, self.silence = dict[str, list[int | str]](), 3.0
+        self.unseen = dict[str, list[int | str]]()
         self.asked: Counter[str] = Counter()
         self.now = self.most = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -57,7 +59,8 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(server.wait)
         if path == "/trouble":
             server.failures = server.later
-        trouble = server.failures.get(path, []).pop(0) if body and server.failures.get(path) else None
+        trouble = server.failures[path].pop(0) if body and server.failures.get(path) else None
+        trouble = server.unseen[path].pop(0) if server.unseen.get(path) else trouble
         if trouble == "hang":
             time.sleep(server.silence)
             return

@@ -54,6 +54,23 @@ def test_a_server_that_fails_for_good(server: Server, document_format: DocumentF
         load(f"{server.url}/0.tar", document_format)
 
 
+def test_a_file_is_looked_up_with_patience(server: Server, document_format: DocumentFormat) -> None:
+    write_tar(server.folder / "0.tar", pairs(3))
+    server.unseen["/0.tar"] = [503] * 6
+    assert len(load(f"{server.url}/0.tar", document_format)) == 3
+    server.unseen["/0.tar"] = [503] * 100
+    with pytest.raises(Mistake, match=r"^data\.train: 'http.*/0\.tar' cannot be looked up: 6 attempts failed, .*503"):
+        load(f"{server.url}/0.tar", document_format)
+    server.unseen["/0.tar"] = [403] * 2
+    with pytest.raises(MissingFile, match=r"data\.train: there is no file or folder"):
+        load(f"{server.url}/0.tar", document_format)
+    server.server_close()
+    with pytest.raises(
+        Mistake, match=r"data\.train: .* cannot be looked up: 6 attempts failed, the last with ClientConnectorError"
+    ):
+        load(f"{server.url}/0.tar", document_format)
+
+
 def test_a_tar_that_grew_on_the_server_is_indexed_anew(server: Server, document_format: DocumentFormat) -> None:
     write_tar(server.folder / "0.tar", pairs(3))
     assert len(load(f"{server.url}/0.tar", document_format)) == 3
