@@ -69,7 +69,7 @@ def remote_file(url: str) -> InputFile | None:
     fs, path = filesystem(url)
     try:
         return _remote_file(fs, patiently(lambda: fs.info(path), url))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # S3 forbids what is not there to those who may not list
         return None
 
 

@@ -155,6 +155,25 @@ def fetch(url: str, offset: int, size: int) -> bytes:
     return patiently(attempt, url)
 
 
+def content_of(file: InputFile) -> bytes:
+    """All bytes of a file, asked for at once.
+
+    Raises:
+        OSError: it can't be opened.
+        UnreachedFile: its storage does not give it.
+    """
+
+    def attempt() -> bytes:
+        fs, path = filesystem(file.path)
+        content: bytes = fs.cat_file(path)
+        return content
+
+    if is_remote(file.path):
+        return patiently(attempt, file.path)
+    with open(file.path, "rb") as stream:
+        return stream.read()
+
+
 class _RemoteStream(io.RawIOBase):
     """A remote file, every part of which is asked for with patience."""
 
