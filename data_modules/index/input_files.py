@@ -49,7 +49,8 @@ def _find_remote(pattern: str, suffixes: Sequence[str], key: str) -> list[InputF
     except FileNotFoundError as error:
         raise MissingFile(f"{key}: there is no file or folder '{pattern}'") from error
     if not found:
-        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file")
+        others = "; other kinds are read from this machine, so copy them here"
+        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file{others}")
     return [_remote_file(fs, info) for info in found]
 
 

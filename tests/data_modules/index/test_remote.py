@@ -7,9 +7,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from data_modules.conversation import ConversationDataModule
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.index.input_files import find_input_files
+from data_modules.interleaved import InterleavedDataModule
 from data_modules.reading.files import spread_range
+from data_modules.text import TextDataModule
 from lit_mm.mistake import MissingFile, Mistake
 from tests.data_modules.index.test_tars import load, shown
 from tests.helpers.tars import pairs, write_tar
@@ -92,6 +95,19 @@ def test_folders_and_globs_of_a_storage(document_format: DocumentFormat, tmp_pat
         load("memory://web/*.tar", document_format)
     with pytest.raises(Mistake, match=r"data\.train: 'nonsense://x/0\.tar' cannot be read here"):
         load("nonsense://x/0.tar", document_format)
+
+
+def test_what_is_read_from_this_machine_alone(document_format: DocumentFormat) -> None:
+    fsspec.filesystem("memory").pipe("/talk/a.json", b"[]")
+    for kind in (ConversationDataModule, InterleavedDataModule):
+        with pytest.raises(
+            Mistake, match=r"data\.train: 'memory://talk/a\.json' is on another machine, .* copy it here"
+        ):
+            kind("memory://talk/a.json").dataset("train", "talk", document_format)
+    with pytest.raises(
+        MissingFile, match=r"holds no \.jsonl, .* file; other kinds are read from this machine, so copy"
+    ):
+        TextDataModule("memory://talk/a.csv").dataset("train", "talk", document_format)
 
 
 def test_ranges() -> None:
