@@ -122,8 +122,7 @@ class ActionVideoDataModule(DocumentDataModule):
         self.fps, self.horizon = fps, steps_ahead(fps, frame_step, horizon, horizon_seconds)
         self.back, self.targets = back, targets
         self.action_dropout = action_dropout
-        crop.check_for_frames()
-        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop
+        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop.fixed()
         self._check_text()
 
     def _check_text(self) -> None:

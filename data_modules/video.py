@@ -90,8 +90,7 @@ class VideoDataModule(DocumentDataModule):
             raise Mistake(f"max_caption: {max_caption} tokens; give 1 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.fps, self.frames, self.stride = fps, frames, stride or frames
-        crop.check_for_frames()
-        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop
+        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop.fixed()
         self.captions, self.max_caption = captions, max_caption
         self.name_column, self.caption_column = name_column, caption_column
         dropped = caption_first * condition_dropout

@@ -116,14 +116,15 @@ class Cropping:
         """What cuts one picture; None for the centre."""
         return self.still if self.short_side is None else RandomCut(self.short_side, seed)
 
-    def check_for_frames(self) -> None:
-        """Refuse what would cut each frame of a video at another place.
+    def fixed(self) -> Cropping:
+        """The same rule, if it cuts every picture at the same place.
 
         Raises:
             Mistake: the rule is `random`.
         """
         if self.rule == "random":
-            raise Mistake("crop.rule is random, but frames belong together; give centre, squash or four_thirds")
+            raise Mistake("crop.rule is random, which is for pairs; give centre, squash or four_thirds")
+        return self
 
     @property
     def still(self) -> Squash | None:

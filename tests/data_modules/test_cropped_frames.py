@@ -1,16 +1,21 @@
-"""Frames of every layout become squares by the rule that is stated."""
+"""Frames of every layout, and pictures of conversations and pages, become squares by the rule that is stated."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from data_modules.conversation import ConversationDataModule
 from data_modules.dataset import DocumentFormat, Draw
+from data_modules.interleaved import InterleavedDataModule
 from data_modules.reading.cropping import Cropping
 from lit_mm.mistake import Mistake
 from tests.data_modules.test_action_layouts import load as load_actions
@@ -43,14 +48,43 @@ def test_the_stated_part_of_a_frame_is_shown(rule: Any, tmp_path: Path, document
         check(shown(document)[:1], decoded[start:], rule)
 
 
+@pytest.mark.parametrize("rule", KEPT)
+def test_the_stated_part_of_a_picture_is_read(rule: Any, tmp_path: Path, document_format: DocumentFormat) -> None:
+    (wide,) = moving_picture(1, HEIGHT, WIDTH)
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    stored = {"bytes": (tmp_path / "wide.png").read_bytes(), "path": None}
+    turns = [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "a square"}]
+    kinds: dict[Any, dict[str, Any]] = {
+        ConversationDataModule: {"conversations": turns, "image": "wide.png"},
+        InterleavedDataModule: {"texts": [None, "a square"], "images": ["wide.png", None]},
+    }
+    for kind, entry in kinds.items():
+        image = "image" if "image" in entry else "images"
+        inside = {**entry, image: stored if image == "image" else [stored, None]}
+        pq.write_table(pa.Table.from_pylist([inside]), tmp_path / "a.parquet")
+        (tmp_path / "a.jsonl").write_text(json.dumps(entry))
+        for file in ("a.jsonl", "a.parquet"):
+            dataset, plain = (
+                kind(str(tmp_path / file), crop=crop).dataset("train", "x", document_format)
+                for crop in (Cropping(rule), Cropping())
+            )
+            squares = shown(dataset.document(Draw(0, 0, 0)))
+            assert squares
+            check(squares, [wide] * len(squares), rule)
+            assert dataset.pictures.identity() != plain.pictures.identity()
+
+
 def check(squares: list[np.ndarray], whole: list[np.ndarray], rule: str) -> None:
     for square, frame in zip(squares, whole, strict=False):
         expected = Image.fromarray(frame).crop(KEPT[rule]).resize((32, 32), Image.Resampling.BICUBIC)
         assert np.abs(square - np.array(expected, np.float64)).mean() < 1.5
 
 
-def test_frames_are_not_cut_at_random() -> None:
-    with pytest.raises(Mistake, match="crop.rule is random, but frames belong together; give centre, squash or four"):
+def test_what_belongs_together_is_not_cut_at_random() -> None:
+    with pytest.raises(Mistake, match="crop.rule is random, which is for pairs; give centre, squash or four"):
         load("x", None, crop=Cropping("random", 48))  # type: ignore[arg-type]
-    with pytest.raises(Mistake, match="crop.rule is random, but frames belong together"):
+    with pytest.raises(Mistake, match="crop.rule is random, which is for pairs"):
         load_actions("x", None, crop=Cropping("random", 48))  # type: ignore[arg-type]
+    for kind in (ConversationDataModule, InterleavedDataModule):
+        with pytest.raises(Mistake, match="crop.rule is random, which is for pairs"):
+            kind("x", crop=Cropping("random", 48))
