@@ -7,7 +7,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from data_modules.index.storage import InputFile, UnreachedFile, filesystem, is_remote, patiently
+from data_modules.index.storage import InputFile, UnreachedFile, ask_each, filesystem, is_remote, patiently
 from data_modules.reading.files import find_files, has_suffix, listed, spread_range
 from data_modules.reading.findings import note_files
 from data_modules.reading.walking import is_hidden_path
@@ -33,7 +33,8 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str, beside: Se
     """
     if not is_remote(pattern):
         return [local_file(path) for path in find_files(pattern, suffixes, key, beside)]
-    found = [file for one in spread_range(pattern) for file in _find_remote(one, suffixes, key)]
+    named = ask_each(lambda one: _find_remote(one, suffixes, key), list(spread_range(pattern)), pattern)
+    found = [file for files in named for file in files]
     note_files(pattern, len(found), {})
     return sorted(found, key=lambda file: file.path)
 

@@ -7,13 +7,15 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 from data_modules.dataset import BrokenFile
 
 ATTEMPTS = 6  # of a remote read
+AT_ONCE = 16  # questions that a process asks a storage at once
 FIRST_WAIT = 0.5  # seconds before the second attempt; each later one waits twice as long as the one before
 AHEAD = 4 << 20  # bytes of a remote file that are asked for at once where it is read from its start to its end
 SILENCE = 30.0  # seconds without a byte, after which an attempt over HTTP has failed
@@ -21,6 +23,7 @@ BUSY = (408, 425, 429)  # what a web server answers that another time answers ot
 # Trying again does not change these.
 _FINAL = (FileNotFoundError, PermissionError, NotImplementedError, ImportError, ValueError, TypeError, KeyError)
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -153,6 +156,20 @@ def fetch(url: str, offset: int, size: int) -> bytes:
         return content
 
     return patiently(attempt, url)
+
+
+def ask_each(ask: Callable[[Item], Result], items: Sequence[Item], path: str) -> list[Result]:
+    """What `ask` says of each item, in their order.
+
+    Args:
+        ask: looks one up.
+        items: of a source.
+        path: of the source; a storage is asked for several items at once, as it takes long to answer.
+    """
+    if not is_remote(path) or len(items) < 2:
+        return [ask(item) for item in items]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(ask, items))
 
 
 def content_of(file: InputFile) -> bytes:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.listing import Listing
+from data_modules.index.storage import ask_each
 from data_modules.reading.cached import generated, mapped
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
@@ -29,6 +30,7 @@ from lit_mm.mistake import MissingFile, Mistake, mistake_in
 from lit_mm.tokenizer import Tokenizer
 
 FEATURES = {"caption": datasets.Value("string"), "broken": datasets.Value("string")}
+ASKED = 256  # captions that are read before they are handed on
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
 
@@ -95,7 +97,8 @@ def read_captions(
         elif re.fullmatch(r"\w+(\.[\w.]+)?", captions.source) and not captions.source.endswith(TABLES):
             ending, _, entry = captions.source.partition(".")
             beside = listing.look(
-                ("captions", key, ending), lambda: [recording.stamps_beside(ending) for recording in recordings]
+                ("captions", key, ending),
+                lambda: ask_each(lambda recording: recording.stamps_beside(ending), recordings, recordings[0].path),
             )
             items = [(recording.place, stamps) for recording, stamps in zip(recordings, beside, strict=True)]
             rows = generated(_beside, items, {"ending": ending, "entry": entry}, features)
@@ -118,10 +121,15 @@ def read_captions(
     return ReadCaptions(Column(made, "ids"), Column(made, "cut").all(), broken)
 
 
+def _contents(items: Sequence[tuple[str, Stamps]], ending: str) -> Iterator[tuple[Recording, bytes]]:
+    for start in range(0, len(items), ASKED):
+        some = [(recording_of(place), stamps) for place, stamps in items[start : start + ASKED]]
+        told = ask_each(lambda item: item[0].content_beside(ending) if item[1] else b"", some, some[0][0].path)
+        yield from zip((recording for recording, _ in some), told, strict=True)
+
+
 def _beside(items: Sequence[tuple[str, Stamps]], ending: str, entry: str) -> Iterator[dict[str, str | None]]:
-    for place, stamps in items:
-        recording = recording_of(place)
-        content = recording.content_beside(ending) if stamps else b""
+    for recording, content in _contents(items, ending):
         name = f"{recording.name.rpartition('.')[0]}.{ending}"
         caption, broken = "", None
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_modules.index.listing import Listing
-from data_modules.index.storage import is_remote
+from data_modules.index.storage import ask_each, is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.decoding import VIDEO_SUFFIXES
 from data_modules.reading.episode_tables import TABLE_SUFFIXES
@@ -75,7 +75,7 @@ def look_up(path: str, key: str, layout: Layout, with_columns: bool, listing: Li
     def look() -> FoundRecordings:
         found = find_recordings(path, key, layout)
         files = [recording.stamps() for recording in found]
-        stamps = [recording.stamps(True) for recording in found] if with_columns else files
+        stamps = ask_each(lambda recording: recording.stamps(True), found, path) if with_columns else files
         items = [(one, recording.place) for one, recording in zip(stamps, found, strict=True)]
         return FoundRecordings(found, items, tuple(sorted({file for one in files for file in one})))
 

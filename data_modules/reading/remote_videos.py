@@ -11,7 +11,7 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.input_files import find_input_files, remote_file
-from data_modules.index.storage import InputFile, fetch
+from data_modules.index.storage import InputFile, content_of
 from data_modules.reading.decoding import VIDEO_SUFFIXES, VideoReader, index_video
 from data_modules.reading.episode_tables import TABLE_SUFFIXES, parsed_columns
 from data_modules.reading.files import Stamps
@@ -55,8 +55,10 @@ class RemoteVideo(Recording):
 
     def content_beside(self, ending: str) -> bytes:
         """What is in that file."""
-        found = remote_file(self._url(ending))
-        return _content(found) if found else b""
+        try:
+            return content_of(InputFile(self._url(ending), 0, ""))
+        except FileNotFoundError:  # it is gone since it was looked up
+            return b""
 
     def index(self) -> VideoIndex:
         """See `index_video`."""
@@ -72,7 +74,7 @@ class RemoteVideo(Recording):
         if found is None:
             raise BrokenFile(self.path, f"there is no table beside it; add '{Path(video).with_suffix('.csv')}'")
         file = Path(found.path)
-        return file, parsed_columns(file, _content(found), video, columns, len(index))
+        return file, parsed_columns(file, content_of(found), video, columns, len(index))
 
     def _table(self) -> InputFile | None:
         return next(filter(None, (remote_file(self._url(kind[1:])) for kind in TABLE_SUFFIXES)), None)
@@ -83,10 +85,6 @@ class RemoteVideo(Recording):
 
 def _stamp(file: InputFile) -> tuple[str, int, str]:
     return file.path, file.size, file.changed
-
-
-def _content(file: InputFile) -> bytes:
-    return fetch(file.path, 0, file.size) if file.size else b""
 
 
 def remote_videos(pattern: str, key: str) -> Iterator[Recording]:

@@ -43,13 +43,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self.answer(body=False)
+        self.count(body=False)
 
     def do_GET(self) -> None:
+        self.count(body=True)
+
+    def count(self, body: bool) -> None:
         self.server.now += 1
         self.server.most = max(self.server.most, self.server.now)
         try:
-            self.answer(body=True)
+            self.answer(body)
         finally:
             self.server.now -= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,20 @@ def test_plain_videos_with_actions(server: Server, plain: Path, document_format:
     (plain / "001.csv").unlink()
     with pytest.raises(BrokenFile, match=r"001.mp4' .*there is no table beside it; add '001.csv'"):
         load_actions(url, document_format, text="{keys}")
+
+
+def test_many_are_looked_up_at_once(server: Server, plain: Path, document_format: DocumentFormat) -> None:
+    for number in range(3, 12):
+        for ending in ("mp4", "txt", "csv"):
+            shutil.copy(plain / f"000.{ending}", plain / f"{number:03}.{ending}")
+    url = f"{server.url}/{{000..011}}.mp4"
+    server.wait = 0.05
+    assert len(find_recordings(url, "data.train", Layout())) == 12
+    found, server.most = server.most, 0
+    load_actions(url, document_format, text="{keys}")
+    beside, server.most = server.most, 0
+    load(url, document_format, captions="txt")
+    assert min(found, beside, server.most) > 4
 
 
 def test_a_caption_that_does_not_come(server: Server, plain: Path, document_format: DocumentFormat) -> None:
