@@ -15,9 +15,8 @@ from lit_mm.sequence import Document, Segment, Text
 if TYPE_CHECKING:
     import datasets
 
-    from data_modules.index.range_cache import RangeCache
     from data_modules.reading.action_documents import DocumentPlan
-    from data_modules.reading.episodes import VideoTable
+    from data_modules.reading.episodes import VideoPictures, VideoTable
 
 TEXTS = {"action": "ids", "action_words": "words"}  # columns of what is written in each variant that has actions
 
@@ -33,9 +32,9 @@ class ActionVideoDataset(DocumentDataset):
         shares: of draws without actions, and with actions in words.
         table: of the episodes.
         documents: made by the plan.
+        pictures: frames of the episodes.
         format: of documents.
         skipped: see `skipped_at_setup`.
-        cache: keeps what is read of remote videos; None keeps nothing.
 
     Attributes:
         variants: names of the variants, in the order of `lengths`.
@@ -53,12 +52,11 @@ class ActionVideoDataset(DocumentDataset):
         shares: tuple[float, float],
         table: VideoTable,
         documents: datasets.Dataset,
+        pictures: VideoPictures,
         format: DocumentFormat,
         skipped: int,
-        cache: RangeCache | None = None,
     ) -> None:
         from data_modules.reading.columns import Column
-        from data_modules.reading.episodes import VideoPictures
 
         self.source = source
         self.table = table
@@ -73,7 +71,7 @@ class ActionVideoDataset(DocumentDataset):
         if plan.words:
             self.variants, self.shares = (*self.variants, "action_words"), (*self.shares, in_words)
         self.skipped_at_setup = skipped
-        self.pictures = VideoPictures(table, format.image_size, cache)
+        self.pictures = pictures
         targets = self._columns["ahead"].lengths()
         # The last <eoi> of the context opens every branch, and <eos> ends it.
         bare = format.bracketed_frames(len(self._read())) + targets * (2 + format.bracketed_frames(1))

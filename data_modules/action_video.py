@@ -12,6 +12,7 @@ from data_modules.index.sidecars import Indexing
 from data_modules.mixing.mixture import Mixture
 from data_modules.reading.action_template import OF_STATES, ActionTemplate
 from data_modules.reading.actions import Actions
+from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import settle_broken, warn
 from data_modules.reading.findings import note_lost
 from data_modules.source import Source, Split
@@ -76,6 +77,7 @@ class ActionVideoSource(Source):
             context stays (ours: the paper does not say).
         frame_rate: of folders of frames, see `VideoDataModule`; needed with `fps` alone.
         camera: of recordings with several, see `VideoDataModule`.
+        crop: how frames become squares, see `VideoDataModule`; `four_thirds` in Navigation World Models.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class ActionVideoSource(Source):
         action_dropout: float = 0.1,
         frame_rate: float | str | None = None,
         camera: str | None = None,
+        crop: Cropping = CENTRE,
     ) -> None:
         super().__init__()
         counts = {"context": context, "contexts": contexts, "frame_step": frame_step}
@@ -120,7 +123,7 @@ class ActionVideoSource(Source):
         self.fps, self.horizon = fps, steps_ahead(fps, frame_step, horizon, horizon_seconds)
         self.back, self.targets = back, targets
         self.action_dropout = action_dropout
-        self.frame_rate, self.camera = frame_rate, camera
+        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop.fixed()
         self._check_text()
 
     def _check_text(self) -> None:
@@ -150,6 +153,9 @@ class ActionVideoSource(Source):
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
         """Contexts and targets of one split; action texts are written and tokenized once."""
+        from data_modules.reading.episodes import VideoPictures
+        from data_modules.reading.pictures import Square
+
         path = self.paths[split]
         if path is None:
             return None
@@ -158,7 +164,8 @@ class ActionVideoSource(Source):
         table, skipped = self._episodes(found, key)
         documents = self._documents(table, format.tokenizer, key)
         shares = self.action_dropout, self.words
-        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, format, skipped, self.range_cache)
+        pictures = VideoPictures(table, Square(format.image_size, self.crop.still), self.range_cache)
+        dataset = ActionVideoDataset(source, self.plan, shares, table, documents, pictures, format, skipped)
         dataset.files = found.files
         return dataset
 

@@ -14,6 +14,7 @@ from lit_mm.sequence import Document
 if TYPE_CHECKING:
     import datasets
 
+    from data_modules.reading.page_pictures import PagePictures
     from data_modules.reading.pages import Pages
 
 
@@ -24,7 +25,7 @@ class ComposedDataset(DocumentDataset):
         source: name of the source.
         documents: a row for each, with the columns of `PagePictures`, and `ids`, `learned` and `positions`.
         pages: what they were made of.
-        folder: that paths of pictures are relative to.
+        pictures: those of the documents.
         format: tokenizer and picture size.
 
     Attributes:
@@ -34,14 +35,13 @@ class ComposedDataset(DocumentDataset):
     lengths: np.ndarray
 
     def __init__(
-        self, source: str, documents: datasets.Dataset, pages: Pages, folder: Path | None, format: DocumentFormat
+        self, source: str, documents: datasets.Dataset, pages: Pages, pictures: PagePictures, format: DocumentFormat
     ) -> None:
         from data_modules.reading.columns import Column
-        from data_modules.reading.page_pictures import PagePictures
 
         self.source, self.format = source, format
         self.ids, self.learned = Column(documents, "ids"), Column(documents, "learned")
-        self.page_pictures = self.pictures = PagePictures(documents, pages, folder, format.image_size)
+        self.page_pictures = self.pictures = pictures
         self.skipped_at_setup, self.files = pages.skipped, pages.files
         self.lengths = Column(documents, "positions").all()[None].astype(np.int32)
 

@@ -8,6 +8,7 @@ from data_modules.base import DocumentDataModule
 from data_modules.composed import ComposedDataset, folder_of
 from data_modules.dataset import DocumentFormat
 from data_modules.mixing.mixture import Mixture
+from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import warn
 from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
@@ -33,6 +34,8 @@ class ConversationSource(Source):
         loss: what is learned: the `answers` alone, or `all` texts.
         window: longer conversations are cut between turns into documents of at most so many positions, each of which
             shows the earlier pictures again; the row length is a good choice.
+        crop: how pictures become squares, by a rule other than `random` (see `data_modules.reading.cropping.Cropping`);
+            their centres by default.
     """
 
     def __init__(
@@ -42,19 +45,23 @@ class ConversationSource(Source):
         pictures: str | None = None,
         loss: Learned = "answers",
         window: int = 512,
+        crop: Cropping = CENTRE,
     ) -> None:
         super().__init__()
         if window < 3:
             raise Mistake(f"window: {window} positions cannot hold a question and an answer; give the row length")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.folder, self.loss, self.window = folder_of(pictures), loss, window
+        self.crop = crop.fixed()
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ComposedDataset | None:
         """Conversations of one split; texts are tokenized once, pictures are read when drawn."""
         from data_modules.reading.conversation_layout import lay_out_conversations
         from data_modules.reading.conversations import CONVERSATIONS
         from data_modules.reading.document_rows import documents_of
+        from data_modules.reading.page_pictures import PagePictures
         from data_modules.reading.pages import load_pages
+        from data_modules.reading.pictures import Square
 
         path = self.paths[split]
         if path is None:
@@ -73,7 +80,8 @@ class ConversationSource(Source):
             warn("%s: left out %d questions, longer with their answers than window (%d)", key, left_out, self.window)
         if not len(documents):
             raise Mistake(f"{key}: '{path}' holds no conversation that fits {self.window} positions (window)")
-        return ComposedDataset(source, documents, pages, self.folder, format)
+        pictures = PagePictures(documents, pages, self.folder, Square(format.image_size, self.crop.still))
+        return ComposedDataset(source, documents, pages, pictures, format)
 
 
 class ConversationDataModule(DocumentDataModule):

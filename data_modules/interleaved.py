@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from data_modules.base import DocumentDataModule
 from data_modules.composed import ComposedDataset, folder_of
 from data_modules.dataset import DocumentFormat, Draw
 from data_modules.mixing.mixture import Mixture
+from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.layout import BOTH, READ
 from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
@@ -18,6 +18,7 @@ from lit_mm.mistake import Mistake
 if TYPE_CHECKING:
     import datasets
 
+    from data_modules.reading.page_pictures import PagePictures
     from data_modules.reading.pages import Pages
 
 
@@ -39,6 +40,8 @@ class InterleavedSource(Source):
         condition_dropout: share of the draws with drawn pictures that lose their texts, which guidance needs (paper).
         max_pictures: pages are cut before the picture that is one too many for a document.
         window: longer pages are cut into documents of at most so many positions; the row length is a good choice.
+        crop: how pictures become squares, by a rule other than `random` (see `data_modules.reading.cropping.Cropping`);
+            their centres by default.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class InterleavedSource(Source):
         condition_dropout: float = 0.1,
         max_pictures: int = 8,
         window: int = 512,
+        crop: Cropping = CENTRE,
     ) -> None:
         super().__init__()
         for name, share in {"drawn": drawn, "condition_dropout": condition_dropout}.items():
@@ -59,6 +63,7 @@ class InterleavedSource(Source):
             raise Mistake(f"max_pictures: {max_pictures} is no number of pictures; give 1 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.folder, self.max_pictures, self.window = folder_of(pictures), max_pictures, window
+        self.crop = crop.fixed()
         self.shares = {
             "drawn": drawn * (1 - condition_dropout),
             "unconditional": drawn * condition_dropout,
@@ -69,7 +74,9 @@ class InterleavedSource(Source):
         """Pages of one split; texts are tokenized once, pictures are read when drawn."""
         from data_modules.reading.document_rows import documents_of
         from data_modules.reading.page_layout import lay_out_pages
+        from data_modules.reading.page_pictures import PagePictures
         from data_modules.reading.pages import load_pages
+        from data_modules.reading.pictures import Square
         from data_modules.reading.web_pages import WEB_PAGES
 
         path = self.paths[split]
@@ -92,7 +99,8 @@ class InterleavedSource(Source):
         documents, _ = documents_of(pages, lay_out_pages, settings, key)
         if not len(documents):
             raise Mistake(f"{key}: '{path}' holds no page")
-        return InterleavedDataset(source, documents, pages, self.folder, format, shares)
+        pictures = PagePictures(documents, pages, self.folder, Square(format.image_size, self.crop.still))
+        return InterleavedDataset(source, documents, pages, pictures, format, shares)
 
 
 class InterleavedDataModule(DocumentDataModule):
@@ -110,7 +118,7 @@ class InterleavedDataset(ComposedDataset):
         source: name of the source.
         documents: see `ComposedDataset`.
         pages: see `ComposedDataset`.
-        folder: see `ComposedDataset`.
+        pictures: see `ComposedDataset`.
         format: see `ComposedDataset`.
         shares: of the variants, by name: `drawn`, `unconditional` (without texts) and `read` (nothing is drawn).
 
@@ -123,20 +131,20 @@ class InterleavedDataset(ComposedDataset):
         source: str,
         documents: datasets.Dataset,
         pages: Pages,
-        folder: Path | None,
+        pictures: PagePictures,
         format: DocumentFormat,
         shares: dict[str, float],
     ) -> None:
         from data_modules.reading.columns import Column
 
-        super().__init__(source, documents, pages, folder, format)
+        super().__init__(source, documents, pages, pictures, format)
         self.variants, self.shares = tuple(shares), tuple(shares.values())
-        whole, pictures = self.lengths[0], self.page_pictures.names.lengths()
+        whole, shown = self.lengths[0], self.page_pictures.names.lengths()
         twice, delimiters = (Column(documents, name).all() for name in ("twice", "delimiters"))
         tokens = format.tokens_per_frame
         lengths = {
             "drawn": whole,
-            "unconditional": np.where(pictures > 0, delimiters + tokens * (pictures + twice), whole),
+            "unconditional": np.where(shown > 0, delimiters + tokens * (shown + twice), whole),
             "read": whole - tokens * twice,
         }
         self.lengths = np.stack([lengths[variant] for variant in self.variants]).astype(np.int32)

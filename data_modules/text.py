@@ -14,10 +14,11 @@ from data_modules.index.making import missing_of
 from data_modules.index.sidecars import Indexing
 from data_modules.index.storage import is_remote
 from data_modules.index.text_files import INDEXED, PARQUET, hold_an_array
+from data_modules.index.unpacked_shards import open_shards, unpacking
 from data_modules.mixing.mixture import Mixture
 from data_modules.reading.files import Stamps, Tolerance, is_on_hub, listed, settle_broken
 from data_modules.reading.text_windows import TableWindows, TextWindows
-from data_modules.reading.token_shards import holds_tokens, token_shards
+from data_modules.reading.token_shards import ShardFile, holds_tokens, shard_files
 from data_modules.reading.token_windows import TokenWindows
 from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
@@ -37,7 +38,8 @@ class TextSource(Source):
     Files: JSON Lines (.jsonl, .ndjson, .json, also .gz or .zst), JSON arrays, Parquet or CSV with one document a row,
     or .txt (also .gz) with one document a file. JSON Lines and Parquet are tokenized once and left where they are,
     also on `s3://`, `https://` and other storage that fsspec knows. Tokens of other programs are taken as they are:
-    Megatron's .bin and .idx, and folders with the `index.json` of MDS or of litData's tokens.
+    Megatron's .bin and .idx, and folders with the `index.json` of MDS or of litData's tokens, which may be compressed
+    or on other machines.
 
     Args:
         train: file, folder, pattern such as `data/part-*.jsonl`, or Hub name such as `hf://roneneldan/TinyStories`
@@ -64,9 +66,10 @@ class TextSource(Source):
         if path is None:
             return None
         key = f"{self.key}.{split}"
-        if self._holds_tokens(path):
-            shards = token_shards(path, self.column, key)
-            if not sum(len(shard.tokens) for shard in shards):
+        files = self._shard_files(path, key)
+        if files is not None:
+            shards = open_shards(files, self.cache, key)
+            if not shards:
                 raise Mistake(f"{key}: '{path}' holds no tokens")
             tokens = TokenWindows(shards, self.window, format.tokenizer.vocab_size)
             return TextDataset(source, tokens, 0)
@@ -81,8 +84,13 @@ class TextSource(Source):
             raise Mistake(f"{key}: '{path}' holds no text in column '{self.column}'")
         return TextDataset(source, IndexedTexts(view), skipped)
 
-    def _holds_tokens(self, path: str) -> bool:
-        return self.listing.look(("tokens", path), lambda: holds_tokens(path))
+    def _shard_files(self, path: str, key: str) -> list[ShardFile] | None:
+        """Of tokens; None where a path names other files."""
+
+        def looking() -> list[ShardFile] | None:
+            return shard_files(path, self.column, key) if holds_tokens(path) else None
+
+        return self.listing.look(("tokens", path, self.column), looking)
 
     def indexing(self, split: Split, tokenizer: Tokenizer) -> Indexing | None:
         """The indexes of one split where it is read in place, and what makes them."""
@@ -90,8 +98,11 @@ class TextSource(Source):
         from data_modules.index.text_rows import check_first
 
         path, key = self.paths[split], f"{self.key}.{split}"
-        if path is None or is_on_hub(path, INDEXED) or self._holds_tokens(path):
+        if path is None or is_on_hub(path, INDEXED):
             return None
+        shards = self._shard_files(path, key)
+        if shards is not None:
+            return unpacking(shards, self.cache)
         files = self.listing.find(path, INDEXED if is_remote(path) else SUFFIXES, key)
         kinds = sorted({_kind(file.path) for file in files})
         if len(kinds) > 1:

@@ -12,6 +12,7 @@ from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.index.sidecars import Indexing
 from data_modules.mixing.mixture import Mixture
+from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import say, settle_broken, warn
 from data_modules.reading.findings import note_lost
 from data_modules.reading.frame_keys import frame_keys, shuffled
@@ -21,8 +22,8 @@ from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from data_modules.index.range_cache import RangeCache
     from data_modules.reading.clip_captions import ReadCaptions
+    from data_modules.reading.episodes import VideoPictures
     from data_modules.reading.found_recordings import FoundRecordings
     from data_modules.reading.recordings import Recording
 
@@ -33,7 +34,8 @@ class VideoSource(Source):
     """Clips of video, each frame noised at its own time (paper): `<bos> <boi> f0 <eoi> <boi> f1 <eoi> ... <eos>`.
 
     Files: MP4, MOV, AVI, MKV, WebM, MPEG, WMV and what else FFmpeg reads, of any size, rate and rotation; tars of them,
-    which may lie on other machines (`s3://bucket/{000..127}.tar`); folders of frames; HDF5 files; LeRobot data sets.
+    all of which may lie on other machines (`s3://bucket/{000..127}.tar`); folders of frames; HDF5 files; LeRobot data
+    sets.
 
     Where videos have captions, a clip follows its caption, or is read and followed by it (ours: the paper's videos have
     none).
@@ -49,6 +51,8 @@ class VideoSource(Source):
         frame_rate: of folders of frames: frames a second, `names` where names are time stamps (seconds with a dot, or
             ns, µs or ms since 1970), or the name of a text file in each folder with a time stamp in seconds a line.
         camera: of recordings with several, such as `observation.images.top`, or the data set in an HDF5 file.
+        crop: how frames become squares, by a rule other than `random` (see `data_modules.reading.cropping.Cropping`);
+            their centres by default.
         captions: an ending such as `txt` or `json.caption` of files beside the videos (in tars, of members); or the
             path of a table (CSV, TSV, JSON, JSON Lines, Parquet). None by default.
         name_column: of a table of captions, what names the video: its file's name, with or without ending, or path.
@@ -67,6 +71,7 @@ class VideoSource(Source):
         stride: int | None = None,
         frame_rate: float | str | None = None,
         camera: str | None = None,
+        crop: Cropping = CENTRE,
         captions: str | None = None,
         name_column: str = "video",
         caption_column: str = "caption",
@@ -86,7 +91,7 @@ class VideoSource(Source):
             raise Mistake(f"max_caption: {max_caption} tokens; give 1 or more")
         self.paths: dict[Split, str | None] = {"train": train, "val": val}
         self.fps, self.frames, self.stride = fps, frames, stride or frames
-        self.frame_rate, self.camera = frame_rate, camera
+        self.frame_rate, self.camera, self.crop = frame_rate, camera, crop.fixed()
         self.captions, self.max_caption = captions, max_caption
         self.name_column, self.caption_column = name_column, caption_column
         dropped = caption_first * condition_dropout
@@ -94,8 +99,9 @@ class VideoSource(Source):
 
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> VideoDataset | None:
         """Clips of one split; files are indexed once and decoded when drawn."""
-        from data_modules.reading.episodes import index_recordings, say_far_keyframes
+        from data_modules.reading.episodes import VideoPictures, index_recordings, say_far_keyframes
         from data_modules.reading.found_recordings import need_rate
+        from data_modules.reading.pictures import Square
 
         path = self.paths[split]
         if path is None:
@@ -118,7 +124,8 @@ class VideoSource(Source):
             warn("%s: %s at %g per second, and are left out", key, few, self.fps)
             note_lost("videos shorter than a clip", len(clips.short))
         captions, unread = self._read_captions(found.recordings, format, key)
-        dataset = VideoDataset(source, clips, format, skipped + unread, captions, self.shares, self.range_cache)
+        pictures = VideoPictures(table, Square(format.image_size, self.crop.still), self.range_cache)
+        dataset = VideoDataset(source, clips, pictures, format, skipped + unread, captions, self.shares)
         dataset.files = found.files
         return dataset
 
@@ -223,11 +230,11 @@ class VideoDataset(DocumentDataset):
     Args:
         source: name of the source.
         clips: where they are.
+        pictures: their frames.
         format: of documents.
         skipped: see `skipped_at_setup`.
         captions: of each recording, by its row; none where clips have none.
         shares: of `variants`.
-        cache: keeps what is read of remote videos; None keeps nothing.
 
     Attributes:
         variants: names of the variants, in the order of `lengths`; clips without captions have the second alone.
@@ -241,20 +248,18 @@ class VideoDataset(DocumentDataset):
         self,
         source: str,
         clips: ClipPlan,
+        pictures: VideoPictures,
         format: DocumentFormat,
         skipped: int,
         captions: ReadCaptions | None = None,
         shares: tuple[float, ...] = (1.0,),
-        cache: RangeCache | None = None,
     ) -> None:
-        from data_modules.reading.episodes import VideoPictures
-
         self.source = source
         self.clips = clips
         self.order = shuffled(clips.count)
         self.format = format
         self.skipped_at_setup = skipped
-        self.pictures = VideoPictures(clips.table, format.image_size, cache)
+        self.pictures = pictures
         self.captions, self.shares = captions.ids if captions else None, shares
         self.variants = VARIANTS if captions else VARIANTS[1:2]
         bare = np.full(clips.count, 2 + format.bracketed_frames(clips.frames), dtype=np.int32)

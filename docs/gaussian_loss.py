@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 
-from data_modules.action_video import ActionVideoSource
+from data_modules.action_video import ActionVideoDataModule
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import Draw
-from data_modules.image_text import ImageTextSource
+from data_modules.image_text import ImageTextDataModule
 from lit_mm.flow.matching import FlowMatching
 from lit_mm.sequence import Frame
 from lit_mm.vision import Rae
@@ -33,8 +33,8 @@ def main() -> None:
     timesteps = FlowMatching().timestep_grid([0], [8], torch.device("cpu"), shift=1.0).double()
     shared = {"tokenizer": "data/tiny/tokenizer.json", "image_size": 64, "tokens_per_frame": vision.num_tokens}
     modules: dict[str, DocumentDataModule] = {
-        "image_text": ImageTextSource(train="data/tiny/image_text/train", **shared),
-        "action_video": ActionVideoSource(train="data/tiny/action_video/train", unit=32, **shared),
+        "image_text": ImageTextDataModule(train="data/tiny/image_text/train", **shared),
+        "action_video": ActionVideoDataModule(train="data/tiny/action_video/train", unit=32, **shared),
     }
     for source, module in modules.items():
         module.setup("fit")

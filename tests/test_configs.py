@@ -103,6 +103,13 @@ def test_the_paper_s_configurations_are_what_it_states(monkeypatch: pytest.Monke
     assert directions == {"described": 0, "drawn": 1}
 
 
+def test_an_autoencoder_of_the_paper_sees_random_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As RAE's code trains: resized to 384, and 256 cut out anywhere."""
+    config = parse(monkeypatch, ["fit", "--config=configs/rae/siglip2_base.yaml"])
+    crop = config.data.init_args.crop
+    assert (crop.rule, crop.short_side, config.model.init_args.rae.image_size) == ("random", 384, 256)
+
+
 def test_changing_one_weight_keeps_the_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     config = parse(monkeypatch, ["fit", "--config=configs/tiny.yaml", "--data.weights.text=0.9"])
     assert config.data.init_args.weights["text"] == 0.9

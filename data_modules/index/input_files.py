@@ -7,7 +7,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any
 
-from data_modules.index.storage import InputFile, filesystem, is_remote, patiently
+from data_modules.index.storage import InputFile, UnreachedFile, ask_each, filesystem, is_remote, patiently
 from data_modules.reading.files import find_files, has_suffix, listed, spread_range
 from data_modules.reading.findings import note_files
 from data_modules.reading.walking import is_hidden_path
@@ -33,7 +33,8 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str, beside: Se
     """
     if not is_remote(pattern):
         return [local_file(path) for path in find_files(pattern, suffixes, key, beside)]
-    found = [file for one in spread_range(pattern) for file in _find_remote(one, suffixes, key)]
+    named = ask_each(lambda one: _find_remote(one, suffixes, key), list(spread_range(pattern)), pattern)
+    found = [file for files in named for file in files]
     note_files(pattern, len(found), {})
     return sorted(found, key=lambda file: file.path)
 
@@ -41,13 +42,16 @@ def find_input_files(pattern: str, suffixes: Sequence[str], key: str, beside: Se
 def _find_remote(pattern: str, suffixes: Sequence[str], key: str) -> list[InputFile]:
     try:
         fs, path = filesystem(pattern)
-        found = patiently(lambda: _infos(fs, path, suffixes), f"{key}: '{pattern}'")
+        found = patiently(lambda: _infos(fs, path, suffixes), pattern)
+    except UnreachedFile as error:
+        raise Mistake(f"{key}: '{pattern}' cannot be looked up: {error.reason}") from error
     except (ImportError, ValueError) as error:
         raise Mistake(f"{key}: '{pattern}' cannot be read here: {error}") from error
     except FileNotFoundError as error:
         raise MissingFile(f"{key}: there is no file or folder '{pattern}'") from error
     if not found:
-        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file")
+        others = "; other kinds are read from this machine, so copy them here"
+        raise MissingFile(f"{key}: '{pattern}' holds no {listed(suffixes)} file{others}")
     return [_remote_file(fs, info) for info in found]
 
 
@@ -55,6 +59,20 @@ def local_file(path: Path) -> InputFile:
     """A file of this machine as it is now."""
     stat = path.stat()
     return InputFile(str(path.absolute()), stat.st_size, str(stat.st_mtime_ns))
+
+
+def remote_file(url: str) -> InputFile | None:
+    """A file of a storage as it is now, or None if there is none.
+
+    Raises:
+        UnreachedFile: the storage fails.
+        Mistake: it does not say how large the file is.
+    """
+    fs, path = filesystem(url)
+    try:
+        return _remote_file(fs, patiently(lambda: fs.info(path), url))
+    except (FileNotFoundError, PermissionError):  # S3 forbids what is not there to those who may not list
+        return None
 
 
 def _infos(fs: Any, path: str, suffixes: Sequence[str]) -> list[dict[str, Any]]:

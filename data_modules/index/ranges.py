@@ -10,10 +10,9 @@ from typing import Any
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.range_cache import RangeCache
-from data_modules.index.storage import InputFile, fetch, is_remote
+from data_modules.index.storage import AT_ONCE, InputFile, fetch, is_remote
 
 MAX_OPEN = 64  # local files kept open by a process
-AT_ONCE = 16  # remote ranges that a process asks for at once
 MOST_AHEAD = 256 << 20  # bytes that are on their way; what is more is asked for when it is read
 
 Range = tuple[InputFile, int, int]  # a file, the range's first byte and its bytes

@@ -7,19 +7,23 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 
 from data_modules.dataset import BrokenFile
 
 ATTEMPTS = 6  # of a remote read
+AT_ONCE = 16  # questions that a process asks a storage at once
 FIRST_WAIT = 0.5  # seconds before the second attempt; each later one waits twice as long as the one before
 AHEAD = 4 << 20  # bytes of a remote file that are asked for at once where it is read from its start to its end
 SILENCE = 30.0  # seconds without a byte, after which an attempt over HTTP has failed
+BUSY = (408, 425, 429)  # what a web server answers that another time answers otherwise
 # Trying again does not change these.
 _FINAL = (FileNotFoundError, PermissionError, NotImplementedError, ImportError, ValueError, TypeError, KeyError)
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -108,14 +112,32 @@ def patiently(attempt: Callable[[], Result], what: str) -> Result:
     for number in range(ATTEMPTS):
         try:
             return attempt()
-        except _FINAL:
-            raise
-        except Exception as error:  # storages have exceptions of their own
+        except Exception as raised:  # storages have exceptions of their own
+            if not (error := _passing(raised)):
+                raise
             if number == ATTEMPTS - 1:
                 reason = f"{type(error).__name__} {error}".strip()
                 raise UnreachedFile(what, f"{ATTEMPTS} attempts failed, the last with {reason}") from error
             time.sleep(FIRST_WAIT * 2**number * random.uniform(0.5, 1))  # spread, as many ranks ask at once
     raise AssertionError
+
+
+def _passing(error: Exception) -> Exception | None:
+    """What is wrong for the moment, or None if trying again does not change it.
+
+    Fsspec says of every failure of a web server, while a file is looked up, that there is no such file.
+    """
+    reason = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(reason, Exception) and _of_the_web(reason):
+        status = getattr(reason, "status", None)
+        return None if status and status < 500 and status not in BUSY else reason
+    return None if isinstance(error, _FINAL) else error
+
+
+def _of_the_web(reason: Exception) -> bool:
+    import aiohttp
+
+    return isinstance(reason, (aiohttp.ClientError, TimeoutError))
 
 
 def fetch(url: str, offset: int, size: int) -> bytes:
@@ -134,6 +156,39 @@ def fetch(url: str, offset: int, size: int) -> bytes:
         return content
 
     return patiently(attempt, url)
+
+
+def ask_each(ask: Callable[[Item], Result], items: Sequence[Item], path: str) -> list[Result]:
+    """What `ask` says of each item, in their order.
+
+    Args:
+        ask: looks one up.
+        items: of a source.
+        path: of the source; a storage is asked for several items at once, as it takes long to answer.
+    """
+    if not is_remote(path) or len(items) < 2:
+        return [ask(item) for item in items]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(ask, items))
+
+
+def content_of(file: InputFile) -> bytes:
+    """All bytes of a file, asked for at once.
+
+    Raises:
+        OSError: it can't be opened.
+        UnreachedFile: its storage does not give it.
+    """
+
+    def attempt() -> bytes:
+        fs, path = filesystem(file.path)
+        content: bytes = fs.cat_file(path)
+        return content
+
+    if is_remote(file.path):
+        return patiently(attempt, file.path)
+    with open(file.path, "rb") as stream:
+        return stream.read()
 
 
 class _RemoteStream(io.RawIOBase):

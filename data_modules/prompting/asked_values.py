@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from data_modules.reading.cropping import Cropping
+from data_modules.reading.files import listed
+from data_modules.reading.pictures import Square
 from lit_mm.mistake import Mistake
 
+_RULES = ("centre", "squash", "four_thirds")
 _METHODS = ("euler", "heun")
 _TOO_MANY = 2**62  # seeds are counted up from there
 _COUNTS = {"max_tokens": 1, "max_frames": 0, "repeat": 1, "seed": 0, "top_k": 0, "steps": 1}  # and their least values
@@ -28,6 +32,14 @@ def list_of(asked: dict[str, Any], key: str, of: str) -> list[Any]:
     if not isinstance(value, list) or not value:
         raise Mistake(f"'{key}' is {value!r}; give a list of {of}")
     return value
+
+
+def square_of(asked: dict[str, Any], size: int) -> Square:
+    """What pictures become, by the rule of `crop`."""
+    rule = asked.get("crop", "centre")
+    if rule not in _RULES:
+        raise Mistake(f"'crop' is {rule!r}; give {listed(_RULES)}")
+    return Square(size, Cropping(rule).still)
 
 
 def is_whole(value: Any) -> bool:

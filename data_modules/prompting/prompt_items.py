@@ -33,11 +33,11 @@ OPTIONS = {
     "guidance_scale", "noise_scale", "steps", "method",
 }  # fmt: skip
 OWN_OPTIONS = {
-    "draw": {"truth"},
-    "describe": {"question"},
-    "answer": {"pictures"},
-    "imagine": {"frames", "actions", "counterfactuals", "truth"},
-    "interleave": {"wanted"},
+    "draw": {"truth", "crop"},
+    "describe": {"question", "crop"},
+    "answer": {"pictures", "crop"},
+    "imagine": {"frames", "actions", "counterfactuals", "truth", "crop"},
+    "interleave": {"wanted", "crop"},
 }
 _LONGEST = 200  # bytes of a name; file systems take 255, and what files are of is added to it
 _NAME = re.compile(r"\w([\w \-+=]{0,98}[\w\-+=])?")  # no dot: what follows one tells an answer's files apart

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data_modules.prompting.asked_values import count_of, is_whole, list_of, sampler_of, sampling_of, text_of
+from data_modules.prompting.asked_values import count_of, is_whole, list_of, sampler_of, sampling_of, square_of, text_of
 from data_modules.prompting.prompt_items import GIVEN, STDIN, Item, check_name, check_names, pictures_of, read_items
 from data_modules.prompting.steering import Steering, action_texts
 from data_modules.prompting.template import Template, asked_turns
 from data_modules.reading.decoding import VideoReader, index_video
-from data_modules.reading.pictures import as_picture, is_picture, square
+from data_modules.reading.pictures import as_picture, is_picture
 from lit_mm.mistake import Mistake
 from lit_mm.packaged import packaged
 from lit_mm.prompt import FailedPrompt, Prompt, Wanted
@@ -45,6 +45,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
     - `max_frames` (4): most pictures where they come as the model likes,
     - `truth`: with `draw` a picture; with `imagine` numbers of the video's frames, or a list of pictures. It is shown
       to people beside the answer, never to the model.
+    - `crop` (centre), where there are pictures: how they become squares, `squash` or `four_thirds` as the data has it.
     - `steps`, `method`, `guidance_scale`, `noise_scale`: of drawing, those of the model's sampler by default.
 
     Paths are relative to the file, to the working folder, or to the package (`configs/prompts/lab/…`). A prompt
@@ -154,7 +155,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         if item.kind == "continue":
             return "text", (text_of(asked, "continue"),), ()
         if item.kind == "describe":
-            picture = self._picture("describe", asked["describe"] if item.shown is None else item.shown)
+            picture = self._picture("describe", asked["describe"] if item.shown is None else item.shown, asked)
             question = (text_of(asked, "question"),) if "question" in asked else ()
             return "text", (picture, *question), ()
         if item.kind == "answer":
@@ -167,7 +168,7 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             raise Mistake(f"'wanted' is {wanted!r}; give one of {', '.join(_WANTED)}")
         return (
             wanted,
-            tuple(self._part(part) for part in list_of(asked, "interleave", "{text: …} and {picture: FILE}")),
+            tuple(self._part(part, asked) for part in list_of(asked, "interleave", "{text: …} and {picture: FILE}")),
             (),
         )
 
@@ -175,7 +176,13 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         shown = asked.get("pictures", [])
         shown = shown if isinstance(shown, list) else [shown]
         turns = [
-            (role, [self._picture("pictures", shown[one["number"]]) if isinstance(one, dict) else one for one in said])
+            (
+                role,
+                [
+                    self._picture("pictures", shown[one["number"]], asked) if isinstance(one, dict) else one
+                    for one in said
+                ],
+            )
             for role, said in asked_turns(asked["answer"], len(shown))
         ]
         return self.template.asked(turns)
@@ -194,13 +201,14 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
         beside = f"neither in '{self.folder}' nor " if self.folder != Path() else ""
         raise Mistake(f"'{key}': there is no file '{name}' {beside}in the working folder; give one that is there")
 
-    def _picture(self, key: str, name: Any) -> Tensor:
+    def _picture(self, key: str, name: Any, asked: dict[str, Any]) -> Tensor:
         own = isinstance(name, str | Path) or not is_picture(name)  # from Python a picture may be given itself
-        return as_picture(self._path(key, name) if own else name, self.image_size)
+        to = square_of(asked, self.image_size)
+        return as_picture(self._path(key, name) if own else name, to.size, to.cut)
 
-    def _part(self, part: Any) -> str | Tensor:
+    def _part(self, part: Any, asked: dict[str, Any]) -> str | Tensor:
         if isinstance(part, dict) and part.keys() == {"picture"}:
-            return self._picture("picture", part["picture"])
+            return self._picture("picture", part["picture"], asked)
         if isinstance(part, dict) and part.keys() == {"text"}:
             return text_of(part, "text")
         raise Mistake(f"'interleave' has a part {part!r}; give {{text: …}} or {{picture: FILE}}")
@@ -212,20 +220,21 @@ class Prompts(Dataset[Prompt | FailedPrompt]):
             if "frames" in asked:
                 raise Mistake("'frames' are of a video, but 'imagine' is a list of pictures; leave 'frames' out")
             listed = "imagine" if key == "frames" else key
-            return [self._picture(listed, name) for name in list_of(asked, listed, "pictures")]
+            return [self._picture(listed, name, asked) for name in list_of(asked, listed, "pictures")]
         path = self._path("imagine", shown)
         index = index_video(path)
         numbers = list_of(asked, key, f"numbers of frames of '{shown}', from 0 to {len(index) - 1}")
         for number in numbers:
             if not is_whole(number) or not 0 <= number < len(index):
                 raise Mistake(f"'{key}' has {number!r}, but '{shown}' has the frames 0 to {len(index) - 1}")
-        return [square(frame, self.image_size) for frame in VideoReader().read(str(path), index, numbers)]
+        to = square_of(asked, self.image_size)
+        return [to(frame) for frame in VideoReader().read(str(path), index, numbers)]
 
     def _truth(self, kind: str, asked: dict[str, Any]) -> Tensor | None:
         if "truth" not in asked:
             return None
         return torch.stack(
-            self._frames(asked, "truth") if kind == "imagine" else [self._picture("truth", asked["truth"])]
+            self._frames(asked, "truth") if kind == "imagine" else [self._picture("truth", asked["truth"], asked)]
         )
 
 

@@ -17,18 +17,20 @@ import pyarrow.parquet as pq
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.listing import Listing
+from data_modules.index.storage import ask_each
 from data_modules.reading.cached import generated, mapped
 from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES, read_entries
 from data_modules.reading.files import Stamps, has_suffix, listed, stamp
 from data_modules.reading.pair_table import tokenize_captions
 from data_modules.reading.parquet_columns import PARQUET
-from data_modules.reading.recordings import Recording, VideoInTar, recording_of
+from data_modules.reading.recordings import Recording, recording_of
 from data_modules.reading.row_files import columns_of, read_rows
 from lit_mm.mistake import MissingFile, Mistake, mistake_in
 from lit_mm.tokenizer import Tokenizer
 
 FEATURES = {"caption": datasets.Value("string"), "broken": datasets.Value("string")}
+ASKED = 256  # captions that are read before they are handed on
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 
 
@@ -87,25 +89,26 @@ def read_captions(
     """
     table = Path(captions.source).expanduser()
     features = datasets.Features(FEATURES)
-    if table.is_file():
-        names = [tuple(recording.name for recording in recordings)]  # one item: the table is read once
-        settings = {"table": stamp([table]), "name": captions.name, "caption": captions.caption, "key": key}
-        try:
+    try:
+        if table.is_file():
+            names = [tuple(recording.name for recording in recordings)]  # one item: the table is read once
+            settings = {"table": stamp([table]), "name": captions.name, "caption": captions.caption, "key": key}
             rows = generated(_from_table, names, settings, features)
-        except datasets.exceptions.DatasetGenerationError as error:
-            raise mistake_in(error) or error from error
-    elif re.fullmatch(r"\w+(\.[\w.]+)?", captions.source) and not captions.source.endswith(TABLES):
-        ending, _, entry = captions.source.partition(".")
-        beside = listing.look(
-            ("captions", key, ending), lambda: [_stamps_beside(recording, ending) for recording in recordings]
-        )
-        items = [(recording.place, stamps) for recording, stamps in zip(recordings, beside, strict=True)]
-        rows = generated(_beside, items, {"ending": ending, "entry": entry}, features)
-    else:
-        raise MissingFile(
-            f"{key}: captions is '{captions.source}', and there is no such table; give its path, or an ending such as "
-            "txt or json.caption of files beside the videos"
-        )
+        elif re.fullmatch(r"\w+(\.[\w.]+)?", captions.source) and not captions.source.endswith(TABLES):
+            ending, _, entry = captions.source.partition(".")
+            beside = listing.look(
+                ("captions", key, ending),
+                lambda: ask_each(lambda recording: recording.stamps_beside(ending), recordings, recordings[0].path),
+            )
+            items = [(recording.place, stamps) for recording, stamps in zip(recordings, beside, strict=True)]
+            rows = generated(_beside, items, {"ending": ending, "entry": entry}, features)
+        else:
+            raise MissingFile(
+                f"{key}: captions is '{captions.source}', and there is no such table; give its path, or an ending such "
+                "as txt or json.caption of files beside the videos"
+            )
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise mistake_in(error) or error from error
     made = mapped(
         rows,
         tokenize_captions,
@@ -118,23 +121,16 @@ def read_captions(
     return ReadCaptions(Column(made, "ids"), Column(made, "cut").all(), broken)
 
 
-def _stamps_beside(recording: Recording, ending: str) -> Stamps:
-    if isinstance(recording, VideoInTar):
-        return recording.stamps()
-    path = Path(recording.path)
-    file = path.with_name(f"{path.name if path.is_dir() else path.stem}.{ending}")  # a folder's name may have dots
-    return stamp([file]) if file.is_file() else ()
+def _contents(items: Sequence[tuple[str, Stamps]], ending: str) -> Iterator[tuple[Recording, bytes]]:
+    for start in range(0, len(items), ASKED):
+        some = [(recording_of(place), stamps) for place, stamps in items[start : start + ASKED]]
+        told = ask_each(lambda item: item[0].content_beside(ending) if item[1] else b"", some, some[0][0].path)
+        yield from zip((recording for recording, _ in some), told, strict=True)
 
 
 def _beside(items: Sequence[tuple[str, Stamps]], ending: str, entry: str) -> Iterator[dict[str, str | None]]:
-    for place, stamps in items:
-        recording = recording_of(place)
-        content, name = b"", f"{recording.name.rpartition('.')[0]}.{ending}"
-        if isinstance(recording, VideoInTar):
-            if ending in recording.beside:
-                content = recording.content_beside(ending)
-        elif stamps:
-            content = Path(stamps[0][0]).read_bytes()
+    for recording, content in _contents(items, ending):
+        name = f"{recording.name.rpartition('.')[0]}.{ending}"
         caption, broken = "", None
         try:
             caption = _text(content, entry, name) if content.strip() else ""

@@ -116,6 +116,16 @@ class Cropping:
         """What cuts one picture; None for the centre."""
         return self.still if self.short_side is None else RandomCut(self.short_side, seed)
 
+    def fixed(self) -> Cropping:
+        """The same rule, if it cuts every picture at the same place.
+
+        Raises:
+            Mistake: the rule is `random`.
+        """
+        if self.rule == "random":
+            raise Mistake("crop.rule is random, which is for pairs; give centre, squash or four_thirds")
+        return self
+
     @property
     def still(self) -> Squash | None:
         """What cuts a picture without chance, as held-out pictures are cut; None for the centre."""

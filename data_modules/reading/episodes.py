@@ -30,6 +30,7 @@ from data_modules.reading.files import warn
 from data_modules.reading.found_recordings import FoundRecordings
 from data_modules.reading.frame_keys import FRAME_BITS, MAX_FRAME
 from data_modules.reading.picture_source import PictureSource, identity_of_files
+from data_modules.reading.pictures import Square
 from data_modules.reading.recording_columns import ANGLE, Columns
 from data_modules.reading.recordings import recording_of
 from data_modules.reading.time_stamps import VideoIndex
@@ -102,21 +103,21 @@ class VideoPictures(PictureSource):
 
     Args:
         table: the videos.
-        size: side of a picture in pixels.
+        to: what they become.
         cache: keeps what is read of remote videos; None keeps nothing.
     """
 
-    def __init__(self, table: VideoTable, size: int, cache: RangeCache | None = None) -> None:
-        self.table, self.size = table, size
+    def __init__(self, table: VideoTable, to: Square, cache: RangeCache | None = None) -> None:
+        self.table, self.to = table, to
         self.reader = VideoReader(ranges=RangeReader(cache))
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each; neighbouring keys of one file are decoded in one go."""
+        """(3, to.size, to.size) uint8 each; neighbouring keys of one file are decoded in one go."""
         pictures: list[Tensor] = []
         for row, group in groupby(keys, lambda key: key >> FRAME_BITS):
             frames = [key & MAX_FRAME for key in group]
             recording = recording_of(self.table.place(row))
-            pictures += recording.read(self.reader, self.table.index(row), frames, self.size)
+            pictures += recording.read(self.reader, self.table.index(row), frames, self.to)
         return pictures
 
     def origin(self, key: int) -> str:
@@ -127,7 +128,8 @@ class VideoPictures(PictureSource):
         """Of all usable files; their time stamps follow from them."""
         recordings = [recording_of(self.table.place(int(row))) for row in self.table.usable()]
         parts = [recording.part for recording in recordings if recording.part]
-        return identity_of_files([Path(recording.path) for recording in recordings], self.size, *parts)
+        parts += [repr(self.to.cut)] if self.to.cut else []
+        return identity_of_files([Path(recording.path) for recording in recordings], self.to.size, *parts)
 
 
 def say_far_keyframes(table: VideoTable, key: str) -> None:

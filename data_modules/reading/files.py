@@ -14,6 +14,7 @@ from typing import Literal
 from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.storage import is_remote
 from data_modules.reading.findings import note_files, note_lost
 from data_modules.reading.walking import NOWHERE, as_stored, is_hidden, matching, once, walk
 from lit_mm.mistake import MissingFile, Mistake
@@ -81,10 +82,12 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence
 
     Raises:
         MissingFile: nothing is there, or nothing that can be read.
-        Mistake: nothing is named, or a range has no number.
+        Mistake: nothing is named, a range has no number, or it is a URL.
     """
     if not pattern.strip():
         raise Mistake(f"{key} is empty; name a file or folder, or a pattern of them")
+    if is_remote(pattern):
+        raise Mistake(f"{key}: '{pattern}' is on another machine, and this kind is read from this one; copy it here")
     found: set[Path] = set()
     left_out: Counter[str] = Counter()
     for one in spread_range(pattern):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_modules.index.listing import Listing
-from data_modules.index.storage import is_remote
+from data_modules.index.storage import ask_each, is_remote
 from data_modules.prompting.prompt_items import PICTURE_SUFFIXES
 from data_modules.reading.decoding import VIDEO_SUFFIXES
 from data_modules.reading.episode_tables import TABLE_SUFFIXES
@@ -16,7 +16,8 @@ from data_modules.reading.findings import note_files
 from data_modules.reading.hdf5_recordings import HDF5_SUFFIXES, Hdf5Recording
 from data_modules.reading.lerobot import is_lerobot, lerobot_episodes
 from data_modules.reading.recordings import FrameFolder, Recording, VideoFile, frame_folder
-from data_modules.reading.tars_of_videos import TAR, videos_in_remote_tars, videos_in_tar
+from data_modules.reading.remote_videos import remote_videos
+from data_modules.reading.tars_of_videos import TAR, videos_in_tar
 from data_modules.reading.walking import matching, walk
 from lit_mm.mistake import MissingFile, Mistake
 
@@ -74,7 +75,7 @@ def look_up(path: str, key: str, layout: Layout, with_columns: bool, listing: Li
     def look() -> FoundRecordings:
         found = find_recordings(path, key, layout)
         files = [recording.stamps() for recording in found]
-        stamps = [recording.stamps(True) for recording in found] if with_columns else files
+        stamps = ask_each(lambda recording: recording.stamps(True), found, path) if with_columns else files
         items = [(one, recording.place) for one, recording in zip(stamps, found, strict=True)]
         return FoundRecordings(found, items, tuple(sorted({file for one in files for file in one})))
 
@@ -85,7 +86,7 @@ def find_recordings(path: str, key: str, layout: Layout) -> list[Recording]:
     """All recordings behind a path, sorted by name.
 
     Args:
-        path: a video, a tar of videos, an HDF5 file, a folder of those or a pattern; the URL of tars of videos; a
+        path: a video, a tar of videos, an HDF5 file, a folder of those or a pattern; the URL of videos and tars; a
             LeRobot data set, with the episodes meant behind a `#` (`pusht#0:180`); or a folder of pictures, a folder of
             such folders, or a pattern of them.
         key: the YAML key, for the error message.
@@ -96,9 +97,9 @@ def find_recordings(path: str, key: str, layout: Layout) -> list[Recording]:
         BrokenFile: a tar or a data set cannot be read, or frames cannot be ordered.
     """
     if is_remote(path):
-        if not (remote := list(videos_in_remote_tars(path, key))):
+        if not (remote := list(remote_videos(path, key))):
             raise MissingFile(f"{key}: the tars of '{path}' hold no video")
-        return [*remote]
+        return remote
     if is_lerobot(path):
         episodes = list(lerobot_episodes(path, key, layout.camera))
         note_files(path, len({episode.path for episode in episodes}), {})

@@ -19,7 +19,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.decoding import VideoReader
 from data_modules.reading.episode_tables import column_of
 from data_modules.reading.files import listed
-from data_modules.reading.pictures import read_picture, square
+from data_modules.reading.pictures import Square
 from data_modules.reading.recordings import Recording
 from data_modules.reading.time_stamps import VideoIndex
 from lit_mm.mistake import from_extra
@@ -65,7 +65,7 @@ class Hdf5Recording(Recording):
             raise BrokenFile(self.path, f"there is no frame in '{self._pictures}'")
         return VideoIndex(pts, pts, 1 / (self.rate or 1.0))
 
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
         """The file is opened for every document: an open one must not be shared with a forked process."""
         with _opened(self.path) as file:
             pictures = file[self._pictures]
@@ -73,9 +73,9 @@ class Hdf5Recording(Recording):
         found = []
         for frame, value in zip(frames, stored, strict=True):
             if isinstance(value, np.ndarray) and value.ndim == 3:
-                found.append(square(np.ascontiguousarray(value[..., :3]), size))
+                found.append(to(np.ascontiguousarray(value[..., :3])))
             else:
-                found.append(read_picture(bytes(value), size, f"{self.path}, {self._pictures}, frame {frame}"))
+                found.append(to.read(bytes(value), f"{self.path}, {self._pictures}, frame {frame}"))
         return found
 
     def table(self, columns: Sequence[str], index: VideoIndex) -> tuple[Path, Mapping[str, Sequence[Any]]]:

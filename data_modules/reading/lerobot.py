@@ -26,7 +26,7 @@ from data_modules.index.input_files import local_file
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.episode_tables import column_of
 from data_modules.reading.files import listed
-from data_modules.reading.pictures import read_picture, square
+from data_modules.reading.pictures import Square
 from data_modules.reading.recordings import Recording
 from data_modules.reading.time_stamps import VideoIndex
 from lit_mm.mistake import Mistake
@@ -88,9 +88,9 @@ class LeRobotEpisode(Recording):
         last = int(np.searchsorted(whole.keyframes, pts[-1], side="right"))
         return VideoIndex(pts, whole.keyframes[max(0, before) : last], whole.time_base)
 
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
         """Decoded from the keyframe before each."""
-        return [square(frame, size) for frame in reader.read(self.path, index, frames)]
+        return [to(frame) for frame in reader.read(self.path, index, frames)]
 
     def table(self, columns: Sequence[str], index: VideoIndex) -> tuple[Path, Mapping[str, Sequence[Any]]]:
         """Rows of this episode, in the order of their frames; `task` is the same in all."""
@@ -133,7 +133,7 @@ class LeRobotPictures(LeRobotEpisode):
         pts = np.arange(self.frames, dtype=np.int64)
         return VideoIndex(pts, pts, 1 / self.rate)
 
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
         """Of each the group of rows that it is in is read."""
         file = local_file(Path(self.path))
         rows = _rows(self.path, int(file.changed), self.episode)
@@ -143,7 +143,7 @@ class LeRobotPictures(LeRobotEpisode):
             name = f"{self.path}, {self.camera}, row {row}"
             if not value or not value.get("bytes"):
                 raise BrokenFile(name, "there is no picture in it")
-            pictures.append(read_picture(value["bytes"], size, name))
+            pictures.append(to.read(value["bytes"], name))
         return pictures
 
 

@@ -15,7 +15,7 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.columns import Column
 from data_modules.reading.pages import Pages
 from data_modules.reading.picture_source import PictureSource, identity_of_files
-from data_modules.reading.pictures import read_picture
+from data_modules.reading.pictures import Square
 
 INLINE = "data:"  # what a picture that is written out as text begins with
 
@@ -28,11 +28,11 @@ class PagePictures(PictureSource):
             `places` (-1 for a path, else the number in the column).
         pages: what they were made of.
         folder: that paths are relative to; None for that of the file with the page.
-        size: side of a picture in pixels.
+        to: what they become.
     """
 
-    def __init__(self, documents: datasets.Dataset, pages: Pages, folder: Path | None, size: int) -> None:
-        self.pages, self.folder, self.size = pages, folder, size
+    def __init__(self, documents: datasets.Dataset, pages: Pages, folder: Path | None, to: Square) -> None:
+        self.pages, self.folder, self.to = pages, folder, to
         self.rows, self.names, self.places = (Column(documents, name) for name in ("row", "pictures", "places"))
         self.starts = np.cumsum([0, *self.names.lengths()], dtype=np.int64)
 
@@ -47,21 +47,21 @@ class PagePictures(PictureSource):
         return self.rows[document], self.names[document][number], self.places[document][number]
 
     def read(self, keys: Sequence[int]) -> list[Tensor]:
-        """(3, size, size) uint8 each."""
+        """(3, to.size, to.size) uint8 each."""
         return [self._picture(key) for key in keys]
 
     def _picture(self, key: int) -> Tensor:
         row, name, place = self._named(key)
         if place >= 0:
-            return read_picture(self._stored(row, name, place), self.size, name=self.origin(key))
+            return self.to.read(self._stored(row, name, place), self.origin(key))
         if name.startswith(INLINE):
             try:
                 content = base64.b64decode(name.partition(",")[2], validate=True)
             except binascii.Error as error:
                 raise BrokenFile(self.origin(key), f"it is not base64 ({error})") from error
-            return read_picture(content, self.size, name=self.origin(key))
+            return self.to.read(content, self.origin(key))
         try:
-            return read_picture(self._path(row, name), self.size)
+            return self.to.read(str(self._path(row, name)))
         except BrokenFile as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 where = self.pages.path(row)
@@ -98,7 +98,8 @@ class PagePictures(PictureSource):
         count = len(self.starts) - 1
         named = [self._named(key) for document in range(count) for key in self.keys(document)]
         files = {self._path(row, name) for row, name, place in named if place < 0 and not name.startswith(INLINE)}
-        return identity_of_files([*map(Path, self._tables()), *sorted(files)], self.size, len(named))
+        cut = [repr(self.to.cut)] if self.to.cut else []
+        return identity_of_files([*map(Path, self._tables()), *sorted(files)], self.to.size, len(named), *cut)
 
     def _tables(self) -> list[str]:
         return [path for path, _, _ in self.pages.files]

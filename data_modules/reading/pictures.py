@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def is_picture(value: Any) -> bool:
     )
 
 
-def as_picture(value: Picture, size: int) -> Tensor:
+def as_picture(value: Picture, size: int, cut: Cut | None = None) -> Tensor:
     """Any picture as (3, size, size) uint8 RGB: a path or a PIL image as by `read_picture`, or pixels.
 
     Args:
@@ -44,6 +45,7 @@ def as_picture(value: Picture, size: int) -> Tensor:
             uint8 or an array (height, width, channels) uint8 with 3 channels, 4 (the last one is opacity), 1, or
             without that dimension.
         size: side of the result in pixels.
+        cut: how the square is cut out; the centre by default.
 
     Raises:
         Mistake: it is none of these, or a file that cannot be read.
@@ -52,9 +54,9 @@ def as_picture(value: Picture, size: int) -> Tensor:
         path = Path(packaged(str(value), Path()))
         if not path.is_file():
             raise MissingFile(f"there is no file '{value}'; give the path of a picture")
-        return read_picture(path, size)
+        return read_picture(path, size, cut=cut)
     if isinstance(value, Image.Image):
-        return square(to_rgb(ImageOps.exif_transpose(value)), size)
+        return Square(size, cut)(to_rgb(ImageOps.exif_transpose(value)))
     pixels = value.cpu().permute(1, 2, 0).numpy() if isinstance(value, Tensor) and value.ndim == 3 else value
     pixels = pixels.numpy(force=True) if isinstance(pixels, Tensor) else pixels
     if isinstance(pixels, np.ndarray) and pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -67,7 +69,7 @@ def as_picture(value: Picture, size: int) -> Tensor:
             f"a picture is {found}; give a path, a PIL image, a uint8 tensor (3, height, width) or a uint8 array "
             "(height, width, 3)"
         )
-    return square(pixels if pixels.shape[2:] == (3,) else to_rgb(Image.fromarray(pixels)), size)
+    return Square(size, cut)(pixels if pixels.shape[2:] == (3,) else to_rgb(Image.fromarray(pixels)))
 
 
 def _has_colours(pixels: np.ndarray) -> bool:
@@ -97,7 +99,7 @@ def read_picture(
         side = 2 * (cut.resized(size) if cut else size)
         with _opened(io.BytesIO(file) if isinstance(file, bytes) else file, side, megapixels) as image:
             upright = to_rgb(_upright(image))
-            return cut(upright, size) if cut else square(upright, size)
+            return Square(size, cut)(upright)
     except Mistake as error:
         raise BrokenFile(name or file, error) from error
     except Image.DecompressionBombError as error:
@@ -223,3 +225,26 @@ def square(image: Image.Image | np.ndarray, size: int) -> Tensor:
     if isinstance(image, Image.Image):
         image = np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
     return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Square:
+    """The squares that pictures become.
+
+    Args:
+        size: side in pixels.
+        cut: how they are cut out; the centre by default.
+    """
+
+    size: int
+    cut: Cut | None = None
+
+    def __call__(self, picture: Image.Image | np.ndarray) -> Tensor:
+        """An RGB picture, or (height, width, 3) uint8, to (3, size, size) uint8."""
+        if self.cut is None:
+            return square(picture, self.size)
+        return self.cut(Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture, self.size)
+
+    def read(self, file: str | bytes, name: object = None) -> Tensor:
+        """See `read_picture`."""
+        return read_picture(file, self.size, name, self.cut)

@@ -23,7 +23,7 @@ from data_modules.index.storage import InputFile
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.episode_tables import TABLE_SUFFIXES, parsed_columns, read_table, tables_of
 from data_modules.reading.files import Stamps, stamp
-from data_modules.reading.pictures import read_picture, square
+from data_modules.reading.pictures import Square
 from data_modules.reading.time_stamps import VideoIndex
 
 NAMES = "names"  # of frames say when they were taken
@@ -70,6 +70,19 @@ class Recording(ABC):
         table = self.table_file() if columns else None
         return stamp([*self.files(), *([table] if table else [])])
 
+    def stamps_beside(self, ending: str) -> Stamps:
+        """Of the file that has its name otherwise, or nothing."""
+        file = self._beside(ending)
+        return stamp([file]) if file.is_file() else ()
+
+    def content_beside(self, ending: str) -> bytes:
+        """What is in that file."""
+        return self._beside(ending).read_bytes()
+
+    def _beside(self, ending: str) -> Path:
+        path = Path(self.path)
+        return path.with_name(f"{path.name if path.is_dir() else path.stem}.{ending}")  # a folder's name may have dots
+
     @abstractmethod
     def index(self) -> VideoIndex:
         """When its frames are shown.
@@ -79,14 +92,14 @@ class Recording(ABC):
         """
 
     @abstractmethod
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
-        """Frames by number, (3, size, size) uint8 each.
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
+        """Frames by number, (3, to.size, to.size) uint8 each.
 
         Args:
             reader: keeps files open.
             index: of this recording.
             frames: their numbers.
-            size: side of a picture in pixels.
+            to: what they become.
 
         Raises:
             BrokenFile: they cannot be read.
@@ -117,9 +130,9 @@ class VideoFile(Recording):
         """See `index_video`."""
         return index_video(self.path)
 
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
         """Decoded from the keyframe before each."""
-        return [square(frame, size) for frame in reader.read(self.path, index, frames)]
+        return [to(frame) for frame in reader.read(self.path, index, frames)]
 
 
 @dataclass(frozen=True)
@@ -157,8 +170,12 @@ class VideoInTar(Recording):
         """None, as it is in the tar."""
         return None
 
+    def stamps_beside(self, ending: str) -> Stamps:
+        """Of the tar, if a member has its name otherwise."""
+        return self.stamps() if ending in self.beside else ()
+
     def content_beside(self, ending: str) -> bytes:
-        """Bytes of the member that has its name otherwise."""
+        """Bytes of that member."""
         offset, size = self.beside[ending]
         with open(self.path, "rb") as tar:
             return os.pread(tar.fileno(), size, offset)
@@ -167,10 +184,10 @@ class VideoInTar(Recording):
         """See `index_video`."""
         return index_video(self.tar, (self.offset, self.size), self.name)
 
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
         """Decoded from the keyframe before each."""
         decoded = reader.read(self.tar, index, frames, (self.offset, self.size), self.name)
-        return [square(frame, size) for frame in decoded]
+        return [to(frame) for frame in decoded]
 
     def table(self, columns: Sequence[str], index: VideoIndex) -> tuple[Path, Mapping[str, Sequence[Any]]]:
         """Columns of the member that has its name otherwise."""
@@ -230,9 +247,9 @@ class FrameFolder(Recording):
         except (OSError, ValueError) as error:
             raise BrokenFile(file, f"a time stamp in seconds in every line is expected: {error}") from error
 
-    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], size: int) -> list[Tensor]:
+    def read(self, reader: VideoReader, index: VideoIndex, frames: Sequence[int], to: Square) -> list[Tensor]:
         """Each is a file of its own."""
-        return [read_picture(os.path.join(self.path, self.names[frame]), size) for frame in frames]
+        return [to.read(os.path.join(self.path, self.names[frame])) for frame in frames]
 
 
 def _seconds_in(file: Path) -> float:

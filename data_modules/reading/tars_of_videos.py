@@ -12,7 +12,6 @@ from typing import IO, NamedTuple
 import datasets
 
 from data_modules.dataset import BrokenFile
-from data_modules.index.input_files import find_input_files
 from data_modules.index.storage import InputFile, fetch, opened
 from data_modules.index.tar_samples import DamagedTar, SampleGrouper, tar_members
 from data_modules.reading.cached import generated
@@ -85,22 +84,19 @@ def videos_in_tar(tar: Path) -> Iterator[VideoInTar]:
             yield VideoInTar(str(tar), *place)
 
 
-def videos_in_remote_tars(pattern: str, key: str) -> Iterator[VideoInRemoteTar]:
-    """The videos in the tars behind a URL. What is in a tar is looked up once.
+def videos_in_remote_tar(file: InputFile) -> Iterator[VideoInRemoteTar]:
+    """The videos in a tar on another machine. What is in it is looked up once.
 
     Raises:
-        MissingFile: nothing is there.
-        BrokenFile: a tar is cut or overwritten, or its storage fails.
-        Mistake: the storage cannot be reached.
+        BrokenFile: the tar is cut or overwritten, or its storage fails.
     """
-    for file in find_input_files(pattern, (TAR,), key):
-        try:
-            rows = generated(_rows, [(file.path, file.size, file.changed)], {}, datasets.Features(FEATURES))
-        except datasets.exceptions.DatasetGenerationError as error:
-            raise mistake_in(error) or error from error
-        for row in rows:
-            where = Place(row["member"], row["offset"], row["size"], json.loads(row["beside"]))
-            yield VideoInRemoteTar(file.path, *where, file.size, file.changed)
+    try:
+        rows = generated(_rows, [(file.path, file.size, file.changed)], {}, datasets.Features(FEATURES))
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise mistake_in(error) or error from error
+    for row in rows:
+        where = Place(row["member"], row["offset"], row["size"], json.loads(row["beside"]))
+        yield VideoInRemoteTar(file.path, *where, file.size, file.changed)
 
 
 def _rows(items: Stamps) -> Iterator[dict[str, str | int]]:

@@ -1,4 +1,4 @@
-"""Windows of tokens that other programs have made, read where they are."""
+"""Windows of tokens that other programs have made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from data_modules.dataset import BrokenFile
-from data_modules.reading.files import stamp
+from data_modules.index.unpacked_shards import TokenShard
 from data_modules.reading.text_windows import TextWindows
-from data_modules.reading.token_shards import TokenShard
 
 
 class TokenWindows(TextWindows):
@@ -25,7 +24,7 @@ class TokenWindows(TextWindows):
 
     def __init__(self, shards: Sequence[TokenShard], window: int, vocab_size: int) -> None:
         self.shards, self.vocab_size = shards, vocab_size
-        self.files = stamp([shard.path for shard in shards])
+        self.files = tuple((shard.file.path, shard.file.size, shard.file.changed) for shard in shards)
         tokens = np.concatenate([shard.tokens for shard in shards])
         counts = -(-tokens // window)
         document = np.repeat(np.arange(len(tokens)), counts)
@@ -41,7 +40,7 @@ class TokenWindows(TextWindows):
 
     @cached_property
     def _bytes(self) -> list[np.ndarray]:
-        return [np.memmap(shard.path, np.uint8, "r") for shard in self.shards]
+        return [shard.content() for shard in self.shards]
 
     def ids(self, window: int) -> np.ndarray:
         """Tokens of a window.
@@ -59,7 +58,7 @@ class TokenWindows(TextWindows):
         if ids.min() < 0 or ids.max() >= self.vocab_size:
             worst = int(ids.min()) if ids.min() < 0 else int(ids.max())
             raise BrokenFile(
-                shard.path,
+                shard.file.path,
                 f"it has the token {worst}, but data.tokenizer has {self.vocab_size}; name the tokenizer that it was "
                 "made with",
             )

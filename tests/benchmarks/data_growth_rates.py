@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from data_modules.base import DocumentDataModule
-from data_modules.image_text import ImageTextSource
+from data_modules.image_text import ImageTextDataModule
 from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.reading.pictures import read_picture
-from data_modules.text import TextSource
-from data_modules.video import VideoSource
+from data_modules.text import TextDataModule
+from data_modules.video import VideoDataModule
 from tests.benchmarks import data_growth_inputs as inputs
 from tests.benchmarks import data_growth_peers as others
 from tests.benchmarks.data_growth_ready import FRAME_TOKENS, SIDE
@@ -96,7 +96,7 @@ def any_order(make: Callable[..., others.Ready]) -> Loader:
 
 
 PICTURES: dict[str, Loader] = {
-    "lit-mm, tars": ours(ImageTextSource),
+    "lit-mm, tars": ours(ImageTextDataModule),
     "datasets": any_order(others.datasets_pairs),
     "datasets, streaming": streamed_pictures,
     "webdataset": webdataset_pictures,
@@ -134,12 +134,12 @@ def rates(root: Path, pictures: int, texts: int, videos: int, seconds: float) ->
         name: (make, tars) for name, make in PICTURES.items() if others.installed(name.partition(",")[0])
     }
     sources["lit-mm, tars"] = PICTURES["lit-mm, tars"], tars
-    kept = ours(ImageTextSource)
+    kept = ours(ImageTextDataModule)
     sources["lit-mm, folder"] = kept, inputs.write_folder(root / "folder", pictures)
     sources["lit-mm, Parquet of pictures"] = kept, inputs.write_picture_parquet(root / "pictures.parquet", pictures)
     shards = [np.random.default_rng(0).integers(16, 4000, 60).tolist() for _ in range(texts)]
-    sources["lit-mm, token shards"] = ours(TextSource), write_megatron(root / "tokens/all", shards).parent
-    clips = ours(VideoSource, fps=1.0, frames=10)
+    sources["lit-mm, token shards"] = ours(TextDataModule), write_megatron(root / "tokens/all", shards).parent
+    clips = ours(VideoDataModule, fps=1.0, frames=10)
     sources["lit-mm, videos"] = clips, inputs.write_videos(root / "videos", videos)
     with contextlib.redirect_stdout(io.StringIO()):
         return {

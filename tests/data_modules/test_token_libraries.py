@@ -46,15 +46,35 @@ def test_litdata(kind: Any, tmp_path: Path, document_format: DocumentFormat) -> 
     assert windows(load(tmp_path / "out", document_format, window=64)) == DOCUMENTS
 
 
+def test_compressed_litdata(tmp_path: Path, document_format: DocumentFormat) -> None:
+    litdata = pytest.importorskip("litdata")
+    loader = litdata.streaming.item_loader.TokensLoader()
+    packing = {"compression": "zstd", "compression_level": "chunk"}
+    writer = litdata.streaming.writer.BinaryWriter(
+        str(tmp_path / "out"), chunk_bytes=150, item_loader=loader, **packing
+    )
+    for number, document in enumerate(DOCUMENTS):
+        writer[number] = torch.tensor(document)
+    writer.done()
+    writer.merge()
+    assert len(list((tmp_path / "out").glob("*.zstd.bin"))) > 1
+    assert windows(load(tmp_path / "out", document_format, window=64)) == DOCUMENTS
+
+
+@pytest.mark.parametrize("compression", [None, "zstd:7", "gz", "bz2", "br:5"])
 @pytest.mark.parametrize(
     ("encoding", "kind"),
     [("ndarray:uint16", np.uint16), ("ndarray", np.int32), ("ndarray:int32:7", np.int32), ("bytes", np.int64)],
 )
-def test_mds(encoding: str, kind: Any, tmp_path: Path, document_format: DocumentFormat) -> None:
+def test_mds(
+    encoding: str, kind: Any, compression: str | None, tmp_path: Path, document_format: DocumentFormat
+) -> None:
     streaming = pytest.importorskip("streaming")
     documents = [one for one in DOCUMENTS if len(one) == 7] if encoding.endswith(":7") else DOCUMENTS
     columns = {"source": "str", "tokens": encoding}
-    with streaming.MDSWriter(out=str(tmp_path / "out"), columns=columns, size_limit=300) as out:
+    with streaming.MDSWriter(
+        out=str(tmp_path / "out"), columns=columns, size_limit=300, compression=compression
+    ) as out:
         for document in documents:
             tokens = np.array(document, kind)
             out.write({"source": "web", "tokens": tokens.tobytes() if encoding == "bytes" else tokens})

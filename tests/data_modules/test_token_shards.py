@@ -13,12 +13,12 @@ from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.text import TextDataset, TextSource
 from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.mixed import check_mixture
-from tests.helpers.token_files import write_litdata, write_mds, write_megatron
+from tests.helpers.token_files import PACKED, pack_mds, write_litdata, write_mds, write_megatron
 
 DOCUMENTS = [[5, 6, 7, 8, 9, 10, 11], [12, 13], [*range(20, 60)], [7]]
 
 
-def load(path: Path, format: DocumentFormat, window: int = 16) -> TextDataset:
+def load(path: Path | str, format: DocumentFormat, window: int = 16) -> TextDataset:
     dataset = TextSource(str(path), window=window).dataset("train", "tokens", format)
     assert dataset is not None
     return pickle.loads(pickle.dumps(dataset))
@@ -39,6 +39,10 @@ FORMATS = {
     "MDS": lambda folder: write_mds(folder / "mds", DOCUMENTS),
     "MDS, any type": lambda folder: write_mds(folder / "mds", DOCUMENTS, "ndarray"),
     "MDS, bytes": lambda folder: write_mds(folder / "mds", DOCUMENTS, "bytes"),
+    "MDS, zstd": lambda folder: pack_mds(write_mds(folder / "mds", DOCUMENTS), "zstd"),
+    "MDS, gz": lambda folder: pack_mds(write_mds(folder / "mds", DOCUMENTS, "ndarray"), "gz"),
+    "MDS, bz2": lambda folder: pack_mds(write_mds(folder / "mds", DOCUMENTS, "bytes"), "bz2"),
+    "litData, zstd": lambda folder: write_litdata(folder / "lit", DOCUMENTS, "zstd"),
     "litData": lambda folder: write_litdata(folder / "lit", DOCUMENTS),
     "litData, its index": lambda folder: write_litdata(folder / "lit", DOCUMENTS) / "index.json",
 }
@@ -77,7 +81,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, document_format: 
     index = json.loads((folder / "index.json").read_text())
     index["config"]["data_format"] = ["pickle"]
     (folder / "index.json").write_text(json.dumps(index))
-    with pytest.raises(Mistake, match=r"holds \['pickle'\] with compression None; integers of litData's TokensLoader"):
+    with pytest.raises(Mistake, match=r"holds items of the format \['pickle'\]; integers of litData's TokensLoader"):
         load(folder, document_format)
     (folder / "index.json").write_text("{}")
     with pytest.raises(Mistake, match="has neither the 'shards' of MDS nor the 'chunks' of litData"):
@@ -85,6 +89,41 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path, document_format: 
     folder = write_mds(tmp_path / "mds", DOCUMENTS)
     (folder / "shard.00001.mds").write_bytes(b"\x00" * 20)
     with pytest.raises(BrokenFile, match=r"shard.00001.mds' .* it has 20 of \d+ bytes"):
+        load(folder, document_format)
+
+
+def test_what_its_library_has_unpacked_is_read_where_it_is(tmp_path: Path, document_format: DocumentFormat) -> None:
+    folder = write_mds(tmp_path / "mds", DOCUMENTS)
+    unpacked = {file.name: file.read_bytes() for file in folder.glob("*.mds")}
+    pack_mds(folder, "zstd")
+    for name, content in unpacked.items():
+        (folder / name).write_bytes(content)
+        (folder / f"{name}.zstd").write_bytes(b"")
+    assert windows(load(folder, document_format, window=64)) == DOCUMENTS[:3]
+
+
+def test_packed_shards_that_cannot_be_read(tmp_path: Path, document_format: DocumentFormat) -> None:
+    folder = pack_mds(write_mds(tmp_path / "mds", DOCUMENTS), "zstd")
+    packed = folder / "shard.00001.mds.zstd"
+    content = packed.read_bytes()
+    packed.write_bytes(content[:-5])
+    with pytest.raises(BrokenFile, match=r"shard.00001.mds.zstd' broke while being read: "):
+        load(folder, document_format)
+    packed.write_bytes(PACKED["zstd"](b"\x00" * 20))
+    with pytest.raises(BrokenFile, match=r"shard.00001.mds.zstd' .* it has 20 of \d+ bytes"):
+        load(folder, document_format)
+    packed.unlink()
+    with pytest.raises(MissingFile, match=r"data.train: '.*zstd', which is a part of '.*mds', is not there"):
+        load(folder, document_format)
+    index = folder / "index.json"
+    index.write_text(index.read_text().replace('"compression": "zstd"', '"compression": "snappy"'))
+    with pytest.raises(Mistake, match="mds' is compressed with snappy; zstd, gz, bz2 or br is unpacked"):
+        load(folder, document_format)
+    folder = write_mds(tmp_path / "below", [[5, 6]], "ndarray")
+    (shard,) = folder.glob("*0.mds")
+    shard.write_bytes(shard.read_bytes()[:-4] + b"\xff" * 4)
+    pack_mds(folder, "gz")
+    with pytest.raises(BrokenFile, match="0.mds.gz' .*: it has the tokens -1 to 5; 32 bits from 0 on are read"):
         load(folder, document_format)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from data_modules.base import DocumentDataModule
 from data_modules.dataset import DocumentFormat
 from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.mixture import MixtureDataModule
@@ -34,6 +35,11 @@ def check_mixture(kind: Source, folder: Path, format: DocumentFormat) -> None:
     """Fails unless rows go on exactly, and shares of tokens are as asked for."""
     module = mixture(kind, folder, format)
     module.setup("fit")
+    check_rows(module)
+
+
+def check_rows(module: DocumentDataModule) -> None:
+    """Fails unless rows of a data module that is set up go on exactly, with the shares of tokens of its weights."""
     whole = list(islice(module.training_rows(), 12))
     module.plan_state = json.loads(json.dumps(whole[5].plan_state))
     for before, after in zip(whole[6:], module.training_rows(), strict=False):
@@ -46,7 +52,9 @@ def check_mixture(kind: Source, folder: Path, format: DocumentFormat) -> None:
     for _ in range(1000):
         for piece in planner.next_row().pieces:
             placed[piece.source] += piece.stop - piece.start
-    assert abs(placed["kind"] / placed.total() - 0.6) < 0.01, placed
+    weights = module.mixture.weights
+    for name, weight in weights.items():
+        assert abs(placed[name] / placed.total() - weight / sum(weights.values())) < 0.01, placed
 
 
 def shown(document: Document, format: DocumentFormat) -> str:

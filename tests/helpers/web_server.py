@@ -13,6 +13,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         failures: of each path's next answers, the status to send instead, or "hang" or "cut".
+        unseen: as `failures`, of requests for the head alone too.
         later: takes the place of `failures` once `/trouble` is asked for.
         silence: seconds that an answer hangs.
         sent: bytes of all answers.
@@ -26,6 +27,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.failures, self.sent, self.wait = folder, dict[str, list[int | str]](), 0, 0.0
         self.later, self.silence = dict[str, list[int | str]](), 3.0
+        self.unseen = dict[str, list[int | str]]()
         self.asked: Counter[str] = Counter()
         self.now = self.most = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -41,13 +43,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self.answer(body=False)
+        self.count(body=False)
 
     def do_GET(self) -> None:
+        self.count(body=True)
+
+    def count(self, body: bool) -> None:
         self.server.now += 1
         self.server.most = max(self.server.most, self.server.now)
         try:
-            self.answer(body=True)
+            self.answer(body)
         finally:
             self.server.now -= 1
 
@@ -57,7 +62,8 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(server.wait)
         if path == "/trouble":
             server.failures = server.later
-        trouble = server.failures.get(path, []).pop(0) if body and server.failures.get(path) else None
+        trouble = server.failures[path].pop(0) if body and server.failures.get(path) else None
+        trouble = server.unseen[path].pop(0) if server.unseen.get(path) else trouble
         if trouble == "hang":
             time.sleep(server.silence)
             return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedRow, Text
 from lit_mm.training.flops import TrainingFlops
 from lit_mm.training.metrics import LossMeans
+from tests.helpers.processes import on_processes
 from tests.helpers.program import ROOT, SMALL
 
 
@@ -45,41 +48,62 @@ def test_waiting_is_what_the_loader_takes_while_nobody_else_works(workers: int) 
     assert waited < worked - 4 * 0.15 + 0.05
 
 
-def test_tokens_are_counted_without_padding_and_losses_over_both_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two micro-batches of 2 rows of 32 positions, of which 20 and 7 hold something; on 3 ranks in 4 seconds."""
+def of_two_micro_batches(waited: float = 0.0, world_size: int = 3) -> dict[str, float]:
+    """Logged of two micro-batches of 2 rows of 32 positions, of which 20 and 7 hold something, in 4 seconds."""
     logged: dict[str, float] = {}
-    monitor = training_monitor.TrainingMonitor()
-    clock = iter([10.0, 14.0])
-    monkeypatch.setattr(training_monitor, "log_values", lambda _, values, **options: logged.update(values))
-    monkeypatch.setattr(training_monitor.time, "perf_counter", lambda: next(clock, 14.0))
-    monkeypatch.setattr(training_monitor.TrainingFlops, "of", lambda _: TrainingFlops(0, 0, 0, 0, 0))
-    trainer = SimpleNamespace(
-        world_size=3,
+    loader = SimpleNamespace(waited=0.0)
+    trainer: Any = SimpleNamespace(
+        world_size=world_size,
         accumulate_grad_batches=2,
         global_step=1,
         log_every_n_steps=1,
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])],
-        train_dataloader=SimpleNamespace(waited=0.0),
+        train_dataloader=loader,
     )
-    module = SimpleNamespace(
+    module: Any = SimpleNamespace(
         model=None,
         device=torch.device("cpu"),
         train_means=LossMeans(),
         with_loss=lambda means: {"loss": means["text_loss"] + 3 * means["flow_loss"], **means},
         state=SimpleNamespace(gradient_norm=0.0),
     )
-    monitor.on_train_start(trainer, module)
-    for number, length in enumerate((20, 7)):
-        rows = [PackedRow((Document((Text(torch.arange(length)),), "text"),), 0, 0), PackedRow((), 1, 0)]
-        losses = {"text_loss": torch.tensor([4.0, 2.0]), "flow_loss": torch.tensor([1.0, 0.5]) * (1 + number)}
-        for name, values in losses.items():
-            module.train_means.add(name, values, torch.tensor([0, 1]), ("text", "maps"))
-        batch = pack_rows(rows, length=32, tokens_per_frame=4, image_size=32, pad_id=0, sources=("text",))
-        monitor.on_train_batch_end(trainer, module, None, batch, number)
+    with pytest.MonkeyPatch.context() as patched:
+        clock = iter([10.0, 14.0])
+        monitor = training_monitor.TrainingMonitor()
+        patched.setattr(training_monitor, "log_values", lambda _, values, **options: logged.update(values))
+        patched.setattr(training_monitor.time, "perf_counter", lambda: next(clock, 14.0))
+        patched.setattr(training_monitor.TrainingFlops, "of", lambda _: TrainingFlops(0, 0, 0, 0, 0))
+        monitor.on_train_start(trainer, module)
+        loader.waited = waited
+        for number, length in enumerate((20, 7)):
+            rows = [PackedRow((Document((Text(torch.arange(length)),), "text"),), 0, 0), PackedRow((), 1, 0)]
+            losses = {"text_loss": torch.tensor([4.0, 2.0]), "flow_loss": torch.tensor([1.0, 0.5]) * (1 + number)}
+            for name, values in losses.items():
+                module.train_means.add(name, values, torch.tensor([0, 1]), ("text", "maps"))
+            batch = pack_rows(rows, length=32, tokens_per_frame=4, image_size=32, pad_id=0, sources=("text",))
+            monitor.on_train_batch_end(trainer, module, None, batch, number)
+    return logged
+
+
+def test_tokens_are_counted_without_padding_and_losses_over_both_micro_batches() -> None:
+    logged = of_two_micro_batches()
     assert logged["speed/tokens_per_second"] == pytest.approx((20 + 7) * 3 / 4)
     means = {"text/text_loss": 4.0, "maps/text_loss": 2.0, "text/flow_loss": 1.5, "maps/flow_loss": 0.75}
     of_all = {"text_loss": 3.0, "flow_loss": 1.125, "loss": 3.0 + 3 * 1.125}
     assert {name: logged[f"train/{name}"] for name in means | of_all} == pytest.approx(means | of_all)
+
+
+def of_rank(rank: int) -> dict[str, float]:
+    """The second process waits for 3 of the 4 seconds, the first for 1."""
+    return of_two_micro_batches(1.0 + 2.0 * rank, world_size=2)
+
+
+def test_all_ranks_see_who_waited_longest(tmp_path: Path) -> None:
+    shares = [
+        (one["speed/waiting_for_data"], one["speed/longest_waiting_for_data"])
+        for one in on_processes(of_rank, 2, tmp_path)
+    ]
+    assert shares == [pytest.approx((0.25, 0.75)), pytest.approx((0.75, 0.75))]
 
 
 def test_nothing_is_copied_to_the_device_to_be_logged(tmp_path, monkeypatch) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from data_modules.conversation import ConversationSource
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.index.input_files import find_input_files
+from data_modules.interleaved import InterleavedSource
 from data_modules.reading.files import spread_range
+from data_modules.text import TextSource
 from lit_mm.mistake import MissingFile, Mistake
 from tests.data_modules.index.test_tars import load, shown
 from tests.helpers.tars import pairs, write_tar
@@ -54,6 +57,23 @@ def test_a_server_that_fails_for_good(server: Server, document_format: DocumentF
         load(f"{server.url}/0.tar", document_format)
 
 
+def test_a_file_is_looked_up_with_patience(server: Server, document_format: DocumentFormat) -> None:
+    write_tar(server.folder / "0.tar", pairs(3))
+    server.unseen["/0.tar"] = [503] * 6
+    assert len(load(f"{server.url}/0.tar", document_format)) == 3
+    server.unseen["/0.tar"] = [503] * 100
+    with pytest.raises(Mistake, match=r"^data\.train: 'http.*/0\.tar' cannot be looked up: 6 attempts failed, .*503"):
+        load(f"{server.url}/0.tar", document_format)
+    server.unseen["/0.tar"] = [403] * 2
+    with pytest.raises(MissingFile, match=r"data\.train: there is no file or folder"):
+        load(f"{server.url}/0.tar", document_format)
+    server.server_close()
+    with pytest.raises(
+        Mistake, match=r"data\.train: .* cannot be looked up: 6 attempts failed, the last with ClientConnectorError"
+    ):
+        load(f"{server.url}/0.tar", document_format)
+
+
 def test_a_tar_that_grew_on_the_server_is_indexed_anew(server: Server, document_format: DocumentFormat) -> None:
     write_tar(server.folder / "0.tar", pairs(3))
     assert len(load(f"{server.url}/0.tar", document_format)) == 3
@@ -75,6 +95,19 @@ def test_folders_and_globs_of_a_storage(document_format: DocumentFormat, tmp_pat
         load("memory://web/*.tar", document_format)
     with pytest.raises(Mistake, match=r"data\.train: 'nonsense://x/0\.tar' cannot be read here"):
         load("nonsense://x/0.tar", document_format)
+
+
+def test_what_is_read_from_this_machine_alone(document_format: DocumentFormat) -> None:
+    fsspec.filesystem("memory").pipe("/talk/a.json", b"[]")
+    for kind in (ConversationSource, InterleavedSource):
+        with pytest.raises(
+            Mistake, match=r"data\.train: 'memory://talk/a\.json' is on another machine, .* copy it here"
+        ):
+            kind("memory://talk/a.json").dataset("train", "talk", document_format)
+    with pytest.raises(
+        MissingFile, match=r"holds no \.jsonl, .* file; other kinds are read from this machine, so copy"
+    ):
+        TextSource("memory://talk/a.csv").dataset("train", "talk", document_format)
 
 
 def test_ranges() -> None:

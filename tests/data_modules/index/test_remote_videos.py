@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,76 @@ def test_clips_and_captions(server: Server, document_format: DocumentFormat) -> 
     identity = remote.pictures.identity()
     tar_of_videos(server.folder, 1)  # anew
     assert load(url, document_format, **options).pictures.identity() != identity
+
+
+@pytest.fixture
+def plain(server: Server) -> Path:
+    """Videos of the server's folder, each with its caption and its table beside it."""
+    for number in range(3):
+        video = write_video(server.folder / f"{number:03}.mp4", moving_picture(FRAMES, seed=number), g="4", bf="2")
+        video.with_suffix(".txt").write_text(f"a cat {number}")
+        table = pd.DataFrame({"frame": range(FRAMES), "keys": [f"key {number}.{i}" for i in range(FRAMES)]})
+        table.to_csv(video.with_suffix(".csv"), index=False)
+    return server.folder
+
+
+def test_plain_videos(server: Server, plain: Path, document_format: DocumentFormat) -> None:
+    url, options = f"{server.url}/{{000..002}}.mp4", {"captions": "txt"}
+    remote, local = load(url, document_format, **options), load(plain, document_format, **options)
+    assert clips_of(remote) == clips_of(local)
+
+    def told() -> set[str]:
+        clips = load(url, document_format, **options)
+        return {texts(clips.document(Draw(i, 2, 0)), document_format) for i in range(len(clips))}
+
+    assert told() == {texts(local.document(Draw(i, 2, 0)), document_format) for i in range(len(local))}
+    (plain / "001.txt").write_text("another dog")
+    (plain / "002.txt").unlink()
+    assert {text.partition(" | ")[2] for text in told() if " | " in text and not text.endswith("<boi><eos>")} == {
+        "a cat 0<eos>",
+        "another dog<eos>",
+    }
+    write_video(plain / "000.mp4", moving_picture(FRAMES, seed=9), g="4", bf="2")
+    assert load(url, document_format).pictures.identity() != remote.pictures.identity()
+    (plain / "001.mp4").write_bytes(b"no video")
+    with pytest.raises(BrokenFile, match=r"http://.*/001.mp4' broke while being read: it is no video"):
+        load(url, document_format)
+    with pytest.raises(MissingFile, match=r"data.train: there is no file or folder 'http://.*/003.mp4'"):
+        load(f"{server.url}/003.mp4", document_format)
+
+
+def test_plain_videos_with_actions(server: Server, plain: Path, document_format: DocumentFormat) -> None:
+    url = f"{server.url}/{{000..002}}.mp4"
+    remote, local = (load_actions(path, document_format, text="{keys}") for path in (url, plain))
+    for there, here in zip(written(remote, document_format), written(local, document_format), strict=True):
+        assert there[:4] == here[:4]
+        assert all((a == b).all() for a, b in zip(shown(there[4]), shown(here[4]), strict=True))
+    (plain / "001.csv").write_text("frame,keys\n0,W\n")
+    with pytest.raises(BrokenFile, match=r"001.csv' .*: it has 1 rows but '001.mp4' has 12 frames"):
+        load_actions(url, document_format, text="{keys}")
+    (plain / "001.csv").unlink()
+    with pytest.raises(BrokenFile, match=r"001.mp4' .*there is no table beside it; add '001.csv'"):
+        load_actions(url, document_format, text="{keys}")
+
+
+def test_many_are_looked_up_at_once(server: Server, plain: Path, document_format: DocumentFormat) -> None:
+    for number in range(3, 12):
+        for ending in ("mp4", "txt", "csv"):
+            shutil.copy(plain / f"000.{ending}", plain / f"{number:03}.{ending}")
+    url = f"{server.url}/{{000..011}}.mp4"
+    server.wait = 0.05
+    assert len(find_recordings(url, "data.train", Layout())) == 12
+    found, server.most = server.most, 0
+    load_actions(url, document_format, text="{keys}")
+    beside, server.most = server.most, 0
+    load(url, document_format, captions="txt")
+    assert min(found, beside, server.most) > 4
+
+
+def test_a_caption_that_does_not_come(server: Server, plain: Path, document_format: DocumentFormat) -> None:
+    server.failures["/002.txt"] = [500] * 100
+    with pytest.raises(BrokenFile, match=r"002\.txt' broke while being read: 6 attempts failed"):
+        load(f"{server.url}/{{000..002}}.mp4", document_format, captions="txt")
 
 
 def test_what_is_read_is_kept(server: Server, tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -168,6 +168,32 @@ def test_interleaved_parts_keep_their_order(folder: Path) -> None:
     assert good(folder, {"interleave": parts, "wanted": "image"})[0].wanted == "image"
 
 
+@pytest.mark.parametrize("rule", ["centre", "squash", "four_thirds"])
+def test_a_stated_part_of_every_picture_is_shown(rule: str, folder: Path) -> None:
+    """Of pictures of 48 by 16 parts, in which green has the middle third."""
+    striped = np.zeros((16, 48, 3), np.uint8)
+    striped[:, :16, 0] = striped[:, 16:32, 1] = striped[:, 32:, 2] = 255
+    Image.fromarray(striped).save(folder / "flag.png")
+    write_video(folder / "flag.mp4", [striped] * 3, Fraction(8), crf=1)
+    picture = {"picture": "flag.png"}
+    asked: list[dict[str, Any]] = [
+        {"describe": "flag.png"},
+        {"answer": "What is it?", "pictures": "flag.png"},
+        {"imagine": "flag.mp4", "frames": [0, 2], "actions": "W", "truth": [1]},
+        {"imagine": ["flag.png"], "actions": "W", "truth": ["flag.png"]},
+        {"interleave": [{"text": "x"}, picture, picture]},
+        {"draw": "a flag", "truth": "flag.png"},
+    ]
+    green = {"centre": SIZE, "squash": SIZE / 3, "four_thirds": SIZE * 3 / 4}[rule]
+    for item in asked:
+        (prompt,) = good(folder, item | ({"crop": rule} if rule != "centre" else {}))
+        shown = [part for part in prompt.parts if isinstance(part, torch.Tensor)]
+        shown += list(prompt.truth.reshape(-1, 3, SIZE, SIZE)) if prompt.truth is not None else []
+        assert shown, item
+        for one in shown:
+            assert abs(one[1].float().mean() / 255 * SIZE - green) < 0.5, item
+
+
 def test_every_option_arrives(folder: Path) -> None:
     options = {
         "name": "all", "seed": 3, "max_tokens": 5, "max_frames": 2, "temperature": 0.7, "top_k": 9, "top_p": 0.8,
@@ -220,6 +246,10 @@ FRAMES = {"imagine": "grey.mp4", "frames": [0]}
         ({"draw": "x", "steps": 0}, ["'steps' is 0; give a whole number of 1 or more"]),
         ({"draw": "x", "guidance_scale": float("inf")}, ["'guidance_scale' is inf; give a number"]),
         ({"draw": "x", "noise_scale": -0.5}, ["'noise_scale' is -0.5; give a number of 0 or more"]),
+        (
+            {"describe": "pictures/red.png", "crop": "random"},
+            ["'crop' is 'random'; give centre, squash or four_thirds"],
+        ),
         ({"draw": "x", "stop": 3}, ["'stop' is 3; give a text, or a list of texts"]),
     ],
     ids=str,
@@ -248,7 +278,7 @@ def test_one_prompt_fails_and_the_others_do_not(item: dict[str, Any], words: lis
         ("p.yaml", "[]", "there is no prompt in"),
         ("p.yaml", "- draw: x\n- paint: x", "item 1 of .* has none of the kinds .* exactly one of 'draw'"),
         ("p.yaml", "- {draw: x, continue: y}", "item 0 of .* has 2 of the kinds"),
-        ("p.yaml", "- {draw: x, sed: 3}", "unknown key 'sed'; known for 'draw': guidance_scale"),
+        ("p.yaml", "- {draw: x, sed: 3}", "unknown key 'sed'; known for 'draw': crop, guidance_scale"),
         ("p.yaml", "- {draw: x, actions: W}", "unknown key 'actions'"),
         ("p.yaml", "- {imagine: x, frames: [0]}", "needs either 'actions' or 'counterfactuals'"),
         ("p.yaml", "- {draw: x, name: a}\n- {draw: y, name: A}", "two prompts named 'a'"),

@@ -15,7 +15,9 @@ from data_modules.reading.frame_keys import frame_keys
 from data_modules.recipes.everything import everything
 from lit_mm.cli import main
 from lit_mm.tokenizer import Tokenizer
-from tests.helpers.program import ROOT, SMALL
+from tests.helpers.mixed import check_rows
+from tests.helpers.program import ROOT, SMALL, kill_when, run, start
+from tests.helpers.recorder import read
 
 CONFIG = ROOT / "configs/data/everything.yaml"
 
@@ -35,13 +37,14 @@ def test_every_source_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> No
     data.setup("fit")
     for split in ("train", "val"):
         opened = data.open(split)  # type: ignore[arg-type]
-        assert opened.keys() == data.source_weights().keys()
+        assert opened.keys() == data.mixture.weights.keys()
         assert all(len(dataset) for dataset in opened.values()), split
     seen: set[str] = set()
     for _, batch in zip(range(12), data.training_rows(), strict=False):
         assert not batch.skipped
         seen |= {batch.sources[i] for i in batch.source_ids.unique().tolist() if i >= 0}
-    assert seen == data.source_weights().keys()
+    assert seen == data.mixture.weights.keys()
+    check_rows(data)
     shown = {name: frames_of(opened[name]) for name in ("action_video", "lerobot_2", "lerobot_3", "recon", "nwm")}
     for name, (frames, pictures) in shown.items():
         assert frames == shown["action_video"][0], name
@@ -64,3 +67,31 @@ def test_a_run_learns_from_all_of_them(made: Path, monkeypatch: pytest.MonkeyPat
     arguments = ["fit", "--config=configs/tiny.yaml", "--data=configs/data/everything.yaml", *SMALL]
     arguments += ["--data.loader.row_length=512", "--data.loader.workers=0", f"--model.vocab_size={size}"]
     main([*arguments, "--trainer.max_steps=2", "--trainer.limit_val_batches=1", f"--trainer.logger.save_dir={made}"])
+
+
+@pytest.mark.long
+def test_a_killed_run_on_all_of_them_goes_on_as_the_unbroken_one(made: Path, tmp_path: Path) -> None:
+    for folder in ("data", "source"):
+        (tmp_path / folder).mkdir()
+        for file in (ROOT / "configs" / folder).glob("*.yaml"):
+            content = file.read_text().replace("data/everything", str(made / "data/everything"))
+            (tmp_path / folder / file.name).write_text(content)
+
+    def arguments(folder: Path, *more: str) -> list[str]:
+        folder.mkdir(exist_ok=True)
+        return [
+            *("fit", "--config=configs/tiny.yaml", f"--data={tmp_path / 'data' / CONFIG.name}", *SMALL),
+            *("--data.loader.row_length=512", "--model.vocab_size=2048", "--trainer.max_steps=8", *more),
+            *("--trainer.limit_val_batches=0", f"--trainer.logger.save_dir={folder}"),
+            *("--trainer.callbacks+=tests.helpers.recorder.Recorder", f"--trainer.callbacks.folder={folder}"),
+            *("--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.dirpath={folder}"),
+            *("--trainer.callbacks.every_n_train_steps=4", "--trainer.callbacks.filename={step}"),
+        ]
+
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    run(*arguments(unbroken))
+    process = start(*arguments(killed))
+    kill_when(process, lambda: (killed / "rank0.jsonl").exists() and len(read(killed)[0]) >= 6)
+    run(*arguments(killed, f"--ckpt_path={killed / 'step=4.ckpt'}"))
+    assert len(read(unbroken)[0]) == 8
+    assert read(killed) == read(unbroken)
