@@ -9,15 +9,15 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 
-from data_modules.action_video import ActionVideoSource
-from data_modules.conversation import ConversationSource
+from data_modules.action_video import ActionVideoDataModule, ActionVideoSource
+from data_modules.conversation import ConversationDataModule, ConversationSource
 from data_modules.game.simulated import SimulatedDataModule
-from data_modules.image_text import ImageTextSource
-from data_modules.interleaved import InterleavedSource
+from data_modules.image_text import ImageTextDataModule, ImageTextSource
+from data_modules.interleaved import InterleavedDataModule, InterleavedSource
 from data_modules.mixing.mixture import Mixture
 from data_modules.mixture import MixtureDataModule
-from data_modules.text import TextSource
-from data_modules.video import VideoSource
+from data_modules.text import TextDataModule, TextSource
+from data_modules.video import VideoDataModule, VideoSource
 from lit_mm.cli import LitCLI, main
 from lit_mm.command_line.parser import ConfigParser
 from lit_mm.mistake import Mistake
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.usefixtures("build_once")
 RUN = {"tokenizer", "loader", "image_size", "tokens_per_frame", "prompts", "steering", "template"}
 SIMULATED = {"maps", "cases", "keys", "steps", "gamma", "game_seed"}
 KINDS: dict[type, tuple[type, set[str]]] = {
-    TextSource: (TextSource, set()),
-    ImageTextSource: (ImageTextSource, set()),
-    VideoSource: (VideoSource, set()),
-    ActionVideoSource: (ActionVideoSource, set()),
-    ConversationSource: (ConversationSource, set()),
-    InterleavedSource: (InterleavedSource, set()),
+    TextDataModule: (TextSource, set()),
+    ImageTextDataModule: (ImageTextSource, set()),
+    VideoDataModule: (VideoSource, set()),
+    ActionVideoDataModule: (ActionVideoSource, set()),
+    ConversationDataModule: (ConversationSource, set()),
+    InterleavedDataModule: (InterleavedSource, set()),
     SimulatedDataModule: (ActionVideoSource, SIMULATED),
     MixtureDataModule: (Mixture, set()),
 }
@@ -62,12 +62,12 @@ def test_it_takes_what_its_source_takes(kind: type) -> None:
     ("given", "told"),
     [
         (
-            ["--data.sources.text", path_of(TextSource)],
-            f"data.sources.text is '{path_of(TextSource)}', which is no Source; give {path_of(TextSource)}",
+            ["--data.sources.text", path_of(TextDataModule)],
+            f"data.sources.text is '{path_of(TextDataModule)}', which is no Source; give {path_of(TextSource)}",
         ),
         (
             ["--data", path_of(VideoSource)],
-            f"data is '{path_of(VideoSource)}', which is no LightningDataModule; give {path_of(VideoSource)}",
+            f"data is '{path_of(VideoSource)}', which is no LightningDataModule; give {path_of(VideoDataModule)}",
         ),
         (["--data.sources.text.loader.rows", "3"], "data.sources.text.loader.rows is unknown"),
     ],
@@ -79,19 +79,20 @@ def test_the_one_in_place_of_the_other_is_told(given: list[str], told: str, monk
     assert str(raised.value).startswith(told)
 
 
+@pytest.mark.slow
 def test_it_trains_and_goes_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    text = [f"--data={path_of(TextSource)}", "--data.train=data/tiny/text/train", "--data.val=data/tiny/text/val"]
+    text = [f"--data={path_of(TextDataModule)}", "--data.train=data/tiny/text/train", "--data.val=data/tiny/text/val"]
     common = [*SMALL, "--data.loader.workers=0", "--data.tokenizer=data/tiny/tokenizer.json"]
     common += [f"--trainer.logger.save_dir={tmp_path}", "--trainer.callbacks+=callbacks.checkpoints.Checkpoints"]
     common += ["--trainer.callbacks.every_n_train_steps=1", "--trainer.callbacks.save_last=link"]
     common = ["--config=configs/tiny.yaml", *text, *common]
     main(["fit", *common, "--trainer.max_steps=2"])
     (last,) = {file.resolve() for file in tmp_path.rglob("last.ckpt")}
-    place = torch.load(last, weights_only=False)["TextSource"]["plan"]
+    place = torch.load(last, weights_only=False)["TextDataModule"]["plan"]
     assert place["sources"].keys() == {"text"}
     assert place["rows"] == 4
     main(["validate", f"--ckpt_path={last}"])
     main(["fit", f"--ckpt_path={last}", "--trainer.max_steps=3"])
     (later,) = {file.resolve() for file in tmp_path.rglob("last.ckpt")}
-    assert torch.load(later, weights_only=False)["TextSource"]["plan"]["rows"] == 6
+    assert torch.load(later, weights_only=False)["TextDataModule"]["plan"]["rows"] == 6
