@@ -36,5 +36,14 @@ def test_one_file_after_another_leaves_nothing_behind(config: Path) -> None:
     assert_same(after.vision, alone.vision)
 
 
+@pytest.mark.parametrize("name", ["vae_sd_paper", "vae_flux_paper"])
+def test_pictures_of_the_paper_have_latents_of_28_by_28(name: str) -> None:
+    """At 8 pixels to a latent, of which 4 make a token."""
+    config = next(config for config in CONFIGS if config.stem == name)
+    settings = yaml.safe_load(config.read_text())["init_args"]
+    assert settings["image_size"] / 8 == 28
+    assert (28 / settings["patch_size"]) ** 2 == 196
+
+
 def class_of(config: Path) -> str:
     return str(yaml.safe_load(config.read_text())["class_path"])
