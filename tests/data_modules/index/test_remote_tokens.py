@@ -9,7 +9,7 @@ import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat
 from data_modules.index.__main__ import make_part
-from data_modules.mixing.loaders import LoaderConfig
+from data_modules.mixing.loader_config import LoaderConfig
 from data_modules.text import TextDataModule
 from lit_mm.mistake import MissingFile
 from tests.data_modules.test_token_shards import DOCUMENTS, load, windows
