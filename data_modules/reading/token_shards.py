@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -99,6 +100,8 @@ def _megatron(file: Path) -> TokenShard:
     sizes = np.frombuffer(content, "<i4", count, 34).astype(np.int64)
     starts = np.frombuffer(content, "<i8", count, 34 + 4 * count)
     documents = np.frombuffer(content, "<i8", ends, 34 + 12 * count)
+    if not ends or documents[0] or documents[-1] != count or (np.diff(documents) < 0).any() or (sizes < 0).any():
+        raise BrokenFile(file, f"it is damaged: its documents are not the {count} sequences, in their order")
     sums = np.concatenate([[0], np.cumsum(sizes)])
     tokens = sums[documents[1:]] - sums[documents[:-1]]
     firsts, filled = documents[:-1], tokens > 0
@@ -111,10 +114,11 @@ def _indexed(folder: Path, column: str, key: str) -> list[TokenShard]:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except ValueError as error:
         raise BrokenFile(folder / INDEX, error) from error
-    if isinstance(index, dict) and "shards" in index:
-        return [_mds(folder, shard, column, key) for shard in index["shards"] if shard["samples"]]
-    if isinstance(index, dict) and "chunks" in index:
-        return [_litdata(folder, chunk, index["config"], key) for chunk in index["chunks"]]
+    with _damages_of(folder / INDEX):
+        if isinstance(index, dict) and "shards" in index:
+            return [_mds(folder, shard, column, key) for shard in index["shards"] if shard["samples"]]
+        if isinstance(index, dict) and "chunks" in index:
+            return [_litdata(folder, chunk, index["config"], key) for chunk in index["chunks"]]
     raise Mistake(f"{key}: '{folder / INDEX}' has neither the 'shards' of MDS nor the 'chunks' of litData")
 
 
@@ -125,7 +129,8 @@ def _litdata(folder: Path, chunk: dict[str, Any], config: dict[str, Any], key: s
         found = f"{config.get('data_format')} with compression {config.get('compression')}"
         raise Mistake(f"{key}: '{folder}' holds {found}; integers of litData's TokensLoader are read, not compressed")
     path = folder / chunk["filename"]
-    return _checked(_items(path, kind))
+    with _damages_of(path):
+        return _checked(_items(path, kind))
 
 
 def _items(path: Path, kind: str) -> TokenShard:
@@ -148,17 +153,18 @@ def _mds(folder: Path, shard: dict[str, Any], column: str, key: str) -> TokenSha
     if wanted not in arrays:
         raise Mistake(f"{key}: '{folder}' has no column '{column}' of tokens; there are {listed(names, 'and')}")
     path, at = folder / shard["raw_data"]["basename"], names.index(wanted)
-    content = np.memmap(path, np.uint8, "r")
-    count = int(shard["samples"])
-    if len(content) < shard["raw_data"]["bytes"]:
-        raise BrokenFile(path, f"it has {len(content)} of {shard['raw_data']['bytes']} bytes")
-    places = np.frombuffer(content[4 : 4 * (count + 2)], "<u4").tolist()
-    values = [_mds_values(content, place, shard["column_sizes"], at, encodings[at]) for place in places[:-1]]
-    kinds = {kind for _, _, kind in values}
-    if len(kinds) != 1:
-        raise Mistake(f"{key}: '{path}' has tokens of the types {listed(sorted(kinds), 'and')}; one is expected")
-    starts, tokens = (np.array([one[i] for one in values], np.int64) for i in range(2))
-    return _checked(TokenShard(path, kinds.pop(), starts, tokens))
+    count, size = int(shard["samples"]), int(shard["raw_data"]["bytes"])
+    with _damages_of(path):
+        content = np.memmap(path, np.uint8, "r")
+        if len(content) < size:
+            raise BrokenFile(path, f"it has {len(content)} of {size} bytes")
+        places = np.frombuffer(content[4 : 4 * (count + 2)], "<u4").tolist()
+        values = [_mds_values(content, place, shard["column_sizes"], at, encodings[at]) for place in places[:-1]]
+        kinds = {kind for _, _, kind in values}
+        if len(kinds) != 1:
+            raise Mistake(f"{key}: '{path}' has tokens of the types {listed(sorted(kinds), 'and')}; one is expected")
+        starts, tokens = (np.array([one[i] for one in values], np.int64) for i in range(2))
+        return _checked(TokenShard(path, kinds.pop(), starts, tokens))
 
 
 def _mds_values(
@@ -190,6 +196,19 @@ def _mds_values(
 
 def _checked(shard: TokenShard) -> TokenShard:
     size, width = shard.path.stat().st_size, np.dtype(shard.kind).itemsize
-    if len(shard.starts) and int((shard.starts + shard.tokens * width).max()) > size:
+    if (shard.starts < 0).any() or (shard.tokens < 0).any():
+        raise BrokenFile(shard.path, "it is damaged: a document begins before it, or ends before it begins")
+    if (shard.tokens > size // width).any() or (shard.starts > size - shard.tokens * width).any():
         raise BrokenFile(shard.path, f"it ends at byte {size}, within its tokens")
     return shard
+
+
+@contextmanager
+def _damages_of(path: Path) -> Iterator[None]:
+    """Numbers that are damaged lead anywhere, and keys that are lead nowhere."""
+    try:
+        yield
+    except (Mistake, OSError):
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise BrokenFile(path, f"it is damaged ({type(error).__name__}: {error})") from error
