@@ -38,9 +38,9 @@ class BrokenFile(Mistake):
     what = "broke while being read"
 
     def __init__(self, path: object, reason: object = None) -> None:
-        # A worker's error is made again in the main process from its message alone.
-        super().__init__(str(path) if reason is None else f"'{path}' {self.what}: {reason}")
-        self.path, self.reason = str(path), str(reason)
+        # A worker's error is made again in the main process from its message alone. Libraries write several lines.
+        self.path, self.reason = str(path), " ".join(filter(None, map(str.strip, str(reason).splitlines())))
+        super().__init__(str(path) if reason is None else f"'{path}' {self.what}: {self.reason}")
 
 
 class RefusedFile(BrokenFile):

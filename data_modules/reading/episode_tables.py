@@ -132,7 +132,8 @@ def _read(file: Path, content: Path | bytes) -> pd.DataFrame:
         held = content.read_bytes() if isinstance(content, Path) else content
         if file.suffix.lower() == ".parquet":
             table = pd.read_parquet(io.BytesIO(held))
-            return table.reset_index() if any(table.index.names) else table
+            table = table.reset_index() if any(table.index.names) else table
+            return table.astype(object)  # here, as texts that are no UTF-8 break it
         if file.suffix.lower() == ".jsonl":
             return pd.DataFrame(list(_entries(file, held)))
         # An empty cell alone is missing: "null" and "n/a" are words.

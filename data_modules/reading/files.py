@@ -144,8 +144,8 @@ def is_on_hub(path: str, suffixes: Sequence[str]) -> bool:
 
 
 def listed(words: Sequence[str], last: str = "or") -> str:
-    """`a, b or c`."""
-    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+    """`a, b or c`, or `none`."""
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words) or "none"
 
 
 def stamp(files: Sequence[Path]) -> Stamps:

@@ -22,7 +22,7 @@ from data_modules.reading.files import listed
 from data_modules.reading.pictures import Square
 from data_modules.reading.recordings import Recording
 from data_modules.reading.time_stamps import VideoIndex
-from lit_mm.mistake import from_extra
+from lit_mm.mistake import Mistake, from_extra
 
 if TYPE_CHECKING:
     import h5py
@@ -111,7 +111,9 @@ def _opened(path: str) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except OSError as error:
+    except Mistake:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:  # as h5py tells of damages
         raise BrokenFile(path, f"it is no HDF5 file, or cut short: {error}") from error
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.files import listed
+from lit_mm.mistake import Mistake
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _MEGATRON = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 8: "u2"}  # numbers of types, as in its .idx
@@ -40,11 +42,32 @@ class Places:
         """These, if the shard has so many bytes.
 
         Raises:
-            BrokenFile: it ends within its tokens.
+            BrokenFile: a document begins before it, or it ends within its tokens.
         """
-        if len(self.starts) and int((self.starts + self.tokens * np.dtype(self.kind).itemsize).max()) > size:
+        width = np.dtype(self.kind).itemsize
+        if (self.starts < 0).any() or (self.tokens < 0).any():
+            raise BrokenFile(path, "it is damaged: a document begins before it, or ends before it begins")
+        if (self.tokens > size // width).any() or (self.starts > size - self.tokens * width).any():
             raise BrokenFile(path, f"it ends at byte {size}, within its tokens")
         return self
+
+
+@contextmanager
+def damages_of(path: object) -> Iterator[None]:
+    """Numbers that are damaged lead anywhere, and keys that are lead nowhere.
+
+    Args:
+        path: of the file, for messages.
+
+    Raises:
+        BrokenFile: in place of what they lead to.
+    """
+    try:
+        yield
+    except (Mistake, OSError):
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        raise BrokenFile(path, f"it is damaged ({type(error).__name__}: {error})") from error
 
 
 def in_megatron(index: bytes, file: object) -> Places:
@@ -55,7 +78,7 @@ def in_megatron(index: bytes, file: object) -> Places:
         file: its path, for messages.
 
     Raises:
-        BrokenFile: it is cut, or of another kind.
+        BrokenFile: it is cut or damaged, or of another kind.
     """
     if not index.startswith(_MAGIC) or len(index) < 34:
         raise BrokenFile(file, "it is no index of Megatron (MMIDIDX)")
@@ -67,6 +90,8 @@ def in_megatron(index: bytes, file: object) -> Places:
     sizes = np.frombuffer(index, "<i4", count, 34).astype(np.int64)
     starts = np.frombuffer(index, "<i8", count, 34 + 4 * count)
     documents = np.frombuffer(index, "<i8", ends, 34 + 12 * count)
+    if not ends or documents[0] or documents[-1] != count or (np.diff(documents) < 0).any() or (sizes < 0).any():
+        raise BrokenFile(file, f"it is damaged: its documents are not the {count} sequences, in their order")
     sums = np.concatenate([[0], np.cumsum(sizes)])
     tokens = sums[documents[1:]] - sums[documents[:-1]]
     firsts, filled = documents[:-1], tokens > 0

@@ -16,7 +16,7 @@ from data_modules.index.input_files import local_file, remote_file
 from data_modules.index.storage import InputFile, fetch, is_remote
 from data_modules.index.text_files import INDEXED
 from data_modules.reading.files import is_on_hub, listed
-from data_modules.reading.token_layouts import Places, in_litdata, in_mds, in_megatron, litdata_kind
+from data_modules.reading.token_layouts import Places, damages_of, in_litdata, in_mds, in_megatron, litdata_kind
 from lit_mm.mistake import MissingFile, Mistake
 
 IDX, INDEX = ".idx", "index.json"
@@ -53,9 +53,10 @@ class ShardFile(InputFile):
             beside = Path(self.path).with_suffix(IDX)
             return in_megatron(beside.read_bytes(), beside).checked(self.path, self.size)
         said = json.loads(self.index)
-        if "chunk" in said:
-            return in_litdata(content, said["kind"], self.path)
-        return in_mds(content, said["shard"], said["at"], self.path)
+        with damages_of(self.path):
+            if "chunk" in said:
+                return in_litdata(content, said["kind"], self.path)
+            return in_mds(content, said["shard"], said["at"], self.path)
 
 
 def holds_tokens(path: str) -> bool:
@@ -132,10 +133,11 @@ def _indexed(folder: str, column: str, key: str) -> list[ShardFile]:
         index = json.loads(content)
     except ValueError as error:
         raise BrokenFile(found.path, error) from error
-    if isinstance(index, dict) and "shards" in index:
-        return [_mds(folder, shard, column, key, found) for shard in index["shards"] if shard["samples"]]
-    if isinstance(index, dict) and "chunks" in index:
-        return [_litdata(folder, chunk, index["config"], key, found) for chunk in index["chunks"]]
+    with damages_of(found.path):
+        if isinstance(index, dict) and "shards" in index:
+            return [_mds(folder, shard, column, key, found) for shard in index["shards"] if shard["samples"]]
+        if isinstance(index, dict) and "chunks" in index:
+            return [_litdata(folder, chunk, index["config"], key, found) for chunk in index["chunks"]]
     raise Mistake(f"{key}: '{found.path}' has neither the 'shards' of MDS nor the 'chunks' of litData")
 
 

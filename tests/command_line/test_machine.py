@@ -157,6 +157,15 @@ def test_a_rank_that_a_shell_has_left_is_told(name: str, tmp_path: Path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_that_of_a_first_process_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process is all that the configuration asks for, however many the shell once had."""
+    monkeypatch.chdir(ROOT)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    cli.main([*TEXT, "--data.val=null", "--data.loader.workers=0", f"--trainer.logger.save_dir={tmp_path}"])
+    assert list(tmp_path.rglob("data_report.json"))
+
+
 def test_without_a_folder_for_temporary_files_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)

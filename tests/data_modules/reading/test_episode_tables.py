@@ -115,6 +115,12 @@ def test_names_of_columns_and_files_as_people_write_them(content: str, ending: s
     assert (numbers(table, "x"), numbers(table, "y")) == ([1, 3], [2, 4])
 
 
+def test_an_empty_table_has_no_column(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").touch()
+    with pytest.raises(BrokenFile, match="there is no column x; there are none"):
+        read_table(tmp_path / "a.mp4", ["x"], 0)
+
+
 def test_of_two_tables_none_is_chosen(tmp_path: Path) -> None:
     """Beside a video, and within a folder of frames."""
     read(tmp_path, [0, 1])
