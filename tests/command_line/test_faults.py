@@ -15,7 +15,6 @@ from lit_mm import cli
 from lit_mm.mistake import Mistake, mistake_in, notes_of
 from tests.helpers.program import ROOT, SMALL, environment
 
-
 TEXTS_THAT_FAIL = """
 from data_modules.text import TextDataModule, TextDataset
 
