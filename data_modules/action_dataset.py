@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
+from data_modules.reading.frame_keys import FRAME_BITS, MAX_FRAME, frame_keys, shuffled
 from lit_mm.sequence import Document, Segment, Text
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ActionVideoDataset(DocumentDataset):
         cache: RangeCache | None = None,
     ) -> None:
         from data_modules.reading.columns import Column
-        from data_modules.reading.episodes import VideoPictures, shuffled
+        from data_modules.reading.episodes import VideoPictures
 
         self.source = source
         self.table = table
@@ -93,8 +94,6 @@ class ActionVideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """Some contexts and their targets, in the variant that is drawn."""
-        from data_modules.reading.episodes import frame_keys
-
         index = int(self.order[draw.index])
         row, anchor, of, ahead = (self._columns[name][index] for name in ("row", "anchor", "of", "ahead"))
         texts = TEXTS.get(self.variants[draw.variant])
@@ -117,8 +116,6 @@ class ActionVideoDataset(DocumentDataset):
 
     def picture_keys(self) -> np.ndarray:
         """Frames of contexts and targets; documents share theirs."""
-        from data_modules.reading.episodes import FRAME_BITS, MAX_FRAME, frame_keys
-
         row, anchor = (self._columns[name].all() for name in ("row", "anchor"))
         shown = [frame_keys(row, anchor + frame) for frame in self._read()]
         of, ahead = (self._columns[name].flat() for name in ("of", "ahead"))

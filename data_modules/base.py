@@ -14,9 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from data_modules.dataset import DocumentDataset, DocumentFormat
-from data_modules.index.keys import cache_folder
 from data_modules.index.listing import Listing
-from data_modules.index.range_cache import RangeCache
 from data_modules.index.sidecars import Indexing
 from data_modules.mixing.left_out import LeftOut
 from data_modules.mixing.loaders import LoaderConfig, StepLoader, TimedLoader, start_worker
@@ -56,7 +54,7 @@ class DocumentDataModule(LightningDataModule, ABC):
             of the kind `answer`. Inside a mixture, the mixture's is used.
 
     Attributes:
-        key: of this module in the configuration, for messages; a mixture sets those of its sources.
+        key: of this module in the configuration, for messages.
     """
 
     key = "data"
@@ -74,11 +72,10 @@ class DocumentDataModule(LightningDataModule, ABC):
         super().__init__()
         self.prompts, self.steering, self.template = prompts, steering, template or Template()
         self.tokenizer_path = tokenizer
-        self.loader = loader or LoaderConfig()
+        self._use(loader or LoaderConfig())
         self.image_size = image_size
         self.tokens_per_frame = tokens_per_frame
-        self.tolerance, self.cache = self.loader.tolerance, cache_folder(self.loader.cache)
-        self.listing, self.range_cache = Listing(), self._range_cache()
+        self.listing = Listing()
         self.format: DocumentFormat | None = None
         self.datasets: dict[Split, dict[str, DocumentDataset]] = {}
         self.latents: dict[Split, dict[str, PictureReader]] = {}  # of sources whose pictures were encoded before
@@ -86,6 +83,20 @@ class DocumentDataModule(LightningDataModule, ABC):
         self.plan_state: dict[str, Any] = {}
         self.left_out = LeftOut(self.loader.max_lost)
         self.refused: Mistake | None = None  # when it was prepared
+
+    def join(self, mixture: DocumentDataModule, key: str) -> None:
+        """Be a source of a mixture, whose loader, template and listing of files are those of all its sources.
+
+        Args:
+            mixture: which.
+            key: of this module in the configuration.
+        """
+        self.key, self.template, self.listing = key, mixture.template, mixture.listing
+        self._use(mixture.loader)
+
+    def _use(self, loader: LoaderConfig) -> None:
+        self.loader, self.tolerance = loader, loader.tolerance
+        self.cache, self.range_cache = loader.folder, loader.range_cache
 
     @abstractmethod
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> DocumentDataset | None:
@@ -174,9 +185,6 @@ class DocumentDataModule(LightningDataModule, ABC):
         if split not in self.datasets:
             opened = {}
             for name, module in self.modules().items():
-                module.tolerance, module.cache = self.loader.tolerance, cache_folder(self.loader.cache)
-                module.listing, module.range_cache = self.listing, self._range_cache()
-                module.template = self.template
                 with gathered() as findings:
                     dataset = module.dataset(split, name, self.format)
                 if dataset is not None:
@@ -186,10 +194,6 @@ class DocumentDataModule(LightningDataModule, ABC):
                     opened[name] = dataset
             self.datasets[split] = opened
         return self.datasets[split]
-
-    def _range_cache(self) -> RangeCache | None:
-        limit = int(self.loader.remote_cache_gb * 1e9)
-        return RangeCache(cache_folder(self.loader.cache) / "ranges", limit) if limit else None
 
     def _check_longest(self, name: str, dataset: DocumentDataset) -> None:
         longest = dataset.longest

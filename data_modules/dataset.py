@@ -78,6 +78,8 @@ class DocumentDataset(ABC):
         appends: whether documents of new files come after all others.
         pictures: where the frames of documents come from; None without frames.
         captions_cut: how many captions are longer than is kept.
+        skipped_at_setup: documents, or files of several, left out because they cannot be read.
+        variants: names of the variants, in the order of `lengths`; none where there is but one.
         latents: read instead of `pictures` if given (see `data_modules.reading.latent_store`).
     """
 
@@ -88,6 +90,8 @@ class DocumentDataset(ABC):
     files: Sequence[tuple[str, int, int | str]] = ()
     appends: bool = True
     captions_cut: int = 0
+    skipped_at_setup: int = 0
+    variants: tuple[str, ...] = ()
     pictures: PictureSource | None = None
     latents: PictureReader | None = None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +25,7 @@ from data_modules.reading.files import Stamps, is_on_hub, listed, say, settle_br
 from data_modules.reading.findings import note_lost
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
+from data_modules.reading.table_files import JSON, alike
 from data_modules.reading.table_pairs import TablePairs
 from lit_mm.mistake import MissingFile, Mistake
 from lit_mm.tokenizer import Tokenizer
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from data_modules.index.parquet_index import TableFields
     from data_modules.index.placed_pictures import PlacedPictures
 
-TAR, PARQUET, JSON = ".tar", ".parquet", ".json"
+TAR, PARQUET = ".tar", ".parquet"
 INDEXED = (TAR, PARQUET)  # endings of files that are read where they are
 SUFFIXES = (".jsonl", ".ndjson", ".csv", JSON, *INDEXED)
 LONGEST = 65535  # tokens of a caption, as many as an index can say
@@ -246,16 +246,15 @@ class ImageTextDataModule(DocumentDataModule):
         parts: list[PairTable] = []
         skipped = 0
         stamps = self.listing.stamps(path, SUFFIXES, key, PICTURE_SUFFIXES)
-        for _, group in groupby(stamps, lambda stamp: Path(stamp[0]).parent):
-            some = tuple(group)
+        for ending, image, some in alike(stamps, self.image_column, FILE_NAME):
             files = [Path(file) for file, _, _ in some]
-            if all(file.suffix == JSON for file in files):
+            if ending == JSON:
                 rows = coco_rows(some, key)
                 parts.append(PairTable(rows, "image", ("caption",), files, folder=self.folder))
                 continue
-            image = FILE_NAME if all(f.name.startswith("metadata.") for f in files) else self.image_column
             columns = (image, *self.caption_columns)
-            rows, left_out = load_records(some, columns, key, self.tolerance, optional=columns[1:])
+            named = image if self.folder is None else None
+            rows, left_out = load_records(some, columns, key, self.tolerance, optional=columns[1:], paths=named)
             rows = kept_rows(rows, some, self.conditions, key)
             lost = 0 if self.conditions else left_out
             parts.append(PairTable(rows, image, self.caption_columns, files, lost, self.folder))

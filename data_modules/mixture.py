@@ -35,7 +35,7 @@ class MixtureDataModule(DocumentDataModule):
         super().__init__(**kwargs)
         self.sources, self.weights, self.stages = sources, weights, stages or []
         for name, module in sources.items():
-            module.key = f"data.sources.{name}"
+            module.join(self, f"data.sources.{name}")
         check_weights(weights, list(sources), "data.weights")
         check_stages(self.stages, list(sources))
         for name in sources:

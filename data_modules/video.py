@@ -13,6 +13,7 @@ from data_modules.dataset import DocumentDataset, DocumentFormat, Draw
 from data_modules.index.sidecars import Indexing
 from data_modules.reading.files import say, settle_broken, warn
 from data_modules.reading.findings import note_lost
+from data_modules.reading.frame_keys import frame_keys, shuffled
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
 from lit_mm.tokenizer import Tokenizer
@@ -237,7 +238,7 @@ class VideoDataset(DocumentDataset):
         shares: tuple[float, ...] = (1.0,),
         cache: RangeCache | None = None,
     ) -> None:
-        from data_modules.reading.episodes import VideoPictures, shuffled
+        from data_modules.reading.episodes import VideoPictures
 
         self.source = source
         self.clips = clips
@@ -254,8 +255,6 @@ class VideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One clip, in the variant that is drawn; one without a caption is unconditional in each."""
-        from data_modules.reading.episodes import frame_keys
-
         row, frames = self.clips.locate(int(self.order[draw.index]))
         caption: list[int] = self.captions[row] if self.captions is not None else []
         variant = self.variants[draw.variant] if caption else UNCONDITIONAL
@@ -272,6 +271,4 @@ class VideoDataset(DocumentDataset):
 
     def picture_keys(self) -> np.ndarray:
         """Frames that clips show; those that overlap share theirs."""
-        from data_modules.reading.episodes import frame_keys
-
         return np.concatenate([frame_keys(row, frames) for row, frames in self.clips.used_frames()])

@@ -37,8 +37,8 @@ from lit_mm.command_line.run_folder import new_folder, new_without_logger
 from lit_mm.command_line.save_config import SaveConfig
 from lit_mm.command_line.terminal import write_anywhere
 from lit_mm.command_line.trainer_callbacks import completed_callbacks
-from lit_mm.command_line.trainer_checks import MonitorCheck, check_values, in_trainer, usable_precision
-from lit_mm.mistake import Mistake, killed_worker, mistake_in, notes_of, refused_by_system
+from lit_mm.command_line.trainer_checks import MonitorCheck, check_processes, check_values, in_trainer, usable_precision
+from lit_mm.mistake import Mistake, killed_worker, lost_process, mistake_in, notes_of, refused_by_system
 from lit_mm.parallel.checkpoint_files import CheckpointFiles
 from lit_mm.parallel.strategy import refuse_fsdp1
 from lit_mm.training.stopping import Stopped, stopped_by_signals
@@ -151,7 +151,9 @@ class LitCLI(LightningCLI):
             kwargs |= usable_precision(given)
             if not any(isinstance(callback, GracefulStop) for callback in given.get("callbacks") or ()):
                 kwargs["callbacks"].append(GracefulStop())  # last: the others are through with a step by then
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
+        check_processes(trainer)
+        return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run it, or only show what it would train on."""
@@ -258,7 +260,9 @@ def _sentence_of(error: Exception) -> str | None:
     if isinstance(error, MisconfigurationException):  # Lightning's word for the same
         return str(error).strip()
     mistake = mistake_in(error)
-    return killed_worker(error) or refused_by_system(error) if mistake is None else mistake.sentence
+    if mistake is not None:
+        return mistake.sentence
+    return killed_worker(error) or lost_process(error) or refused_by_system(error)
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:

@@ -65,8 +65,24 @@ def killed_worker(error: BaseException | None) -> str | None:
     return None
 
 
+def lost_process(error: BaseException | None) -> str | None:
+    """What the user reads where another process of the run no longer answers; None of any other error."""
+    silence = re.compile(r"(?:gloo|NCCL).*?(Connection \w+ by (?:remote )?peer|Timed out waiting \d+ms)", re.DOTALL)
+    while error is not None:
+        if found := silence.search(str(error)):
+            return (
+                f"another process of this run no longer answers ({found[1]}); if it has ended, what it wrote says why"
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def refused_by_system(error: BaseException) -> str | None:
     """What the user reads where the system lets nothing be written or opened any more; None of any other error."""
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):  # `tempfile` says so
+        return "there is no folder that temporary files can be written to; make room, or name one with TMPDIR"
+    if isinstance(error, UnicodeEncodeError) and error.encoding == "ascii" == sys.getfilesystemencoding():
+        return f"'{error.object}' cannot be named in this locale, which knows ASCII alone; set PYTHONUTF8=1"
     if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return None
     where = f"'{error.filename}'" if error.filename is not None else "a file"

@@ -24,7 +24,7 @@ from lit_mm.model.multimodal import at_positions
 from lit_mm.parallel import Parallelize
 from lit_mm.prediction import AnswersPrompts
 from lit_mm.sequence import PackedBatch
-from lit_mm.training.loss_centering import LossCentering
+from lit_mm.training.loss_centering import LossCentering, fixed_weights
 from lit_mm.training.metrics import LossMeans, means_of_all
 from lit_mm.training.optimization import clip_gradients, global_means, parameter_groups
 from lit_mm.training.schedule import WarmupCosine, apply_settings, settings_of
@@ -110,7 +110,7 @@ class LitMultimodal(AnswersPrompts):
                 "to 'clean' and 0"
             )
         self.sampler = sampler or FlowSampler()
-        self.text_weight, self.flow_weight = text_weight, flow_weight
+        self.text_weight, self.flow_weight = fixed_weights(text_weight, flow_weight)
         self.loss_centering = loss_centering
         self.make_optimizer = optimizer
         self.schedule = schedule or WarmupCosine()

@@ -20,6 +20,7 @@ from lit_mm.vision import Pixels
 from tests.benchmarks import (
     data_growth,
     data_growth_inputs,
+    data_growth_tables,
     generation,
     gpu_step,
     growth,
@@ -105,6 +106,46 @@ def test_made_up_sources_are_as_large_as_they_say(tmp_path, monkeypatch):
     view = TextView(data_growth_inputs.made_up_source(tmp_path, 2000), 512, tmp_path)
     assert len(view) == 2000
     assert view.ids(1999).tolist() == [0] * data_growth_inputs.TOKENS
+
+
+def test_the_table_of_growth_says_what_is_measured_of_each_library():
+    """Indexes in proportion to the documents and reads that are flat, and another library whose reads grow."""
+
+    def row(seconds: float, read: float) -> dict[str, float]:
+        return {"seconds": seconds, "bytes": 20.0, "share": 0.005, "read": read}
+
+    ours = {n: row(8e-5, 1e-4) for n in (100, 10_000)}
+    ours[10_000] |= {"on 1 cores": 9e-5, "on 2 cores": 5e-5}
+    other = {n: row(5e-4, 1e-8 * n) for n in (100, 10_000)}
+    results = {
+        "ready": {"tars": {"lit-mm": ours, "datasets": other}},
+        "a second": {"lit-mm, tars": {1: 90.0, 2: 170.0}, "wids": {1: 80.0, 2: 150.0}, "lit-mm, folder": {1: 70.0}},
+        "start": {n: {"seconds": 0.2, "bytes": 15e6, "read": 6e-5} for n in (10**5, 10**6)},
+        "over HTTP": {"sent": 1.0, "at_once": 16},
+        "shards": {"default": 130, "all": 7410},
+        "planned": 10**7,
+        "plan": {"seconds": 0.9, "bytes": 1e6},
+    }
+    results["exponents"] = data_growth_tables.exponents(results)
+    of_tars = results["exponents"]["ready"]["tars"]
+    assert of_tars["lit-mm"] == pytest.approx({"ready": 1, "read": 0}, abs=1e-6)
+    assert of_tars["datasets"] == pytest.approx({"ready": 1, "read": 1})
+    head, _, *lines = data_growth_tables.as_markdown(results).splitlines()
+    columns = [cell.strip() for cell in head.strip("|").split("|")]
+    assert columns == ["measured", "lit-mm", "datasets", "wids"]
+    cells = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines}
+    assert cells["10,000 pictures in tars: µs of a core each until any can be read"] == ["80", "500", ""]
+    assert cells["… exponents from 100 on: until any can be read; a read"] == ["1.00; 0.00", "1.00; 1.00", ""]
+    assert cells["pictures a second from tars by a loader with 1; 2 workers"] == ["90; 170", "", "80; 150"]
+
+
+@pytest.mark.long
+def test_growth_is_measured_from_beginning_to_end(tmp_path, monkeypatch):
+    sizes = ("--texts=1000", "--pictures=100", "--videos=10", "--largest=100000", "--seconds=1")
+    found = run(data_growth.main, tmp_path, monkeypatch, *sizes)["results"]
+    assert all("100" in rows["lit-mm"] for kind, rows in found["ready"].items() if "ictures" in kind or kind == "tars")
+    assert all(rate > 0 for rates in found["a second"].values() for rate in rates.values())
+    assert "| lit-mm |" in (tmp_path / "found.md").read_text()
 
 
 def test_a_step_touches_as_many_tars_as_chance_says():

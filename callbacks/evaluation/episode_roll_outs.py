@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from callbacks.evaluation.roll_outs import Horizon, RollOuts, Walked
 from data_modules.action_dataset import ActionVideoDataset
 from data_modules.reading.action_documents import episode_writer, frames_seen
-from data_modules.reading.episodes import frame_keys
+from data_modules.reading.frame_keys import frame_keys
 from lit_mm.flow.sampler import FlowSampler
 from lit_mm.generation.decoding import Decoder
 from lit_mm.mistake import Mistake

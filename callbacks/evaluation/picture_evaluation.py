@@ -113,7 +113,7 @@ def both_ways(dataset: DocumentDataset, count: int) -> tuple[list[Document], lis
 
     Empty for a source that does not show pairs both ways.
     """
-    variants = getattr(dataset, "variants", ())
+    variants = dataset.variants
     if not {"image_first", "caption_first"} <= set(variants):
         return [], []
     read, drawn = [], []

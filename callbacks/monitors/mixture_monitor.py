@@ -44,7 +44,7 @@ class MixtureMonitor(Callback):
             if self._read[name]:
                 logged[f"data/{name}/seconds_a_document"] = self._seconds[name] / self._read[name]
             lost = data.left_out.counts[name]
-            if skipped := lost + getattr(dataset, "skipped_at_setup", 0):
+            if skipped := lost + dataset.skipped_at_setup:
                 logged[f"data/{name}/skipped"] = float(skipped)
                 logged[f"data/{name}/broken_per_million"] = 1e6 * lost / max(1, state["next"])
             if dataset.captions_cut:

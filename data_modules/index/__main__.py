@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from data_modules.base import DocumentDataModule
-from data_modules.index.keys import cache_folder, key_of_texts
+from data_modules.index.keys import key_of_texts
 from data_modules.index.making import make_missing, missing_of
 from data_modules.index.sidecars import Indexing
 from lit_mm.mistake import Mistake, ends_with_a_sentence
@@ -92,7 +92,6 @@ def make_part(data: DocumentDataModule, number: int, count: int) -> None:
         raise Mistake("data.tokenizer is missing: give the path of a Hugging Face tokenizer.json")
     tokenizer = Tokenizer(data.tokenizer_path)
     for module in data.modules().values():
-        module.cache = cache_folder(data.loader.cache)
         for split in ("train", "val"):
             indexing = module.indexing(split, tokenizer)
             if indexing is None:

@@ -87,7 +87,7 @@ class RowGroups:
 
     def __init__(self, ranges: RangeReader) -> None:
         self.ranges = ranges
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._files: OrderedDict[str, tuple[pq.ParquetFile, np.ndarray]] = OrderedDict()  # and where groups begin
         self._kept: OrderedDict[tuple[str, int, str], pa.ChunkedArray] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,10 +98,15 @@ class RowGroups:
 
     def file(self, file: InputFile) -> pq.ParquetFile:
         """See `open_parquet`."""
+        return self._opened(file)[0]
+
+    def _opened(self, file: InputFile) -> tuple[pq.ParquetFile, np.ndarray]:
         if file.path not in self._files:
             while len(self._files) >= MAX_OPEN:
                 self._files.popitem(last=False)
-            self._files[file.path] = open_parquet(file, self.ranges)
+            table = open_parquet(file, self.ranges)
+            sizes = [table.metadata.row_group(group).num_rows for group in range(table.num_row_groups)]
+            self._files[file.path] = table, np.cumsum([0, *sizes])
         self._files.move_to_end(file.path)
         return self._files[file.path]
 
@@ -126,8 +131,7 @@ class RowGroups:
         Raises:
             BrokenFile: it can't be read.
         """
-        said = self.file(file).metadata
-        begins = np.cumsum([0, *(said.row_group(group).num_rows for group in range(said.num_row_groups))])
+        begins = self._opened(file)[1]
         group = int(np.searchsorted(begins, row, side="right")) - 1
         return self.column(file, group, name)[row - int(begins[group])]
 

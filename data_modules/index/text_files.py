@@ -8,7 +8,7 @@ from data_modules.index.storage import FilePart, InputFile, opened, parts_of
 
 PART = 128 << 20  # bytes of a file that are indexed on their own
 PARQUET = ".parquet"
-COMPRESSED = {".gz": "gzip", ".zst": "zstd"}  # such a file is one part, as it can be read from its start alone
+COMPRESSED = (".gz", ".zst")  # such a file is one part, as it can be read from its start alone
 LINES = tuple(f"{kind}{packed}" for kind in (".jsonl", ".ndjson", ".json") for packed in ("", *COMPRESSED))
 INDEXED = (*LINES, PARQUET)  # endings of files whose texts are read where they are
 _PEEKED = 100  # bytes that a JSON array has begun within
@@ -35,7 +35,7 @@ class Lost:
 
 def text_parts(file: InputFile) -> list[FilePart]:
     """The parts of a file that are indexed on their own."""
-    return parts_of(file, max(1, file.size) if file.path.lower().endswith(tuple(COMPRESSED)) else PART)
+    return parts_of(file, max(1, file.size) if file.path.lower().endswith(COMPRESSED) else PART)
 
 
 def is_parquet(file: InputFile) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from typing import IO, Any, cast
@@ -17,7 +19,7 @@ from data_modules.reading.json_lines import strings_of
 from lit_mm.mistake import Mistake
 
 _PEEKED = 100  # lines of the first file that are looked at before all of it is read
-_AHEAD = 16 << 10  # bytes that are unpacked at once; so many before the place where a file is cut are lost
+_AHEAD = 16 << 10  # bytes of zstd that are unpacked at once; so many before the place where a file is cut are lost
 _BATCH = 1024  # rows of Parquet that are read at once
 
 
@@ -53,7 +55,7 @@ def check_first(file: InputFile, column: str, key: str) -> None:
                 return
             with _unpacked(stream, file) as lines:
                 some = [line for line in islice(lines, _PEEKED) if line.strip()]
-    except (OSError, pa.ArrowException):  # whoever reads all of it says what is wrong
+    except (OSError, EOFError, zlib.error, pa.ArrowException):  # whoever reads all of it says what is wrong
         return
     losses = [_text_of(line, column) for line in some]
     missing = f"has no column '{column}'"
@@ -81,10 +83,12 @@ def _why_not(schema: pa.Schema, column: str) -> str | None:
 
 
 def _unpacked(stream: IO[bytes], file: InputFile) -> IO[bytes]:
-    packing = next((kind for ending, kind in COMPRESSED.items() if file.path.lower().endswith(ending)), None)
-    if packing is None:
-        return stream
-    return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(stream, "r"), packing)), _AHEAD)
+    name = file.path.lower()
+    if name.endswith(".gz"):  # Arrow's refuses zeros behind the end, as tapes and block devices leave them
+        return cast(IO[bytes], gzip.GzipFile(fileobj=stream))
+    if name.endswith(COMPRESSED):
+        return io.BufferedReader(cast(Any, pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd")), _AHEAD)
+    return stream
 
 
 def _text_of(line: bytes, column: str) -> str | Lost:
@@ -105,7 +109,7 @@ def _lines_of(part: FilePart, column: str) -> Iterator[str | Lost | None]:
         if part.first:  # a line that begins before belongs to the part before
             stream.seek(part.first - 1)
             stream.readline()
-        packed = part.path.lower().endswith(tuple(COMPRESSED))
+        packed = part.path.lower().endswith(COMPRESSED)
         try:
             with _unpacked(stream, part) as lines:
                 while packed or lines.tell() < part.stop:
@@ -116,7 +120,7 @@ def _lines_of(part: FilePart, column: str) -> Iterator[str | Lost | None]:
                     line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
                     found = _text_of(line, column) if line.strip() else None
                     yield Lost("line", number, found.reason) if isinstance(found, Lost) else found
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             if not packed:
                 raise
             yield Lost("after line", number, f"it cannot be read: {error}")

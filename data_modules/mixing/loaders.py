@@ -12,6 +12,8 @@ from typing import Any, Literal
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from data_modules.index.keys import cache_folder
+from data_modules.index.range_cache import RangeCache
 from data_modules.mixing.permutation import BLOCK
 from data_modules.mixing.steps import with_step_counts
 from data_modules.reading.files import OnError, Tolerance
@@ -86,6 +88,17 @@ class LoaderConfig:
     def tolerance(self) -> Tolerance:
         """What may be left out."""
         return Tolerance(self.on_error, self.max_lost)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of indexes."""
+        return cache_folder(self.cache)
+
+    @property
+    def range_cache(self) -> RangeCache | None:
+        """Keeps remote pictures once they are read."""
+        limit = int(self.remote_cache_gb * 1e9)
+        return RangeCache(self.folder / "ranges", limit) if limit else None
 
     def apply(self) -> None:
         """Have what is read from here on kept in `cache`, and no larger pictures read, in this process."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -13,6 +13,7 @@ from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat
 from data_modules.mixing.promises import check_document
 from data_modules.mixing.sampler import DrawStream, RowPlan, RowPlanner
 from data_modules.mixing.stages import Stage, ever_drawn
+from data_modules.reading.files import OnError
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import Document, PackedBatch, PackedRow
 
@@ -40,7 +41,7 @@ class RowReader:
     datasets: Mapping[str, DocumentDataset]
     format: DocumentFormat
     row_length: int
-    on_error: Literal["raise", "skip"]
+    on_error: OnError
 
     def ahead(self, plans: list[RowPlan]) -> None:
         """Have on its way what `read` will need for `plans`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_modules.mixing.permutation import mix
 from data_modules.reading.action_template import ActionTemplate
 from data_modules.reading.actions import Actions, Pose, displacement, format_action, sentence_text
 from data_modules.reading.episodes import COMMAND, OF_STEPS, POSE, WORDS
@@ -173,9 +174,8 @@ def choose_targets(frames: int, path: str, plan: DocumentPlan) -> tuple[np.ndarr
     anchors = np.arange((plan.context - 1) * step, frames - step, dtype=np.int64)
     steps = np.array([*range(1, plan.horizon + 1), *range(-1, -plan.back - 1, -1)])
     name = zlib.crc32(path.replace("\\", "/").rpartition("/")[2].encode())
-    order = _scrambled(
-        np.uint64(name) << np.uint64(32), anchors[:, None] * (len(steps) + 1) + np.arange(1, len(steps) + 1)
-    )
+    numbers = anchors[:, None] * (len(steps) + 1) + np.arange(1, len(steps) + 1)
+    order = mix(numbers.astype(np.uint64) + (np.uint64(name) << np.uint64(32)), 0)
     there = anchors[:, None] + steps * step
     order[(there >= frames) | (there < 0)] = np.iinfo(np.uint64).max
     chosen = np.argsort(order, axis=1, kind="stable")[:, : plan.targets]
@@ -183,11 +183,3 @@ def choose_targets(frames: int, path: str, plan: DocumentPlan) -> tuple[np.ndarr
     there = anchors[:, None] + ahead * step
     inside = (there < frames) & (there >= 0)
     return np.broadcast_to(anchors[:, None], ahead.shape)[inside], ahead[inside]
-
-
-def _scrambled(key: np.uint64, numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function of `key` + `numbers` (Steele et al. 2014): evenly spread uint64, array in, out."""
-    z = (numbers.astype(np.uint64) + key) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))

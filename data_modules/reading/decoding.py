@@ -192,16 +192,18 @@ def _decode_run(container: Any, wanted: list[int], keyframes: np.ndarray) -> dic
     """Frames at the time stamps `wanted` (ascending), decoded from the keyframe before the first."""
     stream = container.streams.video[0]
     context = stream.codec_context
-    todo = set(wanted)
+    todo, begins = set(wanted), int(keyframes[max(0, int(np.searchsorted(keyframes, wanted[0], side="right")) - 1)])
     found: dict[int, np.ndarray] = {}
-    to_picture = ToPicture(stream.sample_aspect_ratio)
+    to_picture, spoilt = ToPicture(stream.sample_aspect_ratio), False
     for packet in _packets_from(container, stream, wanted[0], keyframes):
         if context.name in SKIPPING:  # frames that no other frame needs are decoded only if they are wanted themselves
             context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in todo else "NONREF"
         for frame in packet.decode():
             at = shown_at(frame)
+            # Frames are made of those before them, back to a keyframe. What is shown before the first one is not used.
+            spoilt = not frame.key_frame and (spoilt or (frame.is_corrupt and at > begins))
             if at in todo:
-                if frame.is_corrupt:
+                if spoilt or frame.is_corrupt:
                     return found
                 found[at] = to_picture(frame)
                 todo.discard(at)

@@ -23,12 +23,12 @@ from data_modules.index.making import make_missing
 from data_modules.index.range_cache import RangeCache
 from data_modules.index.ranges import RangeReader
 from data_modules.index.recording_index import recording_sidecars, rows_of
-from data_modules.mixing.permutation import key_of, permute
 from data_modules.reading.cached import generated
 from data_modules.reading.columns import Column
 from data_modules.reading.decoding import VideoReader
 from data_modules.reading.files import warn
 from data_modules.reading.found_recordings import FoundRecordings
+from data_modules.reading.frame_keys import FRAME_BITS, MAX_FRAME
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.recording_columns import ANGLE, Columns
 from data_modules.reading.recordings import recording_of
@@ -40,8 +40,6 @@ WORDS = "words"
 OF_STEPS = (*COMMAND, WORDS)  # said of the step from this frame to the next, so the last frame needs none
 RESERVED = ("path", "place", "broken", "pts", "keyframes", "time_base")  # columns of what every recording has
 FAR = 1000  # frames from one keyframe to the next, from which on decoding takes seconds
-FRAME_BITS = 32  # of a picture's key that count frames; those above count videos
-MAX_FRAME = 2**FRAME_BITS - 1
 
 
 class VideoTable:
@@ -142,11 +140,6 @@ def say_far_keyframes(table: VideoTable, key: str) -> None:
         )
 
 
-def frame_keys(rows: int | np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """Keys (frames,) of pictures by their video's row in the table and their number in the video."""
-    return (np.asarray(rows, np.int64) << FRAME_BITS) | frames.astype(np.int64)
-
-
 def index_recordings(found: FoundRecordings, cache: Path, key: str, columns: Columns | None = None) -> VideoTable:
     """Time stamps of all recordings, and these columns of their tables; those that are not indexed yet are first.
 
@@ -177,8 +170,3 @@ def index_recordings(found: FoundRecordings, cache: Path, key: str, columns: Col
 def _rows(items: Sequence[str]) -> Iterator[dict[str, Any]]:
     for index in items:
         yield from rows_of(ArrayFile(Path(index)))
-
-
-def shuffled(count: int) -> np.ndarray:
-    """Place (count,) of each document in its table, the same in every run: the first so many are from all files."""
-    return permute(np.arange(count), count, key_of("documents of videos"))

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.findings import note_files, note_lost
-from data_modules.reading.walking import NOWHERE, as_stored, is_hidden, matching, walk
+from data_modules.reading.walking import NOWHERE, as_stored, is_hidden, matching, once, walk
 from lit_mm.mistake import MissingFile, Mistake
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def spread_range(pattern: str) -> Iterator[str]:
 
 
 def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str] = ()) -> list[Path]:
-    """Files behind a path as a user writes it, sorted by name. What is left out is noted.
+    """Files behind a path as a user writes it, sorted by name, each file once. What is left out is noted.
 
     Args:
         pattern: a file, a folder (searched with its subfolders, linked ones too, but for hidden ones), a glob such as
@@ -91,10 +91,21 @@ def find_files(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence
         files, others = _find(one, suffixes, key, beside)
         found.update(files)
         left_out.update(others)
-    note_files(pattern, len(found), left_out)
+    files, again = once(found)
+    if again:
+        left_out["other names of files that are read"] += len(again)
+        warn(
+            "%s: %d names in '%s' are links to files that are read, the first is '%s'; each file is read once (a "
+            "larger weight reads it more often)",
+            key,
+            len(again),
+            pattern,
+            again[0],
+        )
+    note_files(pattern, len(files), left_out)
     if count := left_out[NOWHERE]:
         warn("%s: %d links in '%s' lead nowhere and are left out", key, count, pattern)
-    return sorted(found)
+    return files
 
 
 def _find(pattern: str, suffixes: Sequence[str], key: str, beside: Sequence[str]) -> tuple[list[Path], Counter[str]]:

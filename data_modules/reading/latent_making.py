@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_modules.dataset import BrokenFile
+from data_modules.reading.files import OnError
 from data_modules.reading.latent_store import LatentStore
 from data_modules.reading.picture_source import PictureSource
 
@@ -50,7 +50,7 @@ class ShardPictures(Dataset[PictureBatch]):
         source: PictureSource,
         keys: np.ndarray,
         ranges: Sequence[tuple[int, int, int]],
-        on_error: Literal["raise", "skip"],
+        on_error: OnError,
     ) -> None:
         self.source, self.keys, self.ranges, self.on_error = source, keys, ranges, on_error
 
@@ -90,7 +90,7 @@ def make_shards(
     *,
     batch_size: int,
     workers: int,
-    on_error: Literal["raise", "skip"],
+    on_error: OnError,
     advance: Callable[[int], None],
 ) -> None:
     """Encode the pictures of `shards` and write them.

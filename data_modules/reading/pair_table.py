@@ -14,6 +14,7 @@ from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.named_pictures import read_named_picture
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import read_picture
+from data_modules.reading.table_files import common_folder
 from lit_mm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class PairTable:
-    """Rows of pictures and captions from files of one folder.
+    """Rows of pictures and captions of files.
 
     Args:
         rows: the table; its picture column may hold a path, the file's bytes, or `datasets`' {bytes, path}.
@@ -32,7 +33,7 @@ class PairTable:
         captions: names of the caption columns. A row that lacks one has the first that it has in its place.
         files: where the rows come from.
         lost: how many of the rows hold nothing, as what they come from cannot be read.
-        folder: that paths of pictures are relative to; that of the files by default.
+        folder: that paths of pictures are relative to; that of all files by default.
 
     Attributes:
         lengths: (captions, rows) int32, tokens of each caption, once they are tokenized.
@@ -48,9 +49,9 @@ class PairTable:
         lost: int = 0,
         folder: Path | None = None,
     ) -> None:
-        self.folder, self.named_in = folder or files[0].parent, folder
+        self.folder, self.named_in = folder or common_folder(files), folder
         self.rows, self.image, self.captions, self.files = rows, image, captions, files
-        self.where = files[0] if len(files) == 1 else files[0].parent
+        self.where = files[0] if len(files) == 1 else common_folder(files)
         self.raw = rows.with_format("arrow")  # as stored: `datasets` would decode the picture itself
         self.lost = lost
         self.ids: list[Column] = []

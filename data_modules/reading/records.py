@@ -17,6 +17,7 @@ from data_modules.reading.columns import Column
 from data_modules.reading.entries import JSON_SUFFIXES
 from data_modules.reading.files import HUB, Stamps, Tolerance, has_suffix, listed, settle_broken
 from data_modules.reading.row_files import CSV, TEXT, columns_of, read_rows
+from data_modules.reading.table_files import common_folder
 from lit_mm.mistake import Mistake
 
 KINDS = {"JSON": JSON_SUFFIXES, "CSV": (CSV,), "text": TEXT}
@@ -48,7 +49,12 @@ def load_hub(name: str, split: str, key: str) -> datasets.Dataset:
 
 
 def load_records(
-    stamps: Stamps, columns: Sequence[str], key: str, tolerance: Tolerance, optional: Sequence[str] = ()
+    stamps: Stamps,
+    columns: Sequence[str],
+    key: str,
+    tolerance: Tolerance,
+    optional: Sequence[str] = (),
+    paths: str | None = None,
 ) -> tuple[datasets.Dataset, int]:
     """Rows of files of one format, and how many were left out because they cannot be read.
 
@@ -60,6 +66,8 @@ def load_records(
         key: the YAML key, for error messages.
         tolerance: what is left out.
         optional: those of the columns that need not have a value in every row.
+        paths: the column of paths that are relative to the file they are in; in the table they are relative to
+            `common_folder` of all files.
 
     Raises:
         BrokenFile: the first unreadable file (and its line), if nothing is to be left out.
@@ -67,7 +75,8 @@ def load_records(
     """
     files = [Path(path) for path, _, _ in stamps]
     check_format(files, key)
-    settings = {"columns": tuple(columns), "optional": tuple(optional)}
+    relative = (paths, str(common_folder(files))) if paths else None
+    settings = {"columns": tuple(columns), "optional": tuple(optional), "relative": relative}
     features = {name: datasets.Value("string") for name in (*columns, "_file", "_broken")}
     rows = generated(_rows, stamps, settings, datasets.Features(features))
     bad = np.flatnonzero(~Column(rows, "_broken").missing())
@@ -90,10 +99,15 @@ def check_format(files: Sequence[Path], key: str) -> None:
         raise Mistake(f"{key}: there are {listed(kinds, 'and')} files; name those of one format with a pattern")
 
 
-def _rows(items: Stamps, columns: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str | None]]:
+def _rows(
+    items: Stamps, columns: Sequence[str], optional: Sequence[str], relative: tuple[str, str] | None
+) -> Iterator[dict[str, str | None]]:
     for path, _, _ in items:
         for values, broken in read_rows(Path(path), columns, optional):
-            yield {**dict(zip(columns, values, strict=True)), "_file": path if broken else None, "_broken": broken}
+            row = dict(zip(columns, values, strict=True))
+            if relative is not None and (named := row[relative[0]]):
+                row[relative[0]] = str(Path(path).parent.relative_to(relative[1]) / named)
+            yield {**row, "_file": path if broken else None, "_broken": broken}
 
 
 def check_column(rows: datasets.Dataset, column: str, where: str, key: str) -> None:

@@ -1,4 +1,4 @@
-"""The files below a folder: links to folders are followed, and what is not looked at is counted."""
+"""The files below a folder: links are followed, each file is read once, and what is not looked at is counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import glob
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -90,6 +90,23 @@ def _sort_out(folder: Path, names: list[str], suffixes: tuple[str, ...], beside:
             found.files.append(folder / name)
         else:
             found.left_out[NOWHERE if (folder / name).is_symlink() else NO_FILES] += 1
+
+
+def once(files: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Of several names of one file, by symbolic or hard links, the one that is no link, or else the first.
+
+    Returns:
+        A name of every file, and the other names, both sorted.
+    """
+    kept: dict[object, Path] = {}
+    others: list[Path] = []
+    for file in sorted(files, key=lambda file: (file.is_symlink(), file)):
+        stat = file.stat()
+        linked = stat.st_nlink > 1  # else numbers of files are not asked, which not every network disk keeps apart
+        identity = (stat.st_dev, stat.st_ino, stat.st_size) if linked else os.path.realpath(file)
+        if kept.setdefault(identity, file) is not file:
+            others.append(file)
+    return sorted(kept.values()), sorted(others)
 
 
 def as_stored(path: Path) -> Path:

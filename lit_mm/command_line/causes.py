@@ -60,12 +60,23 @@ def why_no_values(value: object) -> str | None:
     """The same of a value that is to be a mapping of fixed keys, such as `data.loader`, or a file that holds one."""
     if not isinstance(value, str):
         return None
-    if Path(value).is_file():
-        problem = file_error(Path(value))
-        return f"is '{value}', {problem}" if problem else None
-    if not _is_path(value):
-        return None
-    return f"is '{value}', but there is no such file{nearest_file(value)}"
+    if Path(value).is_dir():
+        return f"is '{value}', which is a folder; give a YAML file"
+    if not Path(value).is_file():
+        return f"is '{value}', but there is no such file{nearest_file(value)}" if _is_path(value) else None
+    if problem := file_error(Path(value)):
+        return f"is '{value}', {problem}"
+    if not isinstance(yaml.safe_load(Path(value).read_text(encoding="utf-8")), dict):
+        return f"is '{value}', which holds no keys; write NAME: VALUE into it"
+    return None
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value is the name of a YAML file in which nothing stands, or comments alone. No more is read of it."""
+    if not isinstance(value, str) or not _is_path(value) or not Path(value).is_file():
+        return False
+    with Path(value).open(encoding="utf-8", errors="replace") as lines:
+        return all(not line.strip() or line.lstrip().startswith("#") or line.strip() == "---" for line in lines)
 
 
 def _is_path(value: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,8 +35,14 @@ def check_start(args: Sequence[str]) -> None:
     """Refuse a command that has nothing to start from, before its other values are read without a model.
 
     Raises:
-        Mistake: neither a configuration, nor a checkpoint, nor a model was given.
+        Mistake: neither a configuration, nor a checkpoint, nor a model was given, or an argument is no text.
     """
+    for arg in args:
+        if any("\udc80" <= character <= "\udcff" for character in arg):  # as Python writes bytes it cannot decode
+            shown = os.fsencode(arg).decode(errors="backslashreplace")
+            kind = sys.getfilesystemencoding()
+            how = "rename the file or folder" if kind == "utf-8" else "set PYTHONUTF8=1"
+            raise Mistake(f"'{shown}' is not written in {kind}, as names are in this locale; {how}")
     given = {arg.partition("=")[0] for arg in args}
     if not args or args[0] not in _STARTS or given & _SUFFICIENT or any(name.endswith(".help") for name in given):
         return

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, NoReturn, get_args, get_origin
 
 import yaml
 from jsonargparse import Namespace
+from jsonargparse._actions import _ActionConfigLoad
 from jsonargparse._typehints import ActionTypeHint, get_subclass_types
 from jsonargparse._util import NestedArg
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_mm.command_line.causes import nearest, why_no_values, why_unusable
+from lit_mm.command_line.causes import is_empty, nearest, why_no_values, why_unusable
 from lit_mm.command_line.constructors import made
 from lit_mm.command_line.mistakes import kinds, of_arguments, of_value
 from lit_mm.mistake import Mistake
@@ -64,6 +65,8 @@ class ConfigParser(LightningArgumentParser):
         action = super().add_argument(*args, **kwargs)  # type: ignore[misc]
         if type(action) is ActionTypeHint:
             action.__class__ = ConfigValue
+        if type(action) is _ActionConfigLoad:
+            action.__class__ = ConfigGroup
         return action
 
     def instantiate(self, *args: Any, **kwargs: Any) -> Namespace:
@@ -83,6 +86,20 @@ class ConfigParser(LightningArgumentParser):
             super().error(message, ex)
         sentence = _noted(ex) or of_arguments(self, message, "") or message
         raise Mistake(sentence) from ex
+
+
+class ConfigGroup(_ActionConfigLoad):
+    """The keys below `trainer`, which a file may hold."""
+
+    def _load_config(self, value: Any, parser: ConfigParser) -> Any:
+        if isinstance(value, str) and (why := why_no_values(value)):
+            raise Mistake(f"{self.dest} {why}")
+        try:
+            return super()._load_config(value, parser)
+        except TypeError as error:
+            if _noted(error):
+                raise
+            raise Mistake(f"{self.dest} is {value}; it takes a YAML file that holds its keys") from error
 
 
 class ConfigValue(ActionTypeHint):
@@ -147,6 +164,8 @@ class ConfigValue(ActionTypeHint):
         with _at(key):
             keys, failures = _keys.get(), _failures.get()
             try:
+                if is_empty(value) and self._why_unusable(value, self._typehint):  # which would be read as null
+                    raise TypeError("an empty file")
                 checked = super()._check_type(value, append=append, cfg=cfg, mode=mode)
                 if told := _unquoted(".".join(keys), checked, self._typehint):
                     failures.append(Failure(keys, told))
@@ -167,12 +186,15 @@ class ConfigValue(ActionTypeHint):
             elif not get_subclass_types(self, also_lists=True, callable_return=True):
                 return f"{key}.{value.key} is unknown; {key} has no parts"
             value = value.val
+        why = self._why_unusable(value, typehint)
+        return f"{key} {why}" if why else of_value(key, value, typehint)
+
+    def _why_unusable(self, value: Any, typehint: Any) -> str | None:
+        """What is wrong with a class or values, or the file that holds them, where the key takes such."""
         if any(is_dataclass(kind) for kind in kinds(typehint)) and (why := why_no_values(value)):
-            return f"{key} {why}"
+            return why
         bases = get_subclass_types(self, also_lists=True, also_containers=True, callable_return=True) or ()
-        if bases and not {int, float, str} & {*kinds(typehint)} and (why := why_unusable(value, bases)):
-            return f"{key} {why}"
-        return of_value(key, value, typehint)
+        return why_unusable(value, bases) if bases and not {int, float, str} & {*kinds(typehint)} else None
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
@@ -17,7 +19,8 @@ from lit_mm.command_line.causes import nearest
 from lit_mm.mistake import Mistake
 from lit_mm.precision import usable
 
-_AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")
+_AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps", "num_nodes")
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")  # in which Lightning looks, in this order
 _ALWAYS_THERE = {"epoch", "step"}  # ModelCheckpoint adds them
 
 
@@ -55,6 +58,29 @@ def check_values(given: Mapping[str, Any]) -> None:
     clip = given.get("gradient_clip_val")
     if isinstance(clip, int | float) and clip < 0:
         raise Mistake(f"trainer.gradient_clip_val is {clip}; use a positive norm, or null for none")
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Compare a Trainer with what the environment says of processes, which an earlier shell may have left there.
+
+    Raises:
+        Mistake: it says that this is another than the first of several, and the Trainer has one.
+    """
+    name = next((name for name in _RANKS if name in os.environ), None)
+    if name is None:
+        return
+    rank = os.environ[name]
+    if trainer.world_size == 1 and rank != "0":  # Lightning would log and say nothing
+        raise Mistake(
+            f"the environment has {name}={rank}, as of one of several processes, but trainer.devices and "
+            f"trainer.num_nodes make one; raise them, or unset {name}"
+        )
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if trainer.world_size > 1 and isinstance(environment, LightningEnvironment) and "LOCAL_RANK" in os.environ:
+        rank_zero_info(
+            f"LOCAL_RANK is set in the environment: of {trainer.world_size} processes you start every one; "
+            "unset it to have the others started"
+        )
 
 
 def usable_precision(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,25 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lit_mm.mistake import Mistake
+
+
+def fixed_weights(text_weight: float, flow_weight: float) -> tuple[float, float]:
+    """The weights of the two losses as they are given.
+
+    Raises:
+        Mistake: one is negative or not finite, so that the loss would be raised, or lost.
+    """
+    for name, weight in {"text_weight": text_weight, "flow_weight": flow_weight}.items():
+        if not 0 <= weight < math.inf:
+            raise Mistake(f"model.{name} is {weight}; use 0 or more")
+    return text_weight, flow_weight
 
 
 class LossCentering:

@@ -1,9 +1,9 @@
 """How data at web scale costs: making indexes, starting, reading one document, planning; beside what others do.
 
-Run: `python -m tests.benchmarks.data_growth`, after `make data`. Times are of one core, as the processor counts them, so that
-others who use the machine do not matter. Sources of 10^5 documents and more are made up: their indexes are real, and
-their files are not there. Libraries to compare with that are not installed are left out (`pip install datasets webdataset
-mosaicml-streaming litdata`).
+Run: `python -m tests.benchmarks.data_growth`, after `make data`. Times but those of loaders and of several cores are of
+one core, as the processor counts them, so that others who use the machine do not matter. Sources of 10^5 texts and more
+that are started are made up: their indexes are real, and their files are not there. Libraries to compare with that are
+not installed are named and left out (`pip install datasets webdataset wids mosaicml-streaming litdata`).
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from data_modules.dataset import DocumentFormat, Draw
+from data_modules.dataset import Draw
 from data_modules.image_text import ImageTextDataModule
 from data_modules.index.indexed_texts import IndexedTexts
+from data_modules.index.making import cores
 from data_modules.index.ranges import RangeReader
 from data_modules.index.sidecars import Sidecar
 from data_modules.index.text_view import TextView
@@ -33,74 +32,24 @@ from data_modules.mixing.permutation import permute_in_windows
 from data_modules.mixing.rows import RowReader
 from data_modules.mixing.sampler import DrawStream, RowPlanner
 from data_modules.reading.lengths import MappedLengths
-from data_modules.text import TextDataModule, TextDataset
-from lit_mm.tokenizer import Tokenizer
+from data_modules.text import TextDataset
 from tests.benchmarks import data_growth_inputs as inputs
 from tests.benchmarks import data_growth_peers as others
-from tests.benchmarks.growth import exponent
+from tests.benchmarks import data_growth_tables as tables
+from tests.benchmarks.data_growth_rates import rates
+from tests.benchmarks.data_growth_ready import (
+    KINDS,
+    Row,
+    document_format,
+    index_on_cores,
+    readiness,
+    seconds_a_read,
+)
 from tests.benchmarks.report import finish, options
 from tests.helpers.documents import FakeDataset
-from tests.helpers.program import ROOT
 from tests.helpers.web_server import Server
 
-Row = dict[str, float]
-READS = 300
 STEP = 7680  # pictures of a step
-OURS = "lit-mm"
-
-
-@cache
-def tokenizer() -> Tokenizer:
-    """That of the tiny data, on one thread."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return Tokenizer(ROOT / "data/tiny/tokenizer.json")
-
-
-def ours(path: Path, folder: Path, kind: str) -> others.Ready:
-    """Index files, and read from them."""
-    module = (ImageTextDataModule if kind == "tar" else TextDataModule)(str(path))
-    module.cache = folder
-    dataset: Any = module.dataset("train", "x", DocumentFormat(tokenizer(), 256, 64))
-    if isinstance(dataset, TextDataset):
-        return len(dataset), dataset.windows.ids
-    pictures = dataset.pictures
-    return len(dataset), lambda i: pictures.ranges.read(*pictures._place(i))
-
-
-def readiness(path: Path, kind: str, count: int) -> dict[str, Row]:
-    """Seconds and bytes a document until it can be read, and microseconds of a read, ours and the others'."""
-    size = path.stat().st_size if path.is_file() else inputs.bytes_of(path)
-    tokenizer().encode("it is ready")
-    makers: dict[str, Callable[[Path, Path], others.Ready]] = {OURS: lambda p, f: ours(p, f, kind)}
-    if kind != "parquet":
-        makers |= others.peers(others.PAIRS if kind == "tar" else others.TEXTS, tokenizer())
-    found = {}
-    for name, make in makers.items():
-        with tempfile.TemporaryDirectory() as folder:
-            start, children = time.process_time(), os.times()
-            there, read = make(path, Path(folder))
-            after = os.times()
-            forked = after.children_user + after.children_system - children.children_user - children.children_system
-            seconds = time.process_time() - start + forked
-            assert there == count, (name, there)
-            found[name] = {
-                "seconds": seconds / count,
-                "bytes": inputs.bytes_of(Path(folder)) / count,
-                "share": inputs.bytes_of(Path(folder)) / size,
-                "read": seconds_a_read(read, count),
-            }
-    return found
-
-
-def seconds_a_read(read: Callable[[int], Any], count: int) -> float:
-    """Of documents anywhere, once every file is open."""
-    for number in np.linspace(0, count - 1, READS).astype(int).tolist():
-        read(number)
-    numbers = np.random.default_rng(0).integers(0, count, READS).tolist()
-    start = time.process_time()
-    for number in numbers:
-        read(number)
-    return (time.process_time() - start) / READS
 
 
 def in_a_child(measure: Callable[[], Row]) -> Row:
@@ -131,7 +80,7 @@ def start(sidecars: list[Sidecar], folder: Path) -> Row:
     begin, wall = time.process_time(), time.perf_counter()
     dataset = TextDataset("x", IndexedTexts(TextView(sidecars, 512, folder)), 0)
     planner = RowPlanner({"x": DrawStream("x", dataset, 0, window=1 << 16)}, {"x": 1.0}, 4096, 0)
-    reader = RowReader({"x": dataset}, DocumentFormat(tokenizer(), 256, 64), 4096, "raise")
+    reader = RowReader({"x": dataset}, document_format(), 4096, "raise")
     reader.read([planner.next_row() for _ in range(8)], {})
     found = {"seconds": time.process_time() - begin, "wall": time.perf_counter() - wall}
     return {**found, "read": seconds_a_read(lambda i: dataset.document(Draw(i, 0, 0)), len(dataset))}
@@ -182,7 +131,7 @@ def over_http(folder: Path, count: int = 100) -> Row:
         module = ImageTextDataModule(f"{server.url}/00000.tar")
         with tempfile.TemporaryDirectory() as kept:
             module.cache = Path(kept)
-            dataset: Any = module.dataset("train", "x", DocumentFormat(tokenizer(), 256, 64))
+            dataset: Any = module.dataset("train", "x", document_format())
             places = [dataset.pictures._place(i) for i in range(0, len(dataset), max(1, len(dataset) // count))]
             indexing, server.sent, server.wait, server.most = server.sent, 0, 0.02, 0
             ranges = RangeReader()
@@ -194,62 +143,45 @@ def over_http(folder: Path, count: int = 100) -> Row:
         return {"sent": server.sent / used, "at_once": server.most, "indexing": indexing / tar}
 
 
+def ready(root: Path, most: dict[str, int]) -> dict[str, dict[str, dict[int, Row]]]:
+    """`readiness` of every kind, by library and by how many documents there are; files are left for `over_http`."""
+    found: dict[str, dict[str, dict[int, Row]]] = {}
+    for name, kind in KINDS.items():
+        for count in (most[name] // 10, most[name]):
+            path = kind.write(root / name.replace(" ", "_") / f"{count}{kind.ending}", count)
+            for library, row in readiness(path, kind, count).items():
+                found.setdefault(name, {}).setdefault(library, {})[count] = row
+            if count == most[name]:
+                wall = {n: index_on_cores(path, kind, set(sorted(os.sched_getaffinity(0))[:n])) for n in (1, cores())}
+                found[name]["lit-mm"][count] |= {f"on {n} cores": seconds / count for n, seconds in wall.items()}
+    return found
+
+
 def main() -> None:
-    """Print tables and write them as JSON."""
-    parser = options(__doc__, "data_growth", texts=100_000, pictures=10_000, largest=10**8)
-    arguments = parser.parse_args()
-    results: dict[str, Any] = {}
-    tables = [Table("ready to be read", "documents", "µs a document", "bytes", "of the input", "µs a read")]
+    """Print a table and write it as JSON, and as Markdown beside."""
+    parser = options(__doc__, "data_growth", texts=100_000, pictures=10_000, videos=1000, largest=10**8, seconds=20)
+    given = parser.parse_args()
+    missing = [name for name in others.LIBRARIES if not others.installed(name)]
+    results: dict[str, Any] = {"missing": missing}
     root = Path(tempfile.mkdtemp())
     try:
-        for kind, most in (("jsonl", arguments.texts), ("parquet", arguments.texts), ("tar", arguments.pictures)):
-            for count in (most // 10, most):
-                path = _written(root, kind, count)
-                for name, row in readiness(path, kind, count).items():
-                    results[f"ready, {kind}, {name}, {count}"] = row
-                    cells = (1e6 * row["seconds"], row["bytes"], 100 * row["share"], 1e6 * row["read"])
-                    tables[0].add_row(f"{kind}, {name}", f"{count:,}", *(f"{cell:,.1f}" for cell in cells))
-        results["over HTTP"] = over_http(root / f"tars{arguments.pictures}")
-    finally:
+        texts, pairs = ("JSON Lines", "Parquet of texts"), ("tars", "Parquet of pictures")
+        most = dict.fromkeys(texts, given.texts) | dict.fromkeys(pairs, given.pictures) | {"videos": given.videos}
+        results["ready"] = ready(root, most)
+        results["over HTTP"] = over_http(root / f"tars/{given.pictures}")
         shutil.rmtree(root)
-    sizes = [10**n for n in range(5, 9) if 10**n <= arguments.largest]
-    results["start"] = found = starts(sizes)
-    warm = Table("warm start", "first batch (s)", "own memory (MB)", "mapped (bytes a text)", "µs a read")
-    for size, row in found.items():
-        cells = (row["seconds"], row["bytes"] / 1e6, row["mapped"], 1e6 * row["read"])
-        warm.add_row(f"{size:,}", *(f"{cell:.2f}" for cell in cells))
-    if len(found) > 1:
-        results["exponents"] = {key: exponent(found, key) for key in ("seconds", "bytes", "read")}
-        warm.add_row(
-            "exponent",
-            *(f"{results['exponents'][key]:.2f}" for key in ("seconds", "bytes")),
-            "",
-            f"{results['exponents']['read']:.2f}",
-        )
-    results["plan"] = planning(10 * arguments.largest, 512)
+        results["a second"] = rates(root, given.pictures, given.texts, given.videos, given.seconds)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    results["start"] = starts([10**n for n in range(5, 9) if 10**n <= given.largest])
+    results["planned"] = 10 * given.largest
+    results["plan"] = planning(results["planned"], 512)
     results["shards"] = {name: shards_a_step(10**8, w) for name, w in (("default", 1 << 16), ("all", None))}
-    rest = Table("what", "measured")
-    rest.add_row(
-        f"a worker plans a step of 512 ranks x 4 rows of 4,096, {10 * arguments.largest:,} texts (s)",
-        f"{results['plan']['seconds']:.2f}",
-    )
-    rest.add_row("… and grows by (MB)", f"{results['plan']['bytes'] / 1e6:.1f}")
-    rest.add_row(
-        "tars of 1,000 that a step of 7,680 of 10^8 pictures reads, default / all",
-        "{default:,} / {all:,}".format(**results["shards"]),
-    )
-    rest.add_row(
-        "bytes sent over HTTP for one that is used; requests at once",
-        "{sent:.2f}; {at_once}".format(**results["over HTTP"]),
-    )
-    finish([*tables, warm, rest], results, arguments.out)
-
-
-def _written(root: Path, kind: str, count: int) -> Path:
-    if kind == "tar":
-        return inputs.write_tars(root / f"tars{count}", count)
-    write = inputs.write_jsonl if kind == "jsonl" else inputs.write_parquet
-    return write(root / f"{count}.{kind}", count)
+    results["exponents"] = tables.exponents(results)
+    finish(tables.as_table(results), results, given.out)
+    given.out.with_suffix(".md").write_text(tables.as_markdown(results), encoding="utf8")
+    if missing:
+        print(f"not installed, and so not compared with: {', '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from data_modules.index.array_file import write_arrays
 from data_modules.index.sidecars import Sidecar
 from data_modules.index.storage import InputFile
 from data_modules.index.text_view import make_text_view
+from tests.data_modules.video_files import moving_picture, write_video
 
 A_FILE = 1_000_000  # texts of one index of a made-up source
 A_SHARD = 1000  # pictures of a tar
@@ -25,23 +26,8 @@ TOKENS = 60  # of each made-up text
 
 def texts(count: int) -> list[str]:
     """Texts of some 60 tokens that differ."""
-    words = [
-        "the",
-        "a",
-        "red",
-        "blue",
-        "small",
-        "large",
-        "cat",
-        "dog",
-        "house",
-        "sits",
-        "stands",
-        "runs",
-        "on",
-        "under",
-        "is",
-    ]
+    words = ["the", "a", "red", "blue", "small", "large", "cat", "dog", "house", "sits", "stands", "runs", "on", "under",
+             "is"]  # fmt: skip
     picks = np.random.default_rng(0).integers(0, len(words), (count, 40))
     return [" ".join(words[i] for i in row) for row in picks.tolist()]
 
@@ -67,6 +53,39 @@ def picture(side: int = 256) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((side, side)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
+
+
+def write_folder(folder: Path, count: int) -> Path:
+    """An image folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content, captions = picture(), texts(count)
+    for number in range(count):
+        (folder / f"{number:09}.jpg").write_bytes(content)
+    lines = (json.dumps({"file_name": f"{n:09}.jpg", "caption": caption}) for n, caption in enumerate(captions))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def write_picture_parquet(file: Path, count: int) -> Path:
+    """Parquet with the same pairs as the tars, in groups as Hugging Face `datasets` writes pictures."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema({"image": pa.binary(), "caption": pa.string()})
+    content, captions = picture(), texts(count)
+    # The picture is the same in all rows, which nothing may make use of.
+    with pq.ParquetWriter(file, schema, compression="none", use_dictionary=False) as out:
+        for start in range(0, count, 100):
+            some = captions[start : start + 100]
+            out.write_table(pa.table({"image": [content] * len(some), "caption": some}, schema))
+    return file
+
+
+def write_videos(folder: Path, count: int) -> Path:
+    """Videos of 10 seconds at 10 frames a second, 256 pixels wide, that are all the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = write_video(folder / "0.mp4", moving_picture(100, 256, 256), g="10").read_bytes()
+    for number in range(1, count):
+        (folder / f"{number}.mp4").write_bytes(content)
+    return folder
 
 
 def write_tars(folder: Path, count: int) -> Path:

@@ -7,9 +7,11 @@ there are, and a function that reads one by its number. A library that is not in
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,11 +42,11 @@ def pairs(folder: Path) -> Iterator[tuple[bytes, str]]:
                     sample = {}
 
 
-def datasets_texts(file: Path, folder: Path, tokenizer: Tokenizer) -> Ready:
+def datasets_texts(file: Path, folder: Path, tokenizer: Tokenizer, builder: str = "json") -> Ready:
     """`datasets`, map-style: Arrow, then tokens by `map`."""
     import datasets
 
-    rows = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(folder))
+    rows = datasets.load_dataset(builder, data_files=str(file), split="train", cache_dir=str(folder))
     encode = lambda batch: {"ids": tokenizer.encode_batch(batch["text"])}  # noqa: E731
     made = rows.map(
         encode, batched=True, remove_columns=rows.column_names, cache_file_name=str(folder / "tokens.arrow")
@@ -60,6 +62,14 @@ def datasets_pairs(tars: Path, folder: Path, tokenizer: Tokenizer) -> Ready:
     rows = datasets.load_dataset("webdataset", data_files=files, split="train", cache_dir=str(folder))
     rows = rows.cast_column("jpg", datasets.Image(decode=False))
     return len(rows), lambda i: rows[i]["jpg"]["bytes"]
+
+
+def datasets_pictures(file: Path, folder: Path, tokenizer: Tokenizer) -> Ready:
+    """`datasets`, map-style: Arrow with the pictures of a Parquet file."""
+    import datasets
+
+    rows = datasets.load_dataset("parquet", data_files=str(file), split="train", cache_dir=str(folder))
+    return len(rows), lambda i: rows[i]["image"]
 
 
 def streaming_texts(file: Path, folder: Path, tokenizer: Tokenizer) -> Ready:
@@ -119,7 +129,8 @@ def wids_pairs(tars: Path, folder: Path, tokenizer: Tokenizer) -> Ready:
     for file in sorted(tars.glob("*.tar")):
         with tarfile.open(file) as tar:
             shards.append({"url": str(file), "nsamples": sum(1 for _ in tar) // 2})
-    made = wids.ShardListDataset(shards, cache_dir=str(folder), keep=True, transformations=None)
+    with redirect_stdout(io.StringIO()):  # it prints its settings
+        made = wids.ShardListDataset(shards, cache_dir=str(folder), keep=True, transformations=[])
     return len(made), lambda i: made[i][".jpg"].read()
 
 
@@ -128,7 +139,10 @@ def installed(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
+LIBRARIES = ("datasets", "webdataset", "wids", "streaming", "litdata")
 TEXTS = {"datasets": datasets_texts, "streaming": streaming_texts}
+TEXT_TABLES = {"datasets": partial(datasets_texts, builder="parquet")}
+PICTURE_TABLES = {"datasets": datasets_pictures}
 PAIRS = {"datasets": datasets_pairs, "streaming": streaming_pairs, "litdata": litdata_pairs, "wids": wids_pairs}
 
 

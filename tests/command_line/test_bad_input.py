@@ -45,6 +45,9 @@ def complaint(
         (["--data.loader.row_length=64"], ["data.loader.row_length", "64", "video"]),
         (["--data.loader.rows=0"], ["data.loader.rows is 0; use 1 or more"]),
         (["--trainer.strategy=dpp"], ["trainer.strategy is 'dpp'; did you mean 'ddp'?"]),
+        (["--trainer.log_every_n_steps=0"], ["trainer.log_every_n_steps is 0; use 1 or more"]),
+        (["--model.text_weight=-1"], ["model.text_weight is -1.0; use 0 or more"]),
+        (["--model.flow_weight=-0.5"], ["model.flow_weight is -0.5; use 0 or more"]),
         (["--trainer.val_check_interval=0"], ["trainer.val_check_interval is 0; use a number of steps"]),
         (["--model.optimizer.lr=-1"], ["model.optimizer: AdamW refuses its arguments: Invalid learning rate: -1.0"]),
         (

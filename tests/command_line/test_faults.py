@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from lit_mm import cli
 from lit_mm.mistake import Mistake, mistake_in, notes_of
@@ -42,6 +43,22 @@ def unequal_in_a_handler(*_: Any, **__: Any) -> None:
         unequal()
 
 
+def meet_one_who_leaves() -> None:
+    """A barrier of two processes, of which the other ends without a word before it."""
+    address = f"tcp://127.0.0.1:{environment()['MASTER_PORT']}"
+    join = (
+        "import os, torch.distributed as dist; dist.init_process_group('gloo', init_method={!r}, rank=1, world_size=2)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", f"{join.format(address)}; dist.barrier(); os._exit(0)"])
+    dist.init_process_group("gloo", init_method=address, rank=0, world_size=2)
+    try:
+        dist.barrier()
+        other.wait(60)
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
 def wrong_rate(*_: Any, **__: Any) -> None:
     torch.optim.SGD([torch.zeros(1)], lr=-1)
 
@@ -72,6 +89,15 @@ def test_nor_is_one_of_a_data_worker(workers: int, tmp_path: Path) -> None:
     assert "zip() argument 2 is shorter than argument 1" in said
     assert said.rstrip().endswith(cli.REPORT)
     assert "error: " not in said.lower().replace("valueerror: ", "")
+
+
+def test_a_connection_to_another_process_that_is_lost_is_no_fault_of_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As gloo says it, whose other process has left a group of two."""
+    monkeypatch.setattr(cli, "LitCLI", lambda **_: meet_one_who_leaves())
+    with pytest.raises(SystemExit, match="^error: another process of this run no longer answers \\(Connection "):
+        cli.main(["fit"])
 
 
 def test_an_error_that_a_library_raised_from_a_mistake_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,33 @@ def test_what_lightning_finds_wrong_with_slurm_is_one_sentence(tmp_path: Path, m
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
     said = refusal(monkeypatch, f"--trainer.logger.save_dir={tmp_path}")
     assert said.startswith("error: trainer: You set `--ntasks=4`")
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_a_rank_that_a_shell_has_left_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would log and say nothing, as processes other than the first do."""
+    for other in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "1")
+    said = refusal(monkeypatch, f"--trainer.logger.save_dir={tmp_path}")
+    assert said.startswith(f"error: the environment has {name}=1, as of one of several processes, but trainer.devices")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_folder_for_temporary_files_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    assert refusal(monkeypatch) == (
+        "error: there is no folder that temporary files can be written to; make room, or name one with TMPDIR"
+    )
+
+
+def test_a_name_that_is_not_written_as_the_locale_has_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(monkeypatch, "--data.train=caf\udce9.jsonl")
+    assert said == (
+        "error: '--data.train=caf\\xe9.jsonl' is not written in utf-8, as names are in this locale; "
+        "rename the file or folder"
+    )
 
 
 def test_characters_that_a_terminal_lacks_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

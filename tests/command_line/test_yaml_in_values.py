@@ -88,6 +88,44 @@ def test_so_does_a_file_of_plain_values_that_such_a_file_names(content: str | No
     assert words in refusal(f"--data={tmp_path / 'mine.yaml'}")
 
 
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("data", "which names no class"),
+        ("model", "which names no class"),
+        ("trainer", "which holds no keys"),
+        ("data.loader", "which holds no keys"),
+        ("trainer.logger", "which names no class"),
+        ("trainer.callbacks", "which names no class"),
+    ],
+)
+def test_a_file_in_which_nothing_stands_is_not_taken_for_null(key: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    for content in ("", "# later\n"):
+        file.write_text(content, encoding="utf-8")
+        assert f"{key} is '{file}', {words}; write" in refusal(f"--{key}={file}")
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("a.yaml", "trainer is 'a.yaml', but there is no such file"),
+        ("configs", "trainer is 'configs', which is a folder; give a YAML file"),
+        ("null", "trainer is null; it takes a YAML file that holds its keys"),
+    ],
+)
+def test_what_the_trainer_cannot_be_is_one_sentence(value: str, words: str) -> None:
+    assert words in refusal(f"--trainer={value}")
+
+
+def test_a_value_in_a_file_of_the_trainer_is_told_by_its_key(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("max_steps: [1]\n", encoding="utf-8")
+    assert refusal(f"--trainer={file}").startswith("error: trainer.max_steps is [1]; it takes a value of type int")
+    file.write_text("max_steps: 1\n\tlogger: false\n", encoding="utf-8")
+    assert f"trainer is '{file}', which is not YAML (line 2: " in refusal(f"--trainer={file}")
+
+
 @pytest.mark.parametrize(("name", "read"), [("no", "false"), ("on", "true"), ("2023", "2023"), ("1.5", "1.5")])
 def test_a_name_that_yaml_reads_as_another_value_is_to_be_quoted(name: str, read: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"

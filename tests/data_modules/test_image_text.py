@@ -44,6 +44,28 @@ def write_folder(folder: Path, captions: list[str] = CAPTIONS) -> Path:
     return folder
 
 
+def test_folders_are_read_together(tmp_path: Path, document_format: DocumentFormat) -> None:
+    """Whatever folder a picture is in, and in whatever order: each has its own caption; the time is that of one folder."""
+    for number in range(40):
+        colour, folder = (number, 2 * number, 3 * number), tmp_path / f"{number % 3}/{number:02}"
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes(png(colour))
+        (folder / "metadata.jsonl").write_text(json.dumps({"file_name": "0.png", "caption": f"number {number}"}))
+    dataset = ImageTextDataModule(str(tmp_path)).dataset("train", "pairs", document_format)
+    assert dataset is not None
+    assert len(dataset.pictures.parts) == 1
+    shown = set()
+    for index in range(40):
+        opening, frame, _ = dataset.document(Draw(index, 0, 0)).segments
+        number = int(document_format.tokenizer.decode(opening.ids).split("number ")[1].split("<")[0])
+        assert frame.image[:, 0, 0].tolist() == [number, 2 * number, 3 * number]
+        shown.add(number)
+    assert shown == set(range(40))
+    (tmp_path / "0/00/0.png").unlink()
+    with pytest.raises(BrokenFile, match=r"names '0/00/0.png', but there is no such file beside it"):
+        dataset.document(Draw(0, 0, 0))
+
+
 def write_csv(folder: Path) -> Path:
     write_folder(folder)
     (folder / "metadata.jsonl").unlink()

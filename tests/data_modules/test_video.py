@@ -110,6 +110,23 @@ def test_several_files_and_sizes(tmp_path: Path, document_format: DocumentFormat
     ]
 
 
+def test_the_first_clips_are_from_all_files(tmp_path: Path, document_format: DocumentFormat) -> None:
+    for name in "abcd":
+        write_video(tmp_path / f"{name}.mp4", moving_picture(20), "mpeg4")
+    dataset = load(tmp_path, document_format, fps=10, frames=1)
+    assert set(dataset.clips.rows(dataset.order[:20]).tolist()) == {0, 1, 2, 3}
+    assert sorted(dataset.order.tolist()) == list(range(80))
+
+
+@pytest.mark.parametrize("count", [8, 15, 26])
+def test_the_last_frame_is_shown_where_its_time_is_no_binary_number(
+    count: int, tmp_path: Path, document_format: DocumentFormat
+) -> None:
+    """7, 14 and 25 times 512 / 12,288 of a second, times 24, are a little less than whole numbers."""
+    path = write_video(tmp_path / "a.mp4", moving_picture(count), rate=24)
+    assert all_numbers(load(path, document_format, fps=24, frames=count), decode_all(path)) == [list(range(count))]
+
+
 def test_document(tmp_path: Path, document_format: DocumentFormat) -> None:
     path = write_video(tmp_path / "a.mp4", moving_picture(12))
     dataset = load(path, document_format, fps=10, frames=3)

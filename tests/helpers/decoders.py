@@ -41,6 +41,16 @@ class Inverted(Pixels):
         return 1 - images.reshape(-1, 4, 192)[..., :20].float().square() / 255**2
 
 
+class Coarse(Pixels):
+    """What it decodes is darker than what it encoded."""
+
+    def __init__(self) -> None:
+        super().__init__(16, 8)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return super().decode(latents) // 2
+
+
 @dataclass(frozen=True)
 class Scripted(TextSampling):
     """Writes `<boi>` at some places, else the most likely token but `<eos>`, and remembers the logits; see `scripts`."""

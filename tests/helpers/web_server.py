@@ -13,6 +13,8 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         failures: of each path's next answers, the status to send instead, or "hang" or "cut".
+        later: takes the place of `failures` once `/trouble` is asked for.
+        silence: seconds that an answer hangs.
         sent: bytes of all answers.
         wait: seconds before each answer.
         most: requests that it was busy with at once.
@@ -23,6 +25,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.failures, self.sent, self.wait = folder, dict[str, list[int | str]](), 0, 0.0
+        self.later, self.silence = dict[str, list[int | str]](), 3.0
         self.asked: Counter[str] = Counter()
         self.now = self.most = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -52,9 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         server, path = self.server, self.path
         server.asked[path] += 1
         time.sleep(server.wait)
+        if path == "/trouble":
+            server.failures = server.later
         trouble = server.failures.get(path, []).pop(0) if body and server.failures.get(path) else None
         if trouble == "hang":
-            time.sleep(3)
+            time.sleep(server.silence)
             return
         file = server.folder / path.lstrip("/")
         if isinstance(trouble, int) or not file.is_file():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.program import SMALL
+from tests.helpers.program import ROOT, SMALL, environment
 from tests.helpers.runs import run_all
 from tests.helpers.tars import pairs, write_tar
 from tests.helpers.web_server import Server
@@ -39,6 +43,72 @@ def tars(folder: Path, count: int = 3) -> Path:
     return folder
 
 
+def under_torchrun(run: list[str], expect: int = 0) -> str:
+    """What a run of real torchrun writes, all of whose processes have to end."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}"]
+    command = [*start, "-m", "lit_mm", *run]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    output = ended.stdout + ended.stderr
+    assert (ended.returncode != 0) == (expect != 0), output
+    return output
+
+
+def spoiling(pattern: str, *more: str) -> list[str]:
+    """What has data spoiled before the third batch."""
+    callback = "--trainer.callbacks"
+    return [f"{callback}+=tests.helpers.cutting.Cut", f"{callback}.pattern={pattern}", f"{callback}.batch=2", *more]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """Serves five tars."""
+    with Server(tars(tmp_path / "tars", 5)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("on_error", "gone", "expect", "said"),
+    [
+        ("raise", "*", 1, "broke while being read: it is no longer there"),
+        ("skip", "*", 1, "documents broke while being read, more than 1 %"),
+        ("skip", "*7", 0, "left out of 'image_text'; the first: "),  # as few as chance explains
+    ],
+)
+def test_tars_that_vanish_while_training(tmp_path: Path, on_error: str, gone: str, expect: int, said: str) -> None:
+    folder = tmp_path / "tars"
+    for n in range(200):  # more than are opened before they vanish
+        write_tar(folder / f"{n:05}.tar", pairs(1, n))
+    vanish = spoiling(f"{folder}/{gone}.tar", "--trainer.callbacks.how=remove")
+    output = under_torchrun(arguments(tmp_path, folder, tmp_path / "cache", *vanish, on_error=on_error), expect)
+    assert said in output
+    assert "looks like a fault of lit-mm" not in output
+
+
+@pytest.mark.long
+def test_a_server_that_hangs_while_training_is_asked_again(server: Server, tmp_path: Path) -> None:
+    server.later = {f"/{n:05}.tar": ["hang"] for n in range(5)}
+    server.silence = 40.0  # longer than is waited for
+    run = arguments(tmp_path, f"{server.url}/{{00000..00004}}.tar", tmp_path / "cache")
+    begin = time.monotonic()
+    under_torchrun([*run, *spoiling(f"{server.url}/trouble")])
+    assert not any(server.later.values()), "every tar's server has hung"
+    assert time.monotonic() - begin > 30
+
+
+@pytest.mark.long
+def test_a_server_that_fails_for_good_while_training_ends_all_processes(server: Server, tmp_path: Path) -> None:
+    server.later = {f"/{n:05}.tar": [500] * 1000 for n in range(5)}
+    run = arguments(tmp_path, f"{server.url}/{{00000..00004}}.tar", tmp_path / "cache")
+    output = under_torchrun([*run, *spoiling(f"{server.url}/trouble")], 1)
+    assert "6 attempts failed, the last with ClientResponseError 500" in output
+    assert "looks like a fault of lit-mm" not in output
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("on_error", "said"),
@@ -46,8 +116,7 @@ def tars(folder: Path, count: int = 3) -> Path:
 )
 def test_a_tar_that_is_cut_while_training_ends_the_run(tmp_path: Path, on_error: str, said: str) -> None:
     folder = tars(tmp_path / "tars")
-    cut = ["--trainer.callbacks+=tests.helpers.cutting.Cut", f"--trainer.callbacks.pattern={folder}/*.tar"]
-    run = arguments(tmp_path, folder, tmp_path / "cache", *cut, "--trainer.callbacks.batch=2", on_error=on_error)
+    run = arguments(tmp_path, folder, tmp_path / "cache", *spoiling(f"{folder}/*.tar"), on_error=on_error)
     assert said in run_all(tmp_path / "runs", [run], RANKS, expect=1)
 
 

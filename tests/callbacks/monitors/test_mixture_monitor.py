@@ -28,7 +28,7 @@ def test_health_of_each_source(monkeypatch: pytest.MonkeyPatch) -> None:
     batch.plan_state = {"sources": {"books": books, "photos": {"tokens": 100, "next": 5, "documents": 50}}}
     photos = SimpleNamespace(captions_cut=5, skipped_at_setup=3)
     datasets = {
-        "books": SimpleNamespace(captions_cut=0),
+        "books": SimpleNamespace(captions_cut=0, skipped_at_setup=0),
         "photos": type("P", (), {**vars(photos), "__len__": lambda _: 50})(),
     }
     data = SimpleNamespace(left_out=SimpleNamespace(counts=Counter(books=1)), datasets={"train": datasets})

@@ -45,7 +45,7 @@ def test_waiting_is_what_the_loader_takes_while_nobody_else_works(workers: int) 
     assert waited < worked - 4 * 0.15 + 0.05
 
 
-def test_tokens_are_counted_without_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_counted_without_padding_and_losses_over_both_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two micro-batches of 2 rows of 32 positions, of which 20 and 7 hold something; on 3 ranks in 4 seconds."""
     logged: dict[str, float] = {}
     monitor = training_monitor.TrainingMonitor()
@@ -65,15 +65,21 @@ def test_tokens_are_counted_without_padding(monkeypatch: pytest.MonkeyPatch) -> 
         model=None,
         device=torch.device("cpu"),
         train_means=LossMeans(),
-        with_loss=lambda means: means,
+        with_loss=lambda means: {"loss": means["text_loss"] + 3 * means["flow_loss"], **means},
         state=SimpleNamespace(gradient_norm=0.0),
     )
     monitor.on_train_start(trainer, module)
     for number, length in enumerate((20, 7)):
         rows = [PackedRow((Document((Text(torch.arange(length)),), "text"),), 0, 0), PackedRow((), 1, 0)]
+        losses = {"text_loss": torch.tensor([4.0, 2.0]), "flow_loss": torch.tensor([1.0, 0.5]) * (1 + number)}
+        for name, values in losses.items():
+            module.train_means.add(name, values, torch.tensor([0, 1]), ("text", "maps"))
         batch = pack_rows(rows, length=32, tokens_per_frame=4, image_size=32, pad_id=0, sources=("text",))
         monitor.on_train_batch_end(trainer, module, None, batch, number)
     assert logged["speed/tokens_per_second"] == pytest.approx((20 + 7) * 3 / 4)
+    means = {"text/text_loss": 4.0, "maps/text_loss": 2.0, "text/flow_loss": 1.5, "maps/flow_loss": 0.75}
+    of_all = {"text_loss": 3.0, "flow_loss": 1.125, "loss": 3.0 + 3 * 1.125}
+    assert {name: logged[f"train/{name}"] for name in means | of_all} == pytest.approx(means | of_all)
 
 
 def test_nothing_is_copied_to_the_device_to_be_logged(tmp_path, monkeypatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import torch
 
-from callbacks.pages.samples import BEGINNING, Samples, TextTask, task_of
+from callbacks.pages.samples import BEGINNING, FrameTask, Samples, TextTask, task_of
 from lit_mm.sequence import Document, Frame, Text
 from tests.helpers import decoders
 
@@ -42,5 +44,20 @@ def test_both_beginnings_and_answers_are_shown() -> None:
     half = len(ids) // 2
     assert given == decoder.tokenizer.decode(ids[:half]).strip()
     assert true == decoder.tokenizer.decode(ids[half : half + 2]).strip()
-    assert written
+    (ids,) = decoder.write_text([task.prefix], [0], max_tokens=2)
+    assert written == decoder.tokenizer.decode(ids).strip() != true
     assert len(row.pictures) == 0
+
+
+def test_a_drawn_picture_stands_between_the_true_one_and_that_encoded_again() -> None:
+    decoder, _ = decoders.make(vision=decoders.Coarse())
+    prefix, truth = [*decoders.shown(1), decoders.text(decoders.T.boi_id)], decoders.picture(5)
+    (row,) = Samples(seed=3)._drawn(decoder, [FrameTask(prefix, truth)])
+    assert list(row.names) == ["context 0", "true", "drawn", "true, re-encoded"]
+    context, true, drawn, again = row.pictures
+    assert torch.equal(context, decoders.picture(0))
+    assert torch.equal(true, truth)
+    assert torch.equal(drawn, decoder.draw_frames([prefix], [3])[0])
+    assert torch.equal(again, decoder.vision.decode(decoder.vision.encode(truth[None]))[0])
+    assert not any(torch.equal(one, other) for one, other in combinations((true, drawn, again), 2))
+    assert row.sentence == "look and a dog"

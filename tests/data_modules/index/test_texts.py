@@ -22,6 +22,7 @@ from data_modules.index.__main__ import main
 from data_modules.index.keys import cache_folder
 from data_modules.reading import files
 from data_modules.reading.files import Tolerance
+from data_modules.reading.row_files import read_rows
 from data_modules.text import TextDataModule, TextDataset
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
@@ -170,6 +171,19 @@ def test_what_is_broken_is_named_with_its_line_in_the_file(
     dataset = load(file, document_format, "skip")
     assert read(dataset, document_format) == these
     assert dataset.skipped_at_setup == 1
+
+
+def test_zeros_behind_the_end_of_a_gz_are_nothing(tmp_path: Path, document_format: DocumentFormat) -> None:
+    """As tapes and block devices leave them, also between two pieces; gzip's own program reads over them."""
+    these = texts(20)
+    padded = gzip.compress(lines(these[:9])) + bytes(512) + gzip.compress(lines(these[9:])) + bytes(10240)
+    (tmp_path / "a.jsonl.gz").write_bytes(padded)
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"the cat") + bytes(10240))
+    assert read(load(tmp_path / "a.jsonl.gz", document_format), document_format) == these
+    assert [row for row, _ in read_rows(tmp_path / "b.txt.gz", ("text",))] == [["the cat"]]
+    (tmp_path / "a.jsonl.gz").write_bytes(padded + b"no gzip")
+    with pytest.raises(BrokenFile, match="after line 20 it cannot be read: Not a gzipped file"):
+        load(tmp_path / "a.jsonl.gz", document_format)
 
 
 def test_a_cut_zst_is_read_up_to_there(tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -236,6 +236,10 @@ def test_a_source_with_other_lengths_starts_again_and_says_so() -> None:
     assert "'text'" in sentence
     assert "other lengths" in sentence
     assert all(0 <= piece.start < piece.stop <= 100 for piece in after.next_row().pieces)
+    lengths = np.full(10, 1000)
+    lengths[7] = 900
+    (sentence,) = planner(lengths).load_state(before.state())
+    assert "other lengths" in sentence, "of one document among the others"
 
 
 def test_no_document_waits_for_long_behind_others_that_fit_better() -> None:

@@ -139,6 +139,24 @@ def test_file_that_breaks_later_is_named(tmp_path: Path) -> None:
         reader.read(str(tmp_path / "none.mp4"), index, [40])
 
 
+def test_no_frame_is_made_of_one_that_is_damaged(tmp_path: Path) -> None:
+    """Of three groups of 20 frames, the sixth frame of the second is noise."""
+    path = write_video(tmp_path / "a.mp4", moving_picture(60, 64, 96), g="20", bf="0")
+    full = decode_all(path)
+    with av.open(str(path)) as container:
+        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    content, (at, size) = bytearray(path.read_bytes()), places[25]
+    content[at + size // 4 : at + size] = random.Random(0).randbytes(size - size // 4)
+    path.write_bytes(content)
+    index, reader = index_video(path), VideoReader()
+    for number in range(60):
+        if 25 <= number < 40:
+            with pytest.raises(BrokenFile):
+                reader.read(str(path), index, [number])
+        else:
+            assert np.array_equal(reader.read(str(path), index, [number])[0], full[number]), number
+
+
 def test_h264_with_b_frames_in_avi_is_refused(tmp_path: Path) -> None:
     """AVI stores no time stamps of presentation, so frames would come out in the wrong order."""
     path = write_video(tmp_path / "a.avi", moving_picture(30), codec="libx264", bf="2")

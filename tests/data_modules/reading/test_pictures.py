@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from torchvision.io import ImageReadMode, decode_jpeg, decode_png
 
 from data_modules.dataset import BrokenFile, RefusedFile
+from data_modules.reading.cropping import Cut, RandomCut, Squash
 from data_modules.reading.pictures import MOST_TEXT, read_picture, read_up_to
 
 SIZE = 16
@@ -37,6 +38,15 @@ def test_rgb_of_the_right_size_is_kept_bit_by_bit(tmp_path: Path) -> None:
     picture = read_picture(tmp_path / "a.png", SIZE)
     assert picture.dtype == torch.uint8
     assert np.array_equal(picture.permute(1, 2, 0).numpy(), gradient())
+
+
+@pytest.mark.parametrize("cut", [None, Squash(), RandomCut(SIZE, (0,))], ids=["centre", "squash", "random"])
+def test_small_ones_hold_the_light_of_all_pixels(cut: Cut | None) -> None:
+    """A board of single pixels, black and white in turns, is grey from afar; one pixel in eight is one of them."""
+    y, x = np.mgrid[: 8 * SIZE, : 8 * SIZE]
+    board = np.repeat(((x + y) % 2 * 255).astype(np.uint8)[..., None], 3, -1)
+    small = read_picture(encoded(Image.fromarray(board)), SIZE, cut=cut).numpy().astype(int)
+    assert np.abs(small - 127.5).max() < 8
 
 
 def test_grey_and_bilevel() -> None:

@@ -47,6 +47,22 @@ def test_linked_folders_are_read_each_once(tmp_path: Path, caplog: pytest.LogCap
     assert f"data.train: 2 links in '{tmp_path}/all' lead nowhere and are left out" in caplog.text
 
 
+def test_a_file_of_several_names_is_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path / "b.jsonl", tmp_path / "z/blob.jsonl", tmp_path / "elsewhere", tmp_path / "other.jsonl")
+    (tmp_path / "a.jsonl").symlink_to(tmp_path / "b.jsonl")
+    (tmp_path / "c.jsonl").symlink_to(tmp_path / "a.jsonl")
+    os.link(tmp_path / "z/blob.jsonl", tmp_path / "z/hard.jsonl")
+    (tmp_path / "y.jsonl").symlink_to(tmp_path / "z/hard.jsonl")
+    for name in ("v.jsonl", "w.jsonl"):  # as a cache of the Hub has one file for two versions
+        (tmp_path / name).symlink_to(tmp_path / "elsewhere")
+    names, left_out = found_in(tmp_path)
+    assert names == ["b.jsonl", "other.jsonl", "v.jsonl", "blob.jsonl"]
+    assert left_out == {"other names of files that are read": 5, "files without an ending": 1}
+    assert f"5 names in '{tmp_path}' are links to files that are read, the first is '{tmp_path}/a.jsonl'" in caplog.text
+    assert found_in(f"{tmp_path}/[bc].jsonl") == (["b.jsonl"], {"other names of files that are read": 1})
+    assert found_in(tmp_path / "c.jsonl")[0] == ["c.jsonl"], "a link that the user names is read"
+
+
 def test_hidden_and_tool_made_folders_are_left_out_and_counted(tmp_path: Path) -> None:
     touch(tmp_path / "train.jsonl", tmp_path / ".ipynb_checkpoints/train-checkpoint.jsonl", tmp_path / "._train.jsonl")
     touch(tmp_path / "__MACOSX/train.jsonl", tmp_path / "part/.git/x.jsonl", tmp_path / "part/b.jsonl.bak")

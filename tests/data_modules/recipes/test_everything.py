@@ -11,7 +11,7 @@ import torch
 from data_modules.action_dataset import ActionVideoDataset
 from data_modules.dataset import DocumentDataset
 from data_modules.index.__main__ import read_data
-from data_modules.reading.episodes import frame_keys
+from data_modules.reading.frame_keys import frame_keys
 from data_modules.recipes.everything import everything
 from lit_mm.cli import main
 from lit_mm.tokenizer import Tokenizer

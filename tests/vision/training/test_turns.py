@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from data_modules.image_text import ImageTextDataModule
 from data_modules.mixing.loaders import LoaderConfig
 from data_modules.mixing.rows import Share, TrainingRows
 from data_modules.mixture import MixtureDataModule
 from data_modules.text import TextDataModule
+from lit_mm.vision.training.turns import take_turns
 from tests.helpers.program import ROOT
 from tests.helpers.runs import run_all
 
@@ -43,6 +47,27 @@ def frames_of_ranks() -> list[list[int]]:
     data.setup("fit")
     ranks = [iter(TrainingRows(data.reader("train"), data.source_weights(), 0, Share(r, 2, 1), {})) for r in (0, 1)]
     return [[len(next(rows).frames) for _ in range(STEPS)] for rows in ranks]
+
+
+@pytest.mark.parametrize("weight", [0.75, 10.0])
+def test_the_adversary_pulls_as_strongly_as_its_weight_says(weight: float) -> None:
+    """Where one loss pulls along the first number of the last layer and the other along the second, at any strength."""
+    layer = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD([layer], lr=1.0)
+    module = SimpleNamespace(
+        global_step=0,
+        last_layer=layer,
+        log_dict=lambda values: None,
+        optimizers=lambda: [optimizer],
+        lr_schedulers=lambda: [SimpleNamespace(step=lambda: None)],
+        manual_backward=lambda loss: loss.backward(),
+        clip=lambda: None,
+        update_average=lambda: None,
+    )
+    term = SimpleNamespace(weight=weight, adversarial_start=0, discriminator_start=1)
+    adversary: Any = SimpleNamespace(term=term, decoder_loss=lambda drawn, generator: 0.01 * drawn)
+    take_turns(module, adversary, 5 * layer[0], layer[1], torch.zeros(0), torch.Generator())
+    assert layer.tolist() == pytest.approx([-5, -5 * weight], rel=1e-3)
 
 
 @pytest.mark.slow
