@@ -185,7 +185,11 @@ def test_a_name_that_is_not_written_as_the_locale_has_it_is_told(monkeypatch: py
 def test_so_is_one_in_a_folder_where_it_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such names are left by ZIP files of other systems; paths of videos are kept as text."""
     write_video(tmp_path / os.fsdecode(b"caf\xe9.mp4"), moving_picture(20))
-    video = ["--data=data_modules.video.VideoDataModule", "--data.tokenizer=data/tiny/tokenizer.json", "--data.val=null"]
+    video = [
+        "--data=data_modules.video.VideoDataModule",
+        "--data.tokenizer=data/tiny/tokenizer.json",
+        "--data.val=null",
+    ]
     said = refusal(monkeypatch, *video, f"--data.train={tmp_path}", f"--data.loader.cache={tmp_path}/cache")
     assert said == (
         f"error: '{tmp_path}/caf\\xe9.mp4' is not written in utf-8, as names are in this locale; rename the file or folder"

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.unpacked_shards import open_shards
 from data_modules.reading.array_pickle import read_arrays
 from data_modules.reading.decoding import VideoReader
 from data_modules.reading.episode_tables import parsed_columns
 from data_modules.reading.hdf5_recordings import Hdf5Recording
-from data_modules.reading.token_shards import token_shards
+from data_modules.reading.token_shards import shard_files
 from data_modules.reading.token_windows import TokenWindows
 from lit_mm.mistake import Mistake
 from tests.data_modules.reading.test_fuzz import CASES, TEXTS, faults, read_table
@@ -35,7 +36,8 @@ def read_tokens(sound: Path, name: str, file: Path) -> None:
     shutil.copytree(sound, folder, dirs_exist_ok=True)
     shutil.copy(file, folder / name)
     try:
-        windows = TokenWindows(token_shards(str(folder), "tokens", "data.train"), 16, 512)
+        shards = open_shards(shard_files(str(folder), "tokens", "data.train"), file.parent / "cache", "data.train")
+        windows = TokenWindows(shards, 16, 512)
         for window in range(windows.lengths.shape[1]):
             windows.ids(window)
     except Mistake as error:  # whichever of its files it names
