@@ -11,6 +11,7 @@ import datasets
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.cached import generated
+from data_modules.reading.damages import damages_of
 from data_modules.reading.files import Stamps
 from lit_mm.mistake import Mistake
 
@@ -30,16 +31,26 @@ def coco_rows(stamps: Stamps, key: str) -> datasets.Dataset:
     """
     features = datasets.Features({"image": datasets.Value("string"), "caption": datasets.Value("string")})
     for path, _, _ in stamps:
-        _read(path, key)
+        _rows_of(path, key)
     return generated(_captions, stamps, {"key": key}, features)
 
 
 def _captions(items: Stamps, key: str) -> Iterator[dict[str, Any]]:
     for path, _, _ in items:
-        found = _read(path, key)
+        yield from _rows_of(path, key)
+
+
+def _rows_of(path: str, key: str) -> list[dict[str, Any]]:
+    found = _read(path, key)
+    with damages_of(path):
         names = {one["id"]: one["file_name"] for one in found["images"]}
-        for one in found["annotations"]:
-            yield {"image": names.get(one["image_id"]), "caption": one.get("caption")}
+        rows = [{"image": names.get(one["image_id"]), "caption": one.get("caption")} for one in found["annotations"]]
+    wrong = next((value for row in rows for value in row.values() if not isinstance(value, str | None)), None)
+    if wrong is not None:
+        raise BrokenFile(path, f"it has {wrong!r} where the name of a picture, or a caption, belongs")
+    with damages_of(path):  # half a character, as JSON can write one, is none
+        "".join(value for row in rows for value in row.values() if value).encode("utf-8")
+    return rows
 
 
 def _read(path: str, key: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.index.input_files import local_file
+from data_modules.reading.damages import damages_of
 from data_modules.reading.decoding import VideoReader, index_video
 from data_modules.reading.episode_tables import column_of
 from data_modules.reading.files import listed
@@ -186,10 +187,11 @@ def lerobot_episodes(path: str, key: str, camera: str | None) -> Iterator[LeRobo
     folder, _, wanted = path.partition("#")
     root = Path(folder).expanduser()
     info = _json(root / INFO)
-    version = info.get("codebase_version")
-    if version not in VERSIONS:
-        raise Mistake(f"{key}: '{root / INFO}' says version {version!r}; {listed(VERSIONS)} is read")
-    chosen = _camera(info, camera, key, root)
+    with damages_of(root / INFO):
+        version = info.get("codebase_version")
+        if version not in VERSIONS:
+            raise Mistake(f"{key}: '{root / INFO}' says version {version!r}; {listed(VERSIONS)} is read")
+        chosen = _camera(info, camera, key, root)
     episodes = _of_3(root, info, chosen) if version == "v3.0" else _of_2(root, info, chosen)
     try:
         some = episodes[_slice(wanted)] if wanted else episodes
@@ -220,15 +222,16 @@ def _camera(info: Mapping[str, Any], camera: str | None, key: str, root: Path) -
 
 
 def _of_2(root: Path, info: Mapping[str, Any], camera: str) -> list[LeRobotEpisode]:
-    lines = _lines(root / "meta/episodes.jsonl")
-    chunk = int(info.get("chunks_size", 1000))
-    found = []
-    for entry in sorted(lines, key=lambda line: line["episode_index"]):
-        number = int(entry["episode_index"])
-        names = {"episode_chunk": number // chunk, "episode_index": number, "video_key": camera}
-        table = root / info["data_path"].format(**names)
-        video = None if _in_tables(info, camera) else (root / info["video_path"].format(**names), 0.0)
-        found.append(_episode(root, info, camera, entry, table, video))
+    lines, found = _lines(root / "meta/episodes.jsonl"), []
+    with damages_of(root / INFO):
+        chunk = max(1, int(info.get("chunks_size", 1000)))
+    with damages_of(root / "meta/episodes.jsonl"):
+        for entry in sorted(lines, key=lambda line: line["episode_index"]):
+            number = int(entry["episode_index"])
+            names = {"episode_chunk": number // chunk, "episode_index": number, "video_key": camera}
+            table = _named(root, info, "data_path", names)
+            video = None if _in_tables(info, camera) else (_named(root, info, "video_path", names), 0.0)
+            found.append(_episode(root, info, camera, entry, table, video))
     return found
 
 
@@ -245,21 +248,27 @@ def _of_3(root: Path, info: Mapping[str, Any], camera: str) -> list[LeRobotEpiso
             rows = pyarrow.parquet.read_table(file, columns=columns).to_pylist()
         except (OSError, pyarrow.ArrowException, KeyError) as error:
             raise BrokenFile(file, error) from error
-        for row in rows:
-            of_table = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-            table, video = root / info["data_path"].format(**of_table), None
-            if not in_tables:
-                of_video = {"chunk_index": row[f"{place}/chunk_index"], "file_index": row[f"{place}/file_index"]}
-                path = root / info["video_path"].format(video_key=camera, **of_video)
-                video = path, float(row[f"{place}/from_timestamp"])
-            found.append(_episode(root, info, camera, row, table, video))
+        with damages_of(file):
+            for row in rows:
+                of_table = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+                table, video = _named(root, info, "data_path", of_table), None
+                if not in_tables:
+                    of_video = {"chunk_index": row[f"{place}/chunk_index"], "file_index": row[f"{place}/file_index"]}
+                    path = _named(root, info, "video_path", of_video | {"video_key": camera})
+                    video = path, float(row[f"{place}/from_timestamp"])
+                found.append(_episode(root, info, camera, row, table, video))
     return sorted(found, key=lambda episode: episode.episode)
+
+
+def _named(root: Path, info: Mapping[str, Any], kind: str, names: Mapping[str, Any]) -> Path:
+    """A file by the pattern that the data set's description has for its kind."""
+    with damages_of(root / INFO):
+        return root / info[kind].format(**names)
 
 
 def _in_tables(info: Mapping[str, Any], camera: str) -> bool:
     """Whether a camera's pictures are in the tables."""
-    found: bool = info["features"][camera]["dtype"] == IMAGE
-    return found
+    return bool(info["features"][camera]["dtype"] == IMAGE)
 
 
 def _episode(
@@ -279,9 +288,8 @@ def _episode(
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError) as error:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise BrokenFile(file, error) from error
 
 

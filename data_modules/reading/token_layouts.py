@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,6 @@ import numpy as np
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.files import listed
-from lit_mm.mistake import Mistake
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _MEGATRON = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 8: "u2"}  # numbers of types, as in its .idx
@@ -50,24 +48,6 @@ class Places:
         if (self.tokens > size // width).any() or (self.starts > size - self.tokens * width).any():
             raise BrokenFile(path, f"it ends at byte {size}, within its tokens")
         return self
-
-
-@contextmanager
-def damages_of(path: object) -> Iterator[None]:
-    """Numbers that are damaged lead anywhere, and keys that are lead nowhere.
-
-    Args:
-        path: of the file, for messages.
-
-    Raises:
-        BrokenFile: in place of what they lead to.
-    """
-    try:
-        yield
-    except (Mistake, OSError):
-        raise
-    except (LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise BrokenFile(path, f"it is damaged ({type(error).__name__}: {error})") from error
 
 
 def in_megatron(index: bytes, file: object) -> Places:

@@ -15,8 +15,9 @@ from data_modules.dataset import BrokenFile
 from data_modules.index.input_files import local_file, remote_file
 from data_modules.index.storage import InputFile, fetch, is_remote
 from data_modules.index.text_files import INDEXED
+from data_modules.reading.damages import damages_of
 from data_modules.reading.files import is_on_hub, listed
-from data_modules.reading.token_layouts import Places, damages_of, in_litdata, in_mds, in_megatron, litdata_kind
+from data_modules.reading.token_layouts import Places, in_litdata, in_mds, in_megatron, litdata_kind
 from lit_mm.mistake import MissingFile, Mistake
 
 IDX, INDEX = ".idx", "index.json"
