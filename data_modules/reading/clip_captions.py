@@ -195,7 +195,7 @@ def _columns(file: Path, wanted: Mapping[str, str], key: str) -> list[Sequence[A
         if has_suffix(file, (PARQUET,)):
             table = pq.read_table(file, columns=names)
             return [table.column(column).to_pylist() for column in names]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise BrokenFile(file, error) from error
     if has_suffix(file, JSON_SUFFIXES):
         entries = list(read_entries(file))

@@ -104,7 +104,8 @@ class LeRobotEpisode(Recording):
             raise BrokenFile(file, error) from error
         if len(rows) != len(index):
             raise BrokenFile(file, f"episode {self.episode} has {len(rows)} rows, but {len(index)} frames; one each")
-        values: dict[str, Sequence[Any]] = {name: rows[name].to_pylist() for name in rows.column_names}
+        with damages_of(file):
+            values: dict[str, Sequence[Any]] = {name: rows[name].to_pylist() for name in rows.column_names}
         values[TASK] = values.get(TASK, [self.task] * len(rows))
         return file, {name: column_of(values, name, file) for name in columns}
 
@@ -140,7 +141,8 @@ class LeRobotPictures(LeRobotEpisode):
         rows = _rows(self.path, int(file.changed), self.episode)
         pictures = []
         for row in rows[list(frames)].tolist():
-            value = reader.groups.value(file, row, self.camera).as_py()
+            with damages_of(self.path):
+                value = reader.groups.value(file, row, self.camera).as_py()
             name = f"{self.path}, {self.camera}, row {row}"
             if not value or not value.get("bytes"):
                 raise BrokenFile(name, "there is no picture in it")
@@ -204,9 +206,8 @@ def lerobot_episodes(path: str, key: str, camera: str | None) -> Iterator[LeRobo
 
 def _slice(wanted: str) -> slice:
     first, colon, last = wanted.partition(":")
-    if not colon:
-        return slice(int(first), int(first) + 1)
-    return slice(int(first) if first else None, int(last) if last else None)
+    stop = (int(last) if last else None) if colon else int(first) + 1
+    return slice(int(first) if first else None, stop)
 
 
 def _camera(info: Mapping[str, Any], camera: str | None, key: str, root: Path) -> str:
@@ -239,14 +240,13 @@ def _of_3(root: Path, info: Mapping[str, Any], camera: str) -> list[LeRobotEpiso
     files = sorted((root / "meta/episodes").rglob("*.parquet"))
     if not files:
         raise BrokenFile(root / "meta/episodes", "there is no .parquet file in it")
-    found, in_tables = [], _in_tables(info, camera)
-    place = f"videos/{camera}"
+    found, in_tables, place = [], _in_tables(info, camera), f"videos/{camera}"
     columns = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index"]
     columns += [] if in_tables else [f"{place}/{name}" for name in ("chunk_index", "file_index", "from_timestamp")]
     for file in files:
         try:
             rows = pyarrow.parquet.read_table(file, columns=columns).to_pylist()
-        except (OSError, pyarrow.ArrowException, KeyError) as error:
+        except (OSError, pyarrow.ArrowException, KeyError, UnicodeDecodeError) as error:
             raise BrokenFile(file, error) from error
         with damages_of(file):
             for row in rows:

@@ -33,7 +33,7 @@ def read_named_picture(name: str, table: str | Path, folder: Path | None, size: 
     try:
         return read_picture(as_stored((folder or (table if table.is_dir() else table.parent)) / name), size, cut=cut)
     except BrokenFile as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if isinstance(error.__cause__, FileNotFoundError) or "\0" in name:
             place = "beside it" if folder is None else f"in '{folder}'"
             raise BrokenFile(f"'{table}' names '{name}', but there is no such file {place}") from error
         raise

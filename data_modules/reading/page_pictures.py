@@ -63,7 +63,7 @@ class PagePictures(PictureSource):
         try:
             return self.to.read(str(self._path(row, name)))
         except BrokenFile as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+            if isinstance(error.__cause__, FileNotFoundError) or "\0" in name:
                 where = self.pages.path(row)
                 raise BrokenFile(
                     f"'{where}' names '{name}', but there is no such file in '{self._folder(row)}'"

@@ -179,7 +179,7 @@ def page_groups(
                     made = from_table(pa.Table.from_batches([batch]))
                     for page, broken in zip(made["page"], made["broken"], strict=True):
                         yield {"page": page, "broken": broken}
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise BrokenFile(path, " ".join(str(error).split())) from error
 
 

@@ -68,7 +68,10 @@ class Recording(ABC):
     def stamps(self, columns: bool = False) -> Stamps:
         """Path, bytes and time of change of the files of frames, or of frames and columns."""
         table = self.table_file() if columns else None
-        return stamp([*self.files(), *([table] if table else [])])
+        try:
+            return stamp([*self.files(), *([table] if table else [])])
+        except FileNotFoundError as error:
+            raise BrokenFile(error.filename, "it is not there") from error
 
     def stamps_beside(self, ending: str) -> Stamps:
         """Of the file that has its name otherwise, or nothing."""

@@ -50,7 +50,7 @@ def module() -> LitMultimodal:
 
 
 def pairs_of(data: ImageTextDataModule) -> list[tuple[Tensor, str]]:
-    folder = Path(str(data.paths["val"]))
+    folder = Path(str(data.mixture.sources["image_text"].paths["val"]))
     lines = (folder / "metadata.jsonl").read_text().splitlines()
     return [(read_picture(folder / (p := json.loads(line))["file_name"], 64), p["caption"]) for line in lines]
 

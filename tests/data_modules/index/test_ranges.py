@@ -95,7 +95,7 @@ def test_training_fetches_the_next_batch_while_it_reads_one(server: Server, docu
     batches = list(islice(data.training_rows(), 2))
     assert server.most > 2
     write_tar(server.folder / "copy" / "0.tar", pairs(30))
-    data.paths["train"] = str(server.folder / "copy")
+    data.mixture.sources["image_text"].paths["train"] = str(server.folder / "copy")
     data.datasets.clear()
     for batch, local in zip(batches, islice(data.training_rows(), 2), strict=True):
         assert (batch.tokens == local.tokens).all()

@@ -138,7 +138,7 @@ def test_a_model_that_knows_some_keys(
 
     monkeypatch.setattr(key_recognition, "candidate_losses", known)
     datasets = {split: {"game": load(settings, split, tokenizer)} for split in ("train", "val")}
-    data = SimpleNamespace(open=datasets.__getitem__, modules=lambda: {"game": settings})
+    data = SimpleNamespace(open=datasets.__getitem__, mixture=SimpleNamespace(sources={"game": settings}))
     run = {
         "loggers": [],
         "default_root_dir": tmp_path / "run",
