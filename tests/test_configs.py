@@ -84,7 +84,7 @@ def test_one_line_swaps_reach_their_target(monkeypatch: pytest.MonkeyPatch) -> N
         ],
     )
     model, data = config.model.init_args, config.data
-    assert data.class_path.endswith("TextSource")
+    assert data.class_path.endswith("TextDataModule")
     assert data.init_args.loader.rows == 3
     assert model.backbone.init_args.dim == 128
     assert model.backbone.init_args.feed_forward.class_path.endswith("DenseFeedForward")
