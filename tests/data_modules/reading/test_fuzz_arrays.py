@@ -20,6 +20,7 @@ from data_modules.reading.array_pickle import read_arrays
 from data_modules.reading.decoding import VideoReader
 from data_modules.reading.episode_tables import parsed_columns
 from data_modules.reading.hdf5_recordings import Hdf5Recording
+from data_modules.reading.pictures import Square
 from data_modules.reading.token_shards import shard_files
 from data_modules.reading.token_windows import TokenWindows
 from lit_mm.mistake import Mistake
@@ -50,7 +51,7 @@ def read_hdf5(file: Path) -> None:
     recording = Hdf5Recording(str(file), "images", None)
     index = recording.index()
     recording.table(["x", "packed"], index)
-    recording.read(VideoReader(), index, [0, len(index) - 1], 16)
+    recording.read(VideoReader(), index, [0, len(index) - 1], Square(16))
 
 
 def read_episode(file: Path) -> None:
