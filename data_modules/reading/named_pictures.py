@@ -33,10 +33,15 @@ def read_named_picture(name: str, table: str | Path, folder: Path | None, size: 
     try:
         return read_picture(as_stored((folder or (table if table.is_dir() else table.parent)) / name), size, cut=cut)
     except BrokenFile as error:
-        if isinstance(error.__cause__, FileNotFoundError) or "\0" in name:
+        if is_absent(error, name):
             place = "beside it" if folder is None else f"in '{folder}'"
             raise BrokenFile(f"'{table}' names '{name}', but there is no such file {place}") from error
         raise
+
+
+def is_absent(error: BrokenFile, name: str) -> bool:
+    """Whether a picture could not be read because there is no file of its name; a name may not hold a zero."""
+    return isinstance(error.__cause__, FileNotFoundError) or "\0" in name
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data_modules.dataset import BrokenFile
 from data_modules.reading.columns import Column
+from data_modules.reading.named_pictures import is_absent
 from data_modules.reading.pages import Pages
 from data_modules.reading.picture_source import PictureSource, identity_of_files
 from data_modules.reading.pictures import Square
@@ -63,7 +64,7 @@ class PagePictures(PictureSource):
         try:
             return self.to.read(str(self._path(row, name)))
         except BrokenFile as error:
-            if isinstance(error.__cause__, FileNotFoundError) or "\0" in name:
+            if is_absent(error, name):
                 where = self.pages.path(row)
                 raise BrokenFile(
                     f"'{where}' names '{name}', but there is no such file in '{self._folder(row)}'"
