@@ -93,12 +93,11 @@ class ActionVideoDataset(DocumentDataset):
     def document(self, draw: Draw) -> Document:
         """Some contexts and their targets, in the variant that is drawn."""
         index = int(self.order[draw.index])
-        row, anchor, of, ahead = (self._columns[name][index] for name in ("row", "anchor", "of", "ahead"))
+        of = self._columns["of"][index]
         texts = TEXTS.get(self.variants[draw.variant])
-        actions = self._columns[texts][index] if texts else [[] for _ in ahead]
+        actions = self._columns[texts][index] if texts else [[] for _ in of]
         read = self._read()
-        numbers = self._shown(row, anchor + np.concatenate([read, np.add(of, ahead) * self.frame_step]))
-        frames = self.frames(frame_keys(row, numbers).tolist(), clean=len(read))
+        frames = self.frames(self.keys_of(draw), clean=len(read))
         t = self.format.tokenizer
         segments: list[Segment] = []
         for number, frame in enumerate(frames[: len(read)]):
@@ -111,6 +110,13 @@ class ActionVideoDataset(DocumentDataset):
                         Text(t.ids(t.eoi_id, t.eos_id), branch=i + 1),
                     ]
         return Document(tuple(segments), self.source)
+
+    def keys_of(self, draw: Draw) -> list[int]:
+        """Of the frames of all contexts, then of the targets."""
+        index = int(self.order[draw.index])
+        row, anchor, of, ahead = (self._columns[name][index] for name in ("row", "anchor", "of", "ahead"))
+        numbers = anchor + np.concatenate([self._read(), np.add(of, ahead) * self.frame_step])
+        return frame_keys(row, self._shown(row, numbers)).tolist()
 
     def picture_keys(self) -> np.ndarray:
         """Frames of contexts and targets; documents share theirs."""

@@ -154,6 +154,7 @@ class ActionVideoSource(Source):
     def dataset(self, split: Split, source: str, format: DocumentFormat) -> ActionVideoDataset | None:
         """Contexts and targets of one split; action texts are written and tokenized once."""
         from data_modules.reading.episodes import VideoPictures
+        from data_modules.reading.picture_identity import root_of
         from data_modules.reading.pictures import Square
 
         path = self.paths[split]
@@ -166,6 +167,7 @@ class ActionVideoSource(Source):
         shares = self.action_dropout, self.words
         pictures = VideoPictures(table, Square(format.image_size, self.crop.still), self.range_cache)
         dataset = ActionVideoDataset(source, self.plan, shares, table, documents, pictures, format, skipped)
+        pictures.root = root_of(path)
         dataset.files = found.files
         return dataset
 

@@ -48,8 +48,12 @@ class ComposedDataset(DocumentDataset):
     def document(self, draw: Draw) -> Document:
         """One document."""
         ids, learned = self.laid_out(draw)
-        frames = self.frames(self.page_pictures.keys(draw.index))
+        frames = self.frames(self.keys_of(draw))
         return Document(segments(ids, learned, frames), self.source)
+
+    def keys_of(self, draw: Draw) -> range:
+        """Of all its pictures."""
+        return self.page_pictures.keys(draw.index)
 
     def laid_out(self, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and marks of a document, and which are predicted."""

@@ -61,6 +61,7 @@ class ConversationSource(Source):
         from data_modules.reading.document_rows import documents_of
         from data_modules.reading.page_pictures import PagePictures
         from data_modules.reading.pages import load_pages
+        from data_modules.reading.picture_identity import root_of
         from data_modules.reading.pictures import Square
 
         path = self.paths[split]
@@ -81,6 +82,7 @@ class ConversationSource(Source):
         if not len(documents):
             raise Mistake(f"{key}: '{path}' holds no conversation that fits {self.window} positions (window)")
         pictures = PagePictures(documents, pages, self.folder, Square(format.image_size, self.crop.still))
+        pictures.root = root_of(path)
         return ComposedDataset(source, documents, pages, pictures, format)
 
 

@@ -117,8 +117,14 @@ class DocumentDataset(ABC):
         """
 
     def ahead(self, draw: Draw) -> None:
-        """Have what a document needs on its way, which will be read soon; by default nothing is."""
-        return None
+        """Have the pictures of a document on their way, which will be read soon."""
+        reader = self.latents or self.pictures
+        if reader is not None:
+            reader.ahead(self.keys_of(draw))
+
+    def keys_of(self, draw: Draw) -> Sequence[int]:
+        """Keys of the pictures of a document, in their order; by default it has none."""
+        return ()
 
     def picture_keys(self) -> np.ndarray:
         """(pictures,) int64, ascending: every picture of `pictures` that some document shows, once."""

@@ -25,6 +25,7 @@ from data_modules.reading.findings import note_lost
 from data_modules.reading.named_pictures import pictures_alone_are_told
 from data_modules.reading.pair_table import PairTable
 from data_modules.reading.pairs import PairCounts, Pairs
+from data_modules.reading.picture_identity import root_of
 from data_modules.reading.table_files import JSON, alike
 from data_modules.reading.table_pairs import TablePairs
 from data_modules.source import Source, Split
@@ -135,6 +136,7 @@ class ImageTextSource(Source):
             pairs: Pairs = self._indexed(path, split, indexing, format)
         else:
             pairs = self._tables(path, split, format)
+        pairs.pictures.root = root_of(path)
         if cut := pairs.counts.cut:
             say("%s: %d of %d captions are cut to %d tokens (max_caption)", key, cut, len(pairs), self.max_caption)
         return ImageTextDataset(source, pairs, self.shares, format)

@@ -76,6 +76,7 @@ class InterleavedSource(Source):
         from data_modules.reading.page_layout import lay_out_pages
         from data_modules.reading.page_pictures import PagePictures
         from data_modules.reading.pages import load_pages
+        from data_modules.reading.picture_identity import root_of
         from data_modules.reading.pictures import Square
         from data_modules.reading.web_pages import WEB_PAGES
 
@@ -100,6 +101,7 @@ class InterleavedSource(Source):
         if not len(documents):
             raise Mistake(f"{key}: '{path}' holds no page")
         pictures = PagePictures(documents, pages, self.folder, Square(format.image_size, self.crop.still))
+        pictures.root = root_of(path)
         return InterleavedDataset(source, documents, pages, pictures, format, shares)
 
 

@@ -51,7 +51,7 @@ class ImageTextDataset(DocumentDataset):
         caption = self.pairs.caption_ids(draw.index, number or 0)
         variant = self.variants[draw.variant] if caption else "unconditional"
         clean = int(variant == "image_first")
-        frames = self.frames([self.pairs.picture_key(draw.index)], clean, draw.seed)
+        frames = self.frames(self.keys_of(draw), clean, draw.seed)
         if variant == "unconditional":
             caption = []
         if variant == "caption_first":
@@ -62,11 +62,9 @@ class ImageTextDataset(DocumentDataset):
         closing = Text(torch.tensor([t.eoi_id, *caption, t.eos_id]))
         return Document((opening, *frames, closing), self.source)
 
-    def ahead(self, draw: Draw) -> None:
-        """Its picture."""
-        reader = self.latents or self.pictures
-        assert reader is not None
-        reader.ahead([self.pairs.picture_key(draw.index)])
+    def keys_of(self, draw: Draw) -> list[int]:
+        """Of its picture."""
+        return [self.pairs.picture_key(draw.index)]
 
     def picture_keys(self) -> np.ndarray:
         """Those of all pairs."""

@@ -15,7 +15,7 @@ from data_modules.mixing.mixture import Mixture
 from data_modules.reading.cropping import CENTRE, Cropping
 from data_modules.reading.files import say, settle_broken, warn
 from data_modules.reading.findings import note_lost
-from data_modules.reading.frame_keys import frame_keys, shuffled
+from data_modules.reading.frame_keys import FRAME_BITS, frame_keys, shuffled
 from data_modules.source import Source, Split
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import Document, Segment, Text
@@ -101,6 +101,7 @@ class VideoSource(Source):
         """Clips of one split; files are indexed once and decoded when drawn."""
         from data_modules.reading.episodes import VideoPictures, index_recordings, say_far_keyframes
         from data_modules.reading.found_recordings import need_rate
+        from data_modules.reading.picture_identity import root_of
         from data_modules.reading.pictures import Square
 
         path = self.paths[split]
@@ -126,6 +127,7 @@ class VideoSource(Source):
         captions, unread = self._read_captions(found.recordings, format, key)
         pictures = VideoPictures(table, Square(format.image_size, self.crop.still), self.range_cache)
         dataset = VideoDataset(source, clips, pictures, format, skipped + unread, captions, self.shares)
+        pictures.root = root_of(path)
         dataset.files = found.files
         return dataset
 
@@ -269,11 +271,11 @@ class VideoDataset(DocumentDataset):
 
     def document(self, draw: Draw) -> Document:
         """One clip, in the variant that is drawn; one without a caption is unconditional in each."""
-        row, frames = self.clips.locate(int(self.order[draw.index]))
-        caption: list[int] = self.captions[row] if self.captions is not None else []
+        keys = self.keys_of(draw)
+        caption: list[int] = self.captions[keys[0] >> FRAME_BITS] if self.captions is not None else []
         variant = self.variants[draw.variant] if caption else UNCONDITIONAL
         read = variant == VIDEO_FIRST
-        drawn = self.frames(frame_keys(row, np.array(frames)).tolist(), clean=len(frames) if read else 0)
+        drawn = self.frames(keys, clean=len(keys) if read else 0)
         t = self.format.tokenizer
         before = variant == CAPTION_FIRST
         opening = torch.tensor([t.bos_id, *(caption if before else []), t.boi_id])
@@ -282,6 +284,11 @@ class VideoDataset(DocumentDataset):
             segments += [frame, Text(t.ids(t.eoi_id, t.boi_id), loss=not read)]
         closing = torch.tensor([t.eoi_id, *(caption if read else []), t.eos_id])
         return Document((*segments, drawn[-1], Text(closing)), self.source)
+
+    def keys_of(self, draw: Draw) -> list[int]:
+        """Of the frames of the clip."""
+        row, frames = self.clips.locate(int(self.order[draw.index]))
+        return frame_keys(row, np.array(frames)).tolist()
 
     def picture_keys(self) -> np.ndarray:
         """Frames that clips show; those that overlap share theirs."""

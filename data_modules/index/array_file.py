@@ -17,12 +17,13 @@ from lit_mm.mistake import Mistake
 _TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 
 
-def appear(file: Path, write: Callable[[Path], Any]) -> None:
+def appear(file: Path, write: Callable[[Path], Any], key: str = "data.loader.cache") -> None:
     """Write a file under another name and rename it, so that whoever looks sees all of it or nothing.
 
     Args:
         file: its name in the end; missing folders are made.
         write: writes all of it to the path it is given.
+        key: the YAML key that names the folder, for the message.
 
     Raises:
         Mistake: the disk is full, or may not be written to.
@@ -36,7 +37,7 @@ def appear(file: Path, write: Callable[[Path], Any]) -> None:
         beside.replace(file)
     except OSError as error:
         raise Mistake(
-            f"data.loader.cache: '{file}' cannot be written ({error.strerror or error}); name a folder with room"
+            f"{key}: '{file}' cannot be written ({error.strerror or error}); name a folder with room"
         ) from error
     finally:
         with suppress(OSError):
@@ -61,6 +62,20 @@ def mapped_array(file: Path, kind: type[np.generic], shape: tuple[int, ...]) -> 
         with file.open("rb+") as stream:
             os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
     return array
+
+
+def stored_array(file: Path) -> np.ndarray:
+    """A .npy file, memory-mapped.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is not whole.
+    """
+    try:
+        stored: np.ndarray = np.load(file, mmap_mode="r")
+    except EOFError as error:  # of an empty one
+        raise ValueError(f"'{file}' is cut") from error
+    return stored
 
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:

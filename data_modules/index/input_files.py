@@ -75,6 +75,23 @@ def remote_file(url: str) -> InputFile | None:
         return None
 
 
+def found_in(url: str, ending: str) -> list[InputFile]:
+    """Files of a remote folder with this ending, as they are now; none where there is no such folder.
+
+    Raises:
+        UnreachedFile: the storage fails.
+        ImportError: its library is not installed.
+    """
+    fs, path = filesystem(url)
+    fs.invalidate_cache()
+    try:
+        infos = patiently(lambda: fs.find(path, maxdepth=1, detail=True), url).values()
+    except FileNotFoundError:
+        return []
+    named = [info for info in infos if info["name"].endswith(ending) and info["type"] == "file"]
+    return [_remote_file(fs, info) for info in named]
+
+
 def _infos(fs: Any, path: str, suffixes: Sequence[str]) -> list[dict[str, Any]]:
     if has_magic(path):
         infos = list(fs.glob(path, detail=True).values())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile
-from data_modules.index.keys import key_of_texts
 from data_modules.index.parquet_files import RowGroups, has_bytes, read_group
 from data_modules.index.parquet_index import TableFields
 from data_modules.index.ranges import RangeReader
@@ -18,7 +18,8 @@ from data_modules.index.source_view import SourceView
 from data_modules.index.storage import InputFile, is_remote
 from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.named_pictures import read_named_picture
-from data_modules.reading.picture_source import READING, PictureSource, identity_of_files
+from data_modules.reading.picture_identity import Identifier, by_group, numbers_within
+from data_modules.reading.picture_source import PictureSource
 from data_modules.reading.pictures import read_picture
 
 
@@ -51,11 +52,22 @@ class PlacedPictures(PictureSource):
         """(3, size, size) uint8 each, cut as the seed has it."""
         return [self.picture(key, self.cropping.cut(seed, number)) for number, key in enumerate(keys)]
 
-    def identity(self) -> str:
-        """Of the files as they were when they were indexed."""
-        return key_of_texts(
-            [str(READING), str(self.size), *self.cropping.named, *(sidecar.name for sidecar in self.view.sidecars)]
-        )[:16]
+    def identities(self, keys: np.ndarray) -> np.ndarray:
+        """See `PictureSource.identities`; files are as they were when they were indexed."""
+        identifier = Identifier(self.root, self.size, *self.cropping.named)
+        starts = self.view.starts
+        numbers = np.searchsorted(starts, keys, side="right") - 1
+        return by_group(numbers, lambda number, some: self.within(number, keys[some] - starts[number], identifier))
+
+    @abstractmethod
+    def within(self, number: int, rows: np.ndarray, identifier: Identifier) -> np.ndarray:
+        """(n,) uint64 of pictures in one file.
+
+        Args:
+            number: of the file.
+            rows: (n,) int64, in its index.
+            identifier: of files.
+        """
 
 
 class TarPictures(PlacedPictures):
@@ -86,6 +98,13 @@ class TarPictures(PlacedPictures):
         """Have them on their way."""
         for key in keys:
             self.ranges.ahead(*self._place(key))
+
+    def within(self, number: int, rows: np.ndarray, identifier: Identifier) -> np.ndarray:
+        """By where they begin."""
+        file = self.view.sidecars[number].file
+        return numbers_within(
+            identifier.file(file.path, file.size, file.changed), self.view.index(number)["offset"][rows]
+        )
 
     def origin(self, key: int) -> str:
         """The tar, and where in it the picture begins."""
@@ -147,21 +166,22 @@ class ParquetPictures(PlacedPictures):
         file, _, _, number = self._place(key)
         return f"picture {number} in {file.path}"
 
-    def identity(self) -> str:
-        """Of the files as they were when they were indexed, and of those that they name as they are now."""
-        return identity_of_files(self._named(), super().identity())
+    def within(self, number: int, rows: np.ndarray, identifier: Identifier) -> np.ndarray:
+        """By their rows, or by the files that these name, as they are now."""
+        file, index = self.view.sidecars[number].file, self.view.index(number)
+        groups = index["group"][rows].astype(np.int64)
+        table, column = self.groups.file(file) if not is_remote(file.path) else None, self.fields.image_of(file.path)
+        if table is None or has_bytes(table, column):
+            whole = identifier.file(file.path, file.size, file.changed, column)
+            return numbers_within(whole, index["begins"][groups] + index["row"][rows])
+        places, folder = index["row"][rows].tolist(), self.folder or Path(file.path).parent
 
-    def _named(self) -> Iterator[Path]:
-        for sidecar in self.view.sidecars:
-            file = sidecar.file
-            table, column = self.groups.file(file), self.fields.image_of(file.path)
-            if is_remote(file.path) or has_bytes(table, column):
-                continue
-            for group in range(table.num_row_groups):
-                for value in read_group(table, group, [column], file.path).column(column).to_pylist():
-                    path, _ = _path_and_bytes(value)
-                    if path is not None:
-                        yield (self.folder or Path(file.path).parent) / path
+        def named(group: int, some: slice) -> np.ndarray:
+            values = read_group(table, group, [column], file.path).column(column).to_pylist()
+            paths = [_path_and_bytes(values[row])[0] or "" for row in places[some]]
+            return np.array([identifier.present(str(folder / path)) for path in paths], np.uint64)
+
+        return by_group(groups, named)
 
 
 def _path_and_bytes(value: Any) -> tuple[str | None, bytes | None]:

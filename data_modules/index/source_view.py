@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_modules.index.array_file import ArrayFile, appear, mapped_array, write_arrays
+from data_modules.index.array_file import ArrayFile, appear, mapped_array, stored_array, write_arrays
 from data_modules.index.keys import key_of_texts
 from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
@@ -68,7 +68,7 @@ class SourceView:
         self.lengths_file = self.file.with_suffix(".npy")
         self._indexes = OpenIndexes(sidecars, self.file)
         stored = ArrayFile(self.file)
-        if np.load(self.lengths_file, mmap_mode="r").shape[-1] != stored["starts"][-1]:
+        if stored_array(self.lengths_file).shape[-1] != stored["starts"][-1]:
             raise ValueError(f"'{self.lengths_file}' is of another view")
         note_cache(self.file)
         self.starts = stored["starts"].astype(np.int64)

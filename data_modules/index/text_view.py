@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_modules.index.array_file import ArrayFile, appear, mapped_array, write_arrays
+from data_modules.index.array_file import ArrayFile, appear, mapped_array, stored_array, write_arrays
 from data_modules.index.keys import key_of_texts
 from data_modules.index.open_indexes import OpenIndexes
 from data_modules.index.sidecars import Sidecar
@@ -65,7 +65,7 @@ class TextView:
         self.totals = TextTotals(**{**totals, "report": totals["report"] and tuple(totals["report"])})
 
     def _map(self) -> None:
-        self._lengths: np.ndarray = np.load(self.lengths_file, mmap_mode="r")
+        self._lengths = stored_array(self.lengths_file)
         self._stored = ArrayFile(self.file)
         self._files, self._places = self._stored["files"], self._stored["places"]
 

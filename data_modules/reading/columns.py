@@ -51,7 +51,7 @@ class Column:
         return _joined([chunk.value_lengths() for chunk in self.array.chunks])
 
     def flat(self) -> np.ndarray:
-        """The numbers of the lists of all rows, one list after the other."""
+        """The numbers or texts of the lists of all rows, one list after the other."""
         return _joined([chunk.flatten() for chunk in self.array.chunks])
 
     def inner_lengths(self) -> np.ndarray:
@@ -60,4 +60,4 @@ class Column:
 
 
 def _joined(parts: list[pa.Array]) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int32), *(part.to_numpy() for part in parts)])
+    return np.concatenate([np.zeros(0, np.int32), *(part.to_numpy(zero_copy_only=False) for part in parts)])

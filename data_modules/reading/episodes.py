@@ -29,7 +29,8 @@ from data_modules.reading.decoding import VideoReader
 from data_modules.reading.files import warn
 from data_modules.reading.found_recordings import FoundRecordings
 from data_modules.reading.frame_keys import FRAME_BITS, MAX_FRAME
-from data_modules.reading.picture_source import PictureSource, identity_of_files
+from data_modules.reading.picture_identity import Identifier, by_group, numbers_within
+from data_modules.reading.picture_source import PictureSource
 from data_modules.reading.pictures import Square
 from data_modules.reading.recording_columns import ANGLE, Columns
 from data_modules.reading.recordings import recording_of
@@ -124,12 +125,19 @@ class VideoPictures(PictureSource):
         """`path, frame 17`."""
         return f"{self.table.path(key >> FRAME_BITS)}, frame {key & MAX_FRAME}"
 
-    def identity(self) -> str:
-        """Of all usable files; their time stamps follow from them."""
-        recordings = [recording_of(self.table.place(int(row))) for row in self.table.usable()]
-        parts = [recording.part for recording in recordings if recording.part]
-        parts += [repr(self.to.cut)] if self.to.cut else []
-        return identity_of_files([Path(recording.path) for recording in recordings], self.to.size, *parts)
+    def identities(self, keys: np.ndarray) -> np.ndarray:
+        """See `PictureSource.identities`; time stamps follow from the files."""
+        identifier = Identifier(self.root, self.to.size, *([self.to.cut] if self.to.cut else []))
+
+        def of_recording(row: int, some: slice) -> np.ndarray:
+            recording = recording_of(self.table.place(row))
+            try:
+                files = [identifier.file(*stamp) for stamp in recording.stamps()]
+            except BrokenFile:  # it is gone, as whoever reads it will say
+                files = [identifier.present(recording.path)]
+            return numbers_within(identifier.text(*files, recording.part), keys[some] & MAX_FRAME)
+
+        return by_group(keys >> FRAME_BITS, of_recording)
 
 
 def say_far_keyframes(table: VideoTable, key: str) -> None:

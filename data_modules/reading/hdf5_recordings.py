@@ -49,6 +49,11 @@ class Hdf5Recording(Recording):
     def _pictures(self) -> str:
         return self.camera or CAMERA
 
+    @property
+    def part(self) -> str:
+        """Which camera."""
+        return self._pictures
+
     def table_file(self) -> Path | None:
         """Columns are in the file itself."""
         return None

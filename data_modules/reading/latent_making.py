@@ -1,4 +1,4 @@
-"""Filling a store of latents: pictures are read in order by worker processes and encoded in batches, shard by shard."""
+"""Making files of latents: pictures are read in order by worker processes and encoded in batches, file by file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data_modules.dataset import BrokenFile
+from data_modules.index.shared_folder import SharedFolder
+from data_modules.index.storage import UnreachedFile
 from data_modules.reading.files import OnError
-from data_modules.reading.latent_store import LatentStore
+from data_modules.reading.latent_shards import Encoder, write_shard
 from data_modules.reading.picture_source import PictureSource
 
-Encoder = Callable[[Tensor, Sequence[str]], Tensor]  # pictures (n, 3, size, size) and their origins to latents
+Encode = Callable[[Tensor, Sequence[str]], Tensor]  # pictures (n, 3, size, size) and their origins to latents
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class PictureBatch:
     Attributes:
         keys: of the pictures that could be read.
         images: (n, 3, size, size) uint8, those pictures.
-        indices: theirs in the shard.
-        broken: path and reason of the others, by their index in the shard.
+        indices: theirs in the file that they will be in.
+        broken: path and reason of the others, by their index there.
     """
 
     keys: list[int]
@@ -36,32 +38,32 @@ class PictureBatch:
 
 
 class ShardPictures(Dataset[PictureBatch]):
-    """Pictures of some shards, in batches that stay inside a shard.
+    """Pictures in batches, none of which is for two files.
 
     Args:
         source: reads them.
-        keys: of all pictures of the store.
-        ranges: first picture of each batch, the one after its last, and the first of its shard.
+        shards: keys of the pictures of each file.
+        batch_size: pictures in a batch.
         on_error: a picture that breaks while being read ends the run (`raise`), or is noted (`skip`).
     """
 
-    def __init__(
-        self,
-        source: PictureSource,
-        keys: np.ndarray,
-        ranges: Sequence[tuple[int, int, int]],
-        on_error: OnError,
-    ) -> None:
-        self.source, self.keys, self.ranges, self.on_error = source, keys, ranges, on_error
+    def __init__(self, source: PictureSource, shards: Sequence[np.ndarray], batch_size: int, on_error: OnError) -> None:
+        self.source, self.shards, self.batch_size, self.on_error = source, shards, batch_size, on_error
+        self.batches = [
+            (number, start) for number, keys in enumerate(shards) for start in range(0, len(keys), batch_size)
+        ]
 
     def __len__(self) -> int:
-        return len(self.ranges)
+        return len(self.batches)
 
     def __getitem__(self, number: int) -> PictureBatch:
-        start, stop, first = self.ranges[number]
-        keys, indices = self.keys[start:stop].tolist(), list(range(start - first, stop - first))
+        shard, start = self.batches[number]
+        keys = self.shards[shard][start : start + self.batch_size].tolist()
+        indices = list(range(start, start + len(keys)))
         try:
             return PictureBatch(keys, torch.stack(self.source.read(keys)), indices, {})
+        except UnreachedFile:  # another time it may be read
+            raise
         except BrokenFile:
             if self.on_error == "raise":
                 raise
@@ -75,6 +77,8 @@ class ShardPictures(Dataset[PictureBatch]):
             try:
                 images += self.source.read([key])
                 whole.append((key, index))
+            except UnreachedFile:
+                raise
             except BrokenFile as error:
                 broken[index] = error.path, error.reason
         stacked = torch.stack(images) if images else torch.zeros(0)
@@ -82,48 +86,45 @@ class ShardPictures(Dataset[PictureBatch]):
 
 
 def make_shards(
-    store: LatentStore,
-    shards: Sequence[int],
+    folder: SharedFolder,
+    encoder: Encoder,
+    shards: Sequence[np.ndarray],
     source: PictureSource,
-    keys: np.ndarray,
-    encode: Encoder,
+    encode: Encode,
     *,
     batch_size: int,
     workers: int,
     on_error: OnError,
     advance: Callable[[int], None],
 ) -> None:
-    """Encode the pictures of `shards` and write them.
+    """Encode pictures and write them, file by file.
 
     Args:
-        store: where to.
-        shards: which ones; no other process makes the same.
+        folder: where to.
+        encoder: what they are encoded by.
+        shards: keys of the pictures of each file; no other process makes the same.
         source: reads the pictures.
-        keys: of all pictures of the store.
-        encode: the visual tokenizer.
+        encode: does it.
         batch_size: pictures encoded at once.
         workers: processes that read pictures.
         on_error: see `ShardPictures`.
         advance: told of every batch how many pictures it had.
 
     Raises:
-        BrokenFile: a picture cannot be read and `on_error` is `raise`.
+        BrokenFile: a picture cannot be read and `on_error` is `raise`, or its storage does not give it.
+        Mistake: a file cannot be written.
     """
-    ranges = [
-        (start, min(start + batch_size, stop), first)
-        for first, stop in map(store.shard_range, shards)
-        for start in range(first, stop, batch_size)
-    ]
-    pictures = ShardPictures(source, keys, ranges, on_error)
+    # Before they are read: of a file that changes meanwhile, latents are stored as those of what it was.
+    identities = [source.identities(keys) for keys in shards]
+    pictures = ShardPictures(source, shards, batch_size, on_error)
     batches = iter(DataLoader(pictures, batch_size=None, num_workers=workers))
-    for shard in shards:
-        first, stop = store.shard_range(shard)
-        latents = torch.zeros(stop - first, store.index.tokens, store.index.channels)
+    for keys, own in zip(shards, identities, strict=True):
+        latents = torch.zeros(len(keys), encoder.tokens, encoder.channels)
         broken: dict[int, tuple[str, str]] = {}
-        for _ in range(first, stop, batch_size):
+        for _ in range(0, len(keys), batch_size):
             batch = next(batches)
             if batch.indices:
                 latents[batch.indices] = encode(batch.images, [source.origin(key) for key in batch.keys]).cpu()
             broken |= batch.broken
             advance(len(batch.indices) + len(batch.broken))
-        store.write(shard, latents, broken)
+        write_shard(folder, encoder, own, latents, broken)

@@ -15,7 +15,8 @@ from data_modules.dataset import BrokenFile
 from data_modules.reading.columns import Column
 from data_modules.reading.named_pictures import is_absent
 from data_modules.reading.pages import Pages
-from data_modules.reading.picture_source import PictureSource, identity_of_files
+from data_modules.reading.picture_identity import Identifier, numbers_within
+from data_modules.reading.picture_source import PictureSource
 from data_modules.reading.pictures import Square
 
 INLINE = "data:"  # what a picture that is written out as text begins with
@@ -94,13 +95,28 @@ class PagePictures(PictureSource):
             return str(self._path(row, name))
         return f"picture {max(place, 0)} of entry {row} of {self.pages.path(row)}"
 
-    def identity(self) -> str:
-        """Of the files that hold the pictures, and of which picture is which."""
-        count = len(self.starts) - 1
-        named = [self._named(key) for document in range(count) for key in self.keys(document)]
-        files = {self._path(row, name) for row, name, place in named if place < 0 and not name.startswith(INLINE)}
-        cut = [repr(self.to.cut)] if self.to.cut else []
-        return identity_of_files([*map(Path, self._tables()), *sorted(files)], self.to.size, len(named), *cut)
+    def identities(self, keys: np.ndarray) -> np.ndarray:
+        """See `PictureSource.identities`; a picture that is written out as text is what it says."""
+        identifier = Identifier(self.root, self.to.size, *([self.to.cut] if self.to.cut else []))
+        documents = np.searchsorted(self.starts, keys, side="right") - 1
+        rows, names, places = self.rows.all()[documents], self.names.flat()[keys], self.places.flat()[keys]
+        found, stored = np.empty(len(keys), np.uint64), np.flatnonzero(places >= 0)
+        for i in np.flatnonzero(places < 0).tolist():
+            inline = names[i].startswith(INLINE)
+            path = "" if inline else str(self._path(int(rows[i]), names[i]))
+            found[i] = identifier.text(names[i]) if inline else identifier.present(path)
+        if len(stored):
+            found[stored] = self._stored_identities(rows[stored], names[stored], places[stored], identifier)
+        return found
 
-    def _tables(self) -> list[str]:
-        return [path for path, _, _ in self.pages.files]
+    def _stored_identities(
+        self, rows: np.ndarray, names: np.ndarray, places: np.ndarray, identifier: Identifier
+    ) -> np.ndarray:
+        """(n,) uint64 of pictures by their pages, columns and places there."""
+        assert self.pages.stored is not None
+        tables = np.array(self.pages.stored.numbers(identifier), np.uint64)
+        files = np.searchsorted(self.pages.starts, rows, side="right") - 1
+        columns, which = np.unique(names.astype(str), return_inverse=True)
+        of_column = np.array([identifier.text("column", name) for name in columns], np.uint64)[which]
+        of_row = numbers_within(tables[files], rows - self.pages.starts[files])
+        return numbers_within(of_row ^ of_column, places)

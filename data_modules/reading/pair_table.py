@@ -12,7 +12,8 @@ from torch import Tensor
 from data_modules.dataset import BrokenFile
 from data_modules.reading.cropping import CENTRE, Cropping, Cut
 from data_modules.reading.named_pictures import read_named_picture
-from data_modules.reading.picture_source import PictureSource, identity_of_files
+from data_modules.reading.picture_identity import Identifier, by_group, numbers_within
+from data_modules.reading.picture_source import PictureSource
 from data_modules.reading.pictures import read_picture
 from data_modules.reading.table_files import common_folder
 from lit_mm.tokenizer import Tokenizer
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_modules.reading.columns import Column
+
+LOOKED_AT = 1 << 16  # rows whose pictures are looked up at once
 
 
 class PairTable:
@@ -122,22 +125,28 @@ class PairTable:
         has_bytes = content is not None and content.is_valid
         return path.as_py() if path is not None else None, content if has_bytes else None
 
-    def picture_files(self) -> list[Path]:
-        """The files that hold the pictures: one each, or those of the table where it has their bytes."""
+    def identities(self, rows: np.ndarray, identifier: Identifier) -> np.ndarray:
+        """(n,) uint64, what the pictures of some rows are: files of their own, or rows of the table."""
+        found = numbers_within(identifier.text("table", self.rows._fingerprint), rows)
+        for start in range(0, len(rows), LOOKED_AT):
+            paths, inside = self._paths(rows[start : start + LOOKED_AT])
+            for i in np.flatnonzero(~inside).tolist():
+                found[start + i] = identifier.present(str(self.folder / (paths[i] or "")))
+        return found
+
+    def _paths(self, rows: np.ndarray) -> tuple[list[str | None], np.ndarray]:
+        """Paths of the pictures of some rows, and (rows,) bool which have their bytes in the table."""
         from pyarrow import compute, types
 
-        column = self.rows.data.column(self.image)
-        if types.is_struct(column.type):
-            fields = {field.name: compute.struct_field(column, field.name) for field in column.type}
-            content = fields.get("bytes")
-            inside = content is not None and content.null_count < len(content)
-            column = fields.get("path")
-        else:
-            inside = types.is_binary(column.type) or types.is_large_binary(column.type)
-        if not inside and column is not None:
-            return [self.folder / path for path in column.to_pylist() if path is not None]
-        of_table = [file for file in self.files if file.is_file()]
-        return of_table or [Path(file["filename"]) for file in self.rows.cache_files]  # the Hub's lie in the cache
+        column = self.raw[rows][self.image]
+        nothing: list[str | None] = [None] * len(rows)
+        if types.is_binary(column.type) or types.is_large_binary(column.type):
+            return nothing, column.is_valid().to_numpy()
+        if not types.is_struct(column.type):
+            return column.to_pylist(), np.zeros(len(rows), bool)
+        fields = {field.name: compute.struct_field(column, field.name) for field in column.type}
+        inside = fields["bytes"].is_valid().to_numpy() if "bytes" in fields else np.zeros(len(rows), bool)
+        return fields["path"].to_pylist() if "path" in fields else nothing, inside
 
 
 def tokenize_captions(
@@ -183,9 +192,10 @@ class PairPictures(PictureSource):
         part, row = self.locate(key)
         return part.origin(row)
 
-    def identity(self) -> str:
-        """Of the files that hold the pictures, and of the number of rows."""
-        files = [file for part in self.parts for file in part.picture_files()]
-        return identity_of_files(
-            files, self.size, [(len(p.rows), p.rows.data.nbytes) for p in self.parts], *self.cropping.named
+    def identities(self, keys: np.ndarray) -> np.ndarray:
+        """See `PictureSource.identities`."""
+        identifier = Identifier(self.root, self.size, *self.cropping.named)
+        numbers = np.searchsorted(self.starts, keys, side="right") - 1
+        return by_group(
+            numbers, lambda number, some: self.parts[number].identities(keys[some] - self.starts[number], identifier)
         )

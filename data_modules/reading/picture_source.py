@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
-
-READING = 2  # how pictures are brought to their size; a new number makes stored latents stale
 
 
 class PictureReader(ABC):
@@ -36,9 +32,11 @@ class PictureSource(PictureReader):
 
     Attributes:
         cut_anew: whether `read_drawn` shows another part of a picture for another seed.
+        root: folder from which its files are named, see `root_of`.
     """
 
     cut_anew: bool = False
+    root: str = ""
 
     def read_drawn(self, keys: Sequence[int], seed: int) -> list[Tensor]:
         """As `read`, for one draw of a document; its seed chooses whatever is random about the pictures."""
@@ -49,20 +47,12 @@ class PictureSource(PictureReader):
         """Where a picture is from, for messages: its file, and in a video the frame's number."""
 
     @abstractmethod
-    def identity(self) -> str:
-        """A hash that changes when a file does (its name, size or time of change): equal hashes, equal pictures."""
+    def identities(self, keys: np.ndarray) -> np.ndarray:
+        """(n,) uint64, what each picture is: equal numbers, equal pictures.
 
+        They depend on the file (its name below `root`, size and time of change), on the place in it and on how pictures
+        are brought to their size, and not on what else the source shows.
 
-def identity_of_files(files: Iterable[Path], *more: object) -> str:
-    """Hash over names (relative to the folder they share), sizes and times of change of `files`, and of `more`."""
-    paths = [os.path.abspath(f) for f in files]
-    shared = os.path.commonpath([os.path.dirname(p) for p in paths]) if paths else ""
-    digest = hashlib.sha256(repr((READING, more)).encode())
-    for path in paths:
-        try:
-            stat = os.stat(path)
-            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError:  # whoever reads it will say so
-            state = "missing"
-        digest.update(f"{os.path.relpath(path, shared)}\0{state}\n".encode())
-    return digest.hexdigest()[:16]
+        Args:
+            keys: (n,) int64, ascending.
+        """

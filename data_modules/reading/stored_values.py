@@ -12,6 +12,7 @@ from data_modules.index.parquet_files import RowGroups
 from data_modules.index.ranges import RangeReader
 from data_modules.index.storage import InputFile
 from data_modules.reading.files import Stamps
+from data_modules.reading.picture_identity import Identifier
 
 
 class StoredValues(Protocol):
@@ -23,6 +24,9 @@ class StoredValues(Protocol):
         Raises:
             BrokenFile: it cannot be read.
         """
+
+    def numbers(self, identifier: Identifier) -> list[int]:
+        """Of every file that values are in, in order."""
 
 
 class TableValues:
@@ -38,6 +42,10 @@ class TableValues:
     def value(self, row: int, column: str) -> pa.Scalar:
         """See `StoredValues`."""
         return self.rows[row][column][0]
+
+    def numbers(self, identifier: Identifier) -> list[int]:
+        """See `StoredValues`."""
+        return [identifier.text("table", self.rows._fingerprint)]
 
 
 class ParquetValues:
@@ -56,3 +64,7 @@ class ParquetValues:
         """See `StoredValues`."""
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.groups.value(self.files[number], row - int(self.starts[number]), column)
+
+    def numbers(self, identifier: Identifier) -> list[int]:
+        """See `StoredValues`."""
+        return [identifier.file(file.path, file.size, file.changed) for file in self.files]

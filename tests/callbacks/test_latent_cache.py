@@ -30,6 +30,7 @@ from tests.helpers.runs import run_all
 
 STEPS = 4
 PIXELS = "--model.vision=configs/vision/pixels.yaml"
+SHARDS = "[0-9a-f]*.safetensors"  # whole ones: others have names that begin with a dot
 RED = 3  # the picture that has a red first pixel
 
 
@@ -235,7 +236,7 @@ def test_validating_makes_and_uses_the_cache_of_validation_only(from_pictures: P
     checkpoint = f"--ckpt_path={from_pictures}/step={STEPS}.ckpt"
     logs = f"--trainer.logger.save_dir={tmp_path}"
     main(["validate", checkpoint, "--trainer.callbacks=[]", logs, TABLE, *cache_arguments(tmp_path / "latents")])
-    assert [f.name for f in (tmp_path / "latents").iterdir()] == ["val"]
+    assert {f.name for f in (tmp_path / "latents").glob("*/*")} == {"encoder.json", "val"}
     assert validated(tmp_path) == validated(from_pictures)
 
 
@@ -243,28 +244,33 @@ def test_validating_makes_and_uses_the_cache_of_validation_only(from_pictures: P
 def test_a_killed_run_leaves_what_two_ranks_go_on_with(mixture: Path, from_cache: Path, tmp_path: Path) -> None:
     cache = tmp_path / "latents"
     process = start(*arguments(mixture, tmp_path / "killed", cache=cache))
-    kill_when(process, lambda: any(cache.rglob("shard-00000.safetensors")))
-    made = {file: file.stat().st_mtime_ns for file in cache.rglob("shard-*")}
+    kill_when(process, lambda: any(cache.rglob(SHARDS)))
+    made = {file: file.stat().st_mtime_ns for file in cache.rglob(SHARDS)}
     assert made
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=1"]
     run_all(tmp_path, [arguments(mixture, tmp_path / "two", *two, cache=cache)], ranks=2)
     assert {file: file.stat().st_mtime_ns for file in made} == made
     whole = from_cache / "latents"
-    shards = sorted(f.relative_to(whole) for f in whole.rglob("shard-*"))
-    assert sorted(f.relative_to(cache) for f in cache.rglob("shard-*")) == shards
+    shards = sorted(f.relative_to(whole) for f in whole.rglob(SHARDS))
+    assert sorted(f.relative_to(cache) for f in cache.rglob(SHARDS)) == shards
     assert all(torch.equal(*(load_file(f / shard)["latents"] for f in (cache, whole))) for shard in shards)
 
 
+def test_tokenizers_have_latents_of_their_own(mixture: Path, from_cache: Path, tmp_path: Path) -> None:
+    cache = shutil.copytree(from_cache / "latents", tmp_path / "latents")
+    made = {f: f.stat().st_mtime_ns for f in cache.rglob("*") if f.is_file()}
+    other = ["--model.vision.patch_size=32", "--trainer.max_steps=1", "--data.weights.clips=0"]
+    main(arguments(mixture, tmp_path / "run", *other, cache=cache))
+    there = {f: f.stat().st_mtime_ns for f in cache.rglob("*") if f.is_file()}
+    assert made.items() <= there.items()
+    told = {f.parent.name: json.loads(f.read_text()) for f in cache.glob("*/encoder.json")}
+    assert {name.split("-")[0] + ":" + one["tokenizer"].partition(":")[2] for name, one in told.items()} == {
+        "pixels:64/16",
+        "pixels:64/32",
+    }
+
+
 # ---- what is refused
-
-
-def test_a_cache_of_another_tokenizer_is_refused(mixture: Path, from_cache: Path, tmp_path: Path) -> None:
-    cache = from_cache / "latents"
-    files = {f: f.stat().st_mtime_ns for f in cache.rglob("*") if f.is_file()}
-    said = complaint(arguments(mixture, tmp_path, cache=cache, vision="--model.vision=configs/vision/rae_tiny.yaml"))
-    assert re.search(rf"'{cache}/train/\w+' holds latents of the visual tokenizer 'pixels:", said)
-    assert "needs those of 'rae:" in said
-    assert {f: f.stat().st_mtime_ns for f in cache.rglob("*") if f.is_file()} == files
 
 
 def test_a_disk_that_is_too_small_is_refused(mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +317,7 @@ def test_a_picture_of_which_the_tokenizer_makes_nan_is_named(mixture: Path, tmp_
 def test_it_is_named_and_not_stored_while_a_cache_is_made(mixture: Path, tmp_path: Path) -> None:
     said = complaint([*arguments(mixture, tmp_path, cache=tmp_path / "latents"), *NAN_FOR_RED])
     assert f"in the latents of '{mixture.parent}/pairs/{RED}.png' (visual tokenizer 'pixels:64/16')" in said
-    stored = [load_file(f)["latents"] for f in (tmp_path / "latents").rglob("shard-*")]
+    stored = [load_file(f)["latents"] for f in (tmp_path / "latents").rglob(SHARDS)]
     assert all(latents.isfinite().all() for latents in stored)
 
 
@@ -324,7 +330,7 @@ def test_nan_in_validation_is_named(mixture: Path, tmp_path: Path) -> None:
 
 def test_a_cache_with_nan_names_the_picture(mixture: Path, from_cache: Path, tmp_path: Path) -> None:
     cache = shutil.copytree(from_cache / "latents", tmp_path / "latents")
-    file = cache / "train" / "clips" / "shard-00001.safetensors"
+    file = next(cache.glob("*/train/clips/*.safetensors"))
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
     tensors = load_file(file)

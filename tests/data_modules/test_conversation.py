@@ -280,9 +280,9 @@ def test_pictures_lie_in_a_folder_of_their_own(tmp_path: Path, document_format: 
     assert shown(dataset.document(Draw(0, 0, 0)), document_format) == SHOWN
     assert len(dataset.picture_keys()) == 1
     assert dataset.pictures is not None
-    before = dataset.pictures.identity()
+    before = dataset.pictures.identities(dataset.picture_keys()).tolist()
     (tmp_path / "pictures/train/1.png").write_bytes(picture(GREEN))
-    assert dataset.pictures.identity() != before
+    assert dataset.pictures.identities(dataset.picture_keys()).tolist() != before
 
 
 def test_in_a_mixture(tmp_path: Path, document_format: DocumentFormat) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_modules.index.__main__ import read_data
+from data_modules.index.configuration import read_configuration
 from data_modules.recipes.nwm import nwm
 from tests.data_modules.video_files import moving_picture, write_video
 from tests.helpers.lerobot import CAMERA, info, with_pictures
@@ -71,7 +71,7 @@ def test_a_configuration_reads_its_layout(
     settings = {"tokenizer": ROOT / "data/tiny/tokenizer.json", "image_size": 32, "tokens_per_frame": 4}
     settings |= {"loader.workers": 0, "loader.rows": 2, "loader.cache": tmp_path / "cache"}
     arguments = [f"--data.{name}={value}" for name, value in settings.items()]
-    data = read_data(str(ROOT / f"configs/data/{write.__name__}.yaml"), arguments)
+    data = read_configuration(str(ROOT / f"configs/data/{write.__name__}.yaml"), arguments).data
     data.setup("fit")
     assert all(len(dataset) for split in ("train", "val") for dataset in data.open(split).values())  # type: ignore[arg-type]
     for _, batch in zip(range(2), data.training_rows(), strict=False):

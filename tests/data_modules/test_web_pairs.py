@@ -209,7 +209,10 @@ def test_a_stated_part_of_the_picture_is_shown(rule: str, tmp_path: Path, docume
         assert dataset.pictures is not None
         assert (dataset.pictures.read([0])[0] == image).all(), "latents are made of the same part"
     identities = {
-        ImageTextSource(str(tmp_path), crop=Cropping(one)).dataset("train", "p", document_format).pictures.identity()
+        ImageTextSource(str(tmp_path), crop=Cropping(one))
+        .dataset("train", "p", document_format)
+        .pictures.identities(np.zeros(1, np.int64))
+        .item()
         for one in ("centre", rule)
     }  # type: ignore[arg-type, union-attr]
     assert len(identities) == (1 if rule == "centre" else 2)

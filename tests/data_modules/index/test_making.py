@@ -71,6 +71,13 @@ def test_what_is_cut_is_made_again(tars: Path, document_format: DocumentFormat) 
     assert shown(load(tars, document_format), document_format) == first
 
 
+def test_an_empty_array_is_made_again(tars: Path, document_format: DocumentFormat) -> None:
+    first = shown(load(tars, document_format), document_format)
+    for file in (cache_folder(None) / "views").rglob("*.npy"):
+        file.write_bytes(b"")
+    assert shown(load(tars, document_format), document_format) == first
+
+
 def test_a_full_disk_leaves_nothing(
     tars: Path, document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch
 ) -> None:

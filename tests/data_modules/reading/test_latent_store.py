@@ -1,15 +1,15 @@
-"""Stored latents are those of the pictures that documents show, or the store is refused."""
+"""Stored latents are those of the pictures that documents show; what is new or has changed is encoded alone."""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shutil
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,10 +22,14 @@ from data_modules.action_video import ActionVideoSource
 from data_modules.base import DocumentDataModule
 from data_modules.dataset import BrokenFile, DocumentDataset, DocumentFormat, Draw
 from data_modules.image_text import ImageTextSource
+from data_modules.index.keys import cache_folder
+from data_modules.index.shared_folder import SharedFolder
 from data_modules.mixing.rows import RowReader, Share, TrainingRows
-from data_modules.reading.files import Tolerance
-from data_modules.reading.latent_making import Encoder, make_shards
-from data_modules.reading.latent_store import LatentStore, StaleLatents, StoreIndex, hash_of_pictures
+from data_modules.reading.files import OnError, Tolerance
+from data_modules.reading.latent_making import Encode, make_shards
+from data_modules.reading.latent_shards import ENDING, Encoder, StaleLatents, StoredType
+from data_modules.reading.latent_store import LatentStore
+from data_modules.reading.latent_table import Found, identities_of, look_for
 from data_modules.video import VideoSource
 from lit_mm.sequence import Document, Frame, Text
 from lit_mm.vision import Pixels
@@ -92,30 +96,65 @@ def load(module: DocumentDataModule, format: DocumentFormat) -> DocumentDataset:
     return dataset
 
 
-def index_of(dataset: DocumentDataset, **changes: object) -> StoreIndex:
-    assert dataset.pictures is not None
-    keys = dataset.picture_keys()
-    contents = hash_of_pictures(keys, dataset.pictures.identity())
-    index = StoreIndex("pixels", 32, VISION.num_tokens, VISION.channels, "float32", len(keys), contents)
-    return replace(index, **changes)
-
-
 def encode(images: Tensor, origins: Sequence[str]) -> Tensor:
     assert len(images) == len(origins)
     return VISION.encode(images)
 
 
-def make(
-    folder: Path, dataset: DocumentDataset, encoder: Encoder = encode, on_error: str = "raise", **changes: object
-) -> LatentStore:
-    """A whole store of a source's pictures."""
-    store, keys = LatentStore(folder, index_of(dataset, **changes), SHARD), dataset.picture_keys()
-    store.prepare(keys)
+def encoder(dtype: StoredType = "float32", tokenizer: str = "pixels:32/16") -> Encoder:
+    return Encoder(tokenizer, VISION.num_tokens, VISION.channels, dtype)
+
+
+def look(folder: Path | str, dataset: DocumentDataset, by: Encoder | None = None) -> Found:
+    """What is there of a source's latents."""
     assert dataset.pictures is not None
-    settings = {"batch_size": 4, "workers": 0, "on_error": on_error, "advance": lambda n: None}
-    make_shards(store, store.missing(), dataset.pictures, keys, encoder, **settings)
-    store.open_all()
-    return store
+    keys, cache = dataset.picture_keys(), cache_folder(None)
+    numbers = identities_of(dataset.pictures, keys, at_once=7)
+    return look_for(keys, numbers, shared(folder), by or encoder(), cache, None)
+
+
+def shared(folder: Path | str) -> SharedFolder:
+    return SharedFolder(str(folder), ENDING, "folder")
+
+
+def fill(
+    folder: Path | str,
+    dataset: DocumentDataset,
+    encode: Encode = encode,
+    on_error: OnError = "raise",
+    by: Encoder | None = None,
+) -> None:
+    """Encode what is missing."""
+    missing = dataset.picture_keys()[look(folder, dataset, by).missing]
+    shards = [missing[start : start + SHARD] for start in range(0, len(missing), SHARD)]
+    assert dataset.pictures is not None
+    settings: dict[str, Any] = {"batch_size": 4, "workers": 0, "on_error": on_error, "advance": lambda n: None}
+    make_shards(shared(folder), by or encoder(), shards, dataset.pictures, encode, **settings)
+
+
+def make(
+    folder: Path | str,
+    dataset: DocumentDataset,
+    encode: Encode = encode,
+    on_error: OnError = "raise",
+    by: Encoder | None = None,
+) -> LatentStore:
+    """All latents of a source's pictures."""
+    fill(folder, dataset, encode, on_error, by)
+    found = look(folder, dataset, by)
+    assert not len(found.missing)
+    return LatentStore(found.table, by or encoder())
+
+
+class Counting:
+    """Encodes, and notes down of which pictures."""
+
+    def __init__(self) -> None:
+        self.origins: list[str] = []
+
+    def __call__(self, images: Tensor, origins: Sequence[str]) -> Tensor:
+        self.origins += origins
+        return encode(images, origins)
 
 
 def documents(dataset: DocumentDataset) -> list[Document]:
@@ -187,56 +226,103 @@ def test_batches_hold_latents_in_place_of_pixels(workers: int, tmp_path: Path, f
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sixteen_bits_are_the_rounded_latents_in_half_the_space(
-    dtype: str, tmp_path: Path, format: DocumentFormat
+    dtype: StoredType, tmp_path: Path, format: DocumentFormat
 ) -> None:
     dataset = load(clips(tmp_path), format)
-    exact, rounded = make(tmp_path / "a", dataset), make(tmp_path / "b", dataset, dtype=dtype)
+    exact, rounded = make(tmp_path / "a", dataset), make(tmp_path / "b", dataset, by=encoder(dtype))
     keys = dataset.picture_keys().tolist()
     for full, half in zip(exact.read(keys), rounded.read(keys), strict=True):
         assert torch.equal(full.to(getattr(torch, dtype)), half)
     sizes = [sum(f.stat().st_size for f in (tmp_path / name).glob("*.safetensors")) for name in "ab"]
-    assert sizes[0] >= exact.index.picture_bytes * len(keys)
-    assert sizes[1] < 0.51 * sizes[0]
+    assert sizes[0] >= exact.encoder.picture_bytes * len(keys)
+    assert sizes[1] < 0.52 * sizes[0]
 
 
-def test_a_run_that_stops_leaves_whole_shards_and_the_next_makes_the_others(
+def test_encoders_and_formats_have_folders_of_their_own() -> None:
+    names = {
+        encoder(dtype, tokenizer).name for dtype in ("float32", "float16") for tokenizer in ("a:1", "a:2", "é/..:1")
+    }
+    assert len(names) == 6
+    assert all(re.fullmatch(r"[a-z0-9_]+-[0-9a-f]{12}-float(16|32)", name) for name in names)
+    assert encoder(tokenizer="rae:dino/b:0123").name.startswith("rae-")
+
+
+def shards_in(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.safetensors")}
+
+
+def test_a_run_that_stops_leaves_whole_files_and_the_next_makes_the_others(
     tmp_path: Path, format: DocumentFormat
 ) -> None:
     dataset = load(pairs(tmp_path), format)
-    count, seen = len(dataset.picture_keys()), []
+    count, first = len(dataset.picture_keys()), Counting()
 
     def dies(images: Tensor, origins: Sequence[str]) -> Tensor:
-        if len(seen) > 25:
+        if len(first.origins) > 25:
             raise KeyboardInterrupt
-        seen.extend(origins)
-        return VISION.encode(images)
+        return first(images, origins)
 
     with pytest.raises(KeyboardInterrupt):
-        make(tmp_path / "store", dataset, dies)
-    there = sorted(f.name for f in (tmp_path / "store").iterdir())
-    assert there == ["index.json", "pictures.npy", "shard-00000.safetensors", "shard-00001.safetensors"]
-    with pytest.raises(StaleLatents, match=r"shard-00002.safetensors' of the latent cache cannot be read"):
-        LatentStore(tmp_path / "store", index_of(dataset), SHARD).open_all()
-    later: list[str] = []
-
-    def lives(images: Tensor, origins: Sequence[str]) -> Tensor:
-        later.extend(origins)
-        return VISION.encode(images)
-
-    store = make(tmp_path / "store", dataset, lives)
-    assert len(later) == count - 2 * SHARD
-    assert set(later) | set(seen) == {f.origin for f in frames(dataset)}
+        fill(tmp_path / "store", dataset, dies)
+    left = shards_in(tmp_path / "store")
+    assert len(left) == 2
+    assert len(look(tmp_path / "store", dataset).missing) == count - 2 * SHARD
+    later = Counting()
+    store = make(tmp_path / "store", dataset, later)
+    assert len(later.origins) == count - 2 * SHARD
+    assert {*later.origins, *first.origins} == {f.origin for f in frames(dataset)}
+    assert left.items() <= shards_in(tmp_path / "store").items()
     whole = make(tmp_path / "whole", dataset)
+    assert shards_in(tmp_path / "whole").keys() == shards_in(tmp_path / "store").keys()
     keys = dataset.picture_keys().tolist()
     assert all(torch.equal(a, b) for a, b in zip(store.read(keys), whole.read(keys), strict=True))
+
+
+def check(store: LatentStore, dataset: DocumentDataset) -> None:
+    """Latents are those of the pictures as they now are."""
+    assert dataset.pictures is not None
+    for key in dataset.picture_keys().tolist():
+        (image,), (latents,) = dataset.pictures.read([key]), store.read([key])
+        assert torch.equal(VISION.encode(image[None])[0], latents)
+
+
+def test_a_source_that_grows_keeps_its_latents(tmp_path: Path, format: DocumentFormat) -> None:
+    write_pictures(tmp_path / "pairs", 13)
+    before = load(ImageTextSource(str(tmp_path / "pairs")), format)
+    make(tmp_path / "store", before)
+    made = shards_in(tmp_path / "store")
+    lines = (tmp_path / "pairs" / "metadata.jsonl").read_text().splitlines()
+    for i in range(13, 16):
+        Image.new("RGB", (40, 40), (i, 0, 0)).save(tmp_path / "pairs" / f"{i}.png")
+        lines.insert(0, json.dumps({"file_name": f"{i}.png", "caption": f"cat {i}"}))  # all others move
+    lines.append(json.dumps({"file_name": "15.png", "caption": "the same picture again"}))
+    (tmp_path / "pairs" / "metadata.jsonl").write_text("\n".join(lines))
+    Image.new("RGB", (40, 40), (99, 0, 0)).save(tmp_path / "pairs" / "3.png")  # another picture
+    grown, counting = load(ImageTextSource(str(tmp_path / "pairs")), format), Counting()
+    store = make(tmp_path / "store", grown, counting)
+    assert sorted(Path(origin).name for origin in counting.origins) == ["13.png", "14.png", "15.png", "3.png"]
+    assert made.items() <= shards_in(tmp_path / "store").items()
+    check(store, grown)
+    assert look(tmp_path / "store", grown).unused == 1, "that of the file which changed"
+
+
+def test_other_frames_of_the_same_videos_are_encoded_alone(tmp_path: Path, format: DocumentFormat) -> None:
+    folder = write_episodes(tmp_path / "clips")
+    few = load(VideoSource(str(folder), fps=5, frames=2, stride=8), format)
+    make(tmp_path / "store", few)
+    more, counting = load(VideoSource(str(folder), fps=10, frames=3, stride=1), format), Counting()
+    check(make(tmp_path / "store", more, counting), more)
+    assert len(counting.origins) == len(more.picture_keys()) - len(few.picture_keys())
+    check(LatentStore(look(tmp_path / "store", few).table, encoder()), few)
 
 
 def test_broken_pictures_end_the_run_or_are_broken_in_the_store_too(tmp_path: Path, format: DocumentFormat) -> None:
     dataset = load(pairs(tmp_path), format)
     file = tmp_path / "pairs" / "13.png"
-    file.write_bytes(file.read_bytes()[:900])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:900])
     with pytest.raises(BrokenFile, match=f"'{file}' broke"):
-        make(tmp_path / "raise", dataset)
+        fill(tmp_path / "raise", dataset)
     stored = dataset.with_latents(make(tmp_path / "skip", dataset, on_error="skip"))
     lost = 12  # its row; the fifth has no caption and is no document
     for i in range(len(dataset)):
@@ -246,75 +332,67 @@ def test_broken_pictures_end_the_run_or_are_broken_in_the_store_too(tmp_path: Pa
         else:
             of_both = [d.document(Draw(i, 0, 0)).segments[1] for d in (dataset, stored)]
             assert torch.equal(VISION.encode(of_both[0].image[None])[0], of_both[1].image)
+    file.write_bytes(whole)
+    check(make(tmp_path / "skip", dataset), dataset)
 
 
-def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {f.name: (f.read_bytes(), f.stat().st_mtime_ns) for f in folder.iterdir()}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"tokenizer": "rae:other"}, ["'pixels'", "'rae:other'"]),
-        ({"image_size": 64}, ["32-pixel", "64-pixel"]),
-        ({"channels": 7}, ["768 channels", "7 channels"]),
-        ({"dtype": "float16"}, ["float32", "float16"]),
-        ({"layout": 2}, ["layout 1", "layout 2"]),
-    ],
-)
-def test_a_store_of_something_else_is_refused_and_left_alone(
-    changes: dict[str, object], words: list[str], tmp_path: Path, format: DocumentFormat
+def test_files_that_are_cut_or_of_something_else_are_said_and_made_again(
+    tmp_path: Path, format: DocumentFormat, caplog: pytest.LogCaptureFixture
 ) -> None:
     dataset = load(clips(tmp_path), format)
     make(tmp_path / "store", dataset)
-    before = snapshot(tmp_path / "store")
-    with pytest.raises(StaleLatents) as refused:
-        make(tmp_path / "store", dataset, **changes)
-    for word in [str(tmp_path / "store"), *words]:
-        assert word in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert snapshot(tmp_path / "store") == before
-
-
-def test_a_store_of_other_pictures_is_refused(tmp_path: Path, format: DocumentFormat) -> None:
-    dataset = load(clips(tmp_path), format)
-    count = len(dataset.picture_keys())
-    make(tmp_path / "store", dataset)
-    folder = str(tmp_path / "clips")
-    fewer = load(VideoSource(folder, fps=5, frames=3, stride=8), format)
-    fewer_count = len(fewer.picture_keys())
-    with pytest.raises(StaleLatents, match=f"of {count} pictures, but this run needs those of the {fewer_count} that"):
-        make(tmp_path / "store", fewer)
-    moved = tmp_path / "moved"
-    shutil.copytree(folder, moved)  # with their times of change
-    make(tmp_path / "store", load(VideoSource(str(moved), fps=5, frames=3, stride=1), format))
-    os.utime(tmp_path / "clips" / "a.mp4")
-    with pytest.raises(StaleLatents, match=r"holds latents of other pictures, .* time of change"):
-        make(tmp_path / "store", load(VideoSource(folder, fps=5, frames=3, stride=1), format))
-
-
-def test_a_store_with_damaged_files_is_refused(tmp_path: Path, format: DocumentFormat) -> None:
-    dataset = load(clips(tmp_path), format)
-    make(tmp_path / "store", dataset)
-    make(tmp_path / "other", dataset, tokenizer="rae:other")
-    for content in (
-        (tmp_path / "store" / "shard-00000.safetensors").read_bytes()[:-100],
-        b"",
-        (tmp_path / "other" / "shard-00000.safetensors").read_bytes(),
-        (tmp_path / "store" / "shard-00002.safetensors").read_bytes(),
+    make(tmp_path / "other", dataset, by=encoder(tokenizer="rae:other"))
+    make(tmp_path / "half", dataset, by=encoder("float16"))
+    name = min(shards_in(tmp_path / "store"))
+    file = tmp_path / "store" / name
+    for content, reason in (
+        (file.read_bytes()[:-100], "it is cut"),
+        (file.read_bytes()[:50], "it is cut"),
+        (b"", "it is cut"),
+        (
+            (tmp_path / "other" / name).read_bytes(),
+            "it is of the visual tokenizer 'rae:other' and not of 'pixels:32/16'",
+        ),
+        ((tmp_path / "half" / name).read_bytes(), "it holds latents .*F16"),
     ):
-        shutil.copytree(tmp_path / "store", tmp_path / "damaged")
-        (tmp_path / "damaged" / "shard-00000.safetensors").write_bytes(content)
-        with pytest.raises(StaleLatents, match=r"'.*/damaged/shard-00000.safetensors' .*delete it"):
-            make(tmp_path / "damaged", dataset)
-        shutil.rmtree(tmp_path / "damaged")
-    for text in ("", "[]", "{}", '{"shard_size": 3}'):
-        (tmp_path / "store" / "index.json").write_text(text)
-        with pytest.raises(StaleLatents, match=r"index.json' is not the index of a latent cache"):
-            make(tmp_path / "store", dataset)
+        caplog.clear()
+        file.write_bytes(content)
+        assert len(look(tmp_path / "store", dataset).missing) > 0
+        assert re.search(f"{name}' of the latent cache cannot be used \\({reason}.*delete it", caplog.text)
+        check(make(tmp_path / "store", dataset), dataset)
+    store = LatentStore(look(tmp_path / "store", dataset).table, encoder())
+    file.unlink()
+    with pytest.raises(StaleLatents, match=f"{name}' of the latent cache is gone; start again to make it anew"):
+        check(store, dataset)
 
 
-def test_a_picture_the_store_never_saw_is_an_error(tmp_path: Path, format: DocumentFormat) -> None:
+def test_a_damaged_table_is_made_again(tmp_path: Path, format: DocumentFormat) -> None:
+    dataset = load(clips(tmp_path), format)
+    make(tmp_path / "store", dataset)
+    table = look(tmp_path / "store", dataset).table
+    for file in (table, table.with_suffix(".json")):
+        content = file.read_bytes()
+        for cut in (0, 5, len(content) // 2):
+            file.write_bytes(content[:cut])
+            check(LatentStore(look(tmp_path / "store", dataset).table, encoder()), dataset)
+
+
+def test_two_that_make_the_same_at_once_make_it_once(tmp_path: Path, format: DocumentFormat) -> None:
+    """One begins when the other has made one file, and both write all that is left."""
+    dataset, begun = load(clips(tmp_path), format), []
+
+    def and_another(images: Tensor, origins: Sequence[str]) -> Tensor:
+        if any((tmp_path / "store").glob("*.safetensors")) and not begun:
+            begun.append(make(tmp_path / "store", dataset))
+        return encode(images, origins)
+
+    check(make(tmp_path / "store", dataset, and_another), dataset)
+    check(begun[0], dataset)
+    assert len(shards_in(tmp_path / "store")) == -(-len(dataset.picture_keys()) // SHARD)
+    assert not [file for file in (tmp_path / "store").iterdir() if file.name.startswith(".")]
+
+
+def test_a_picture_that_was_never_there_is_an_error(tmp_path: Path, format: DocumentFormat) -> None:
     store = make(tmp_path / "store", load(clips(tmp_path), format))
-    with pytest.raises(KeyError, match="no picture 4567"):
+    with pytest.raises(KeyError, match="no latents of all pictures"):
         store.read([4567])

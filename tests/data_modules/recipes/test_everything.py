@@ -10,7 +10,7 @@ import torch
 
 from data_modules.action_dataset import ActionVideoDataset
 from data_modules.dataset import DocumentDataset
-from data_modules.index.__main__ import read_data
+from data_modules.index.configuration import read_configuration
 from data_modules.reading.frame_keys import frame_keys
 from data_modules.recipes.everything import everything
 from lit_mm.cli import main
@@ -33,7 +33,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_every_source_is_read(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made)
-    data = read_data(str(CONFIG), ["--data.loader.workers=0", "--data.image_size=64", "--data.tokens_per_frame=16"])
+    settings = ["--data.loader.workers=0", "--data.image_size=64", "--data.tokens_per_frame=16"]
+    data = read_configuration(str(CONFIG), settings).data
     data.setup("fit")
     for split in ("train", "val"):
         opened = data.open(split)  # type: ignore[arg-type]
