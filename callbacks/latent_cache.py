@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from data_modules.reading.latent_store import LatentStore
 from data_modules.reading.latent_table import Found, table_file
 from lit_mm.mistake import Mistake
 from lit_mm.vision.base import VisualTokenizer
+
+LAGS = (1.0, 5.0, 20.0, 40.0)  # a network disk may list files of other nodes late
 
 
 class LatentCache(Callback):
@@ -82,7 +85,7 @@ class LatentCache(Callback):
             self._encode(trainer, work, cached, missing)
             with together():
                 if trainer.is_global_zero:
-                    found = [_made(work, one) for one in cached]
+                    found = [_made(work, one, LAGS if trainer.num_nodes > 1 else ()) for one in cached]
         tables: list[str] = trainer.strategy.broadcast([one.table.stem for one in found])
         with together():
             if trainer.local_rank == 0 and not trainer.is_global_zero:  # a node that shares no cache with the first
@@ -103,9 +106,14 @@ class LatentCache(Callback):
             work.encode(mine, trainer.strategy.root_device, shown)
 
 
-def _made(work: LatentWork, one: Cached) -> Found:
-    """What there is once all was made."""
+def _made(work: LatentWork, one: Cached, lags: Sequence[float]) -> Found:
+    """What there is once all was made; what is not listed yet is waited for, for so many seconds each time."""
     found = work.look(one)
+    for lag in lags:
+        if not len(found.missing):
+            break
+        time.sleep(lag)
+        found = work.look(one)
     if len(found.missing):
         raise Mistake(
             f"callbacks.LatentCache: {len(found.missing)} pictures of the source '{one.name}' ({one.split}) changed "

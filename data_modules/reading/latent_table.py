@@ -71,7 +71,8 @@ def look_for(
     places = _matched(identities, there, places)
     missing = np.flatnonzero(places == NOWHERE)
     missing = np.sort(missing[np.unique(identities[missing], return_index=True)[1]])
-    unused = len(there) - len(np.unique(places[places != NOWHERE]))
+    used = np.sort(places[places != NOWHERE])
+    unused = len(there) - int(np.count_nonzero(np.diff(used, prepend=NOWHERE)))
     if not len(missing):
         _write(table, keys, places, files, unused)
     return Found(missing, unused, table)
@@ -91,7 +92,7 @@ def _matched(wanted: np.ndarray, there: np.ndarray, places: np.ndarray) -> np.nd
     found = np.full(len(wanted), NOWHERE)
     if not len(there):
         return found
-    order, ascending = np.argsort(there, kind="stable"), np.argsort(wanted, kind="stable")
+    order, ascending = np.argsort(there), np.argsort(wanted)
     there, looked_up = there[order], wanted[ascending]
     at = np.minimum(np.searchsorted(there, looked_up), len(there) - 1)
     found[ascending] = np.where(there[at] == looked_up, places[order[at]], NOWHERE)

@@ -1,6 +1,6 @@
-"""What knowing latents by their pictures costs: seconds to number pictures, to find their latents and to begin again.
+"""What knowing latents by their pictures costs: to number pictures, to find their latents and to begin again.
 
-Frames of videos of 1,000 frames each; latents of 2 bytes, as reading latents is not what grows.
+Seconds are of a core. Frames of videos of 1,000 frames each; latents of 2 bytes, as reading them is not what grows.
 
 Run: `python -m tests.benchmarks.latent_growth`
 """
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 def measure(count: int) -> dict[str, float]:
-    """Seconds with so many pictures, and MB of the process at its largest."""
+    """Seconds of a core with so many pictures, and MB of the process at its largest."""
     keys = (np.arange(count) // FRAMES << FRAME_BITS) | np.arange(count) % FRAMES
     identifier = Identifier("/videos", 64)
 
@@ -66,9 +66,9 @@ def measure(count: int) -> dict[str, float]:
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    start = time.perf_counter()
+    start = time.process_time()
     result = work()
-    return time.perf_counter() - start, result
+    return time.process_time() - start, result
 
 
 def main() -> None:
