@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
 from callbacks.latent_work import LatentFolder, LatentWork
-from data_modules.index.configuration import read_configuration, read_entries, read_part
+from data_modules.index.configuration import read_command, read_configuration, read_entries
 from lit_mm.frozen import freeze
 from lit_mm.mistake import Mistake, ends_with_a_sentence
 from lit_mm.vision.base import VisualTokenizer
@@ -23,14 +21,9 @@ CALLBACK = "callbacks.latent_cache.LatentCache"
 
 def main(args: list[str] | None = None) -> None:
     """Encode the pictures of a configuration, on a GPU where there is one."""
-    parser = argparse.ArgumentParser("python -m callbacks.latent_cache", description=__doc__)
-    parser.add_argument("config", help="configuration of a run, such as configs/tiny.yaml")
-    parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts, as of a SLURM array")
-    own, settings = parser.parse_known_args(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     with ends_with_a_sentence():
-        part = read_part(own.part)
-        make_part(read_work(own.config, settings), *part)
+        config, settings, number, count = read_command("python -m callbacks.latent_cache", __doc__, args)
+        make_part(read_work(config, settings), number, count)
 
 
 def read_work(config: str, settings: Sequence[str]) -> LatentWork:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
-
 from data_modules.base import DocumentDataModule
-from data_modules.index.configuration import read_configuration, read_part
+from data_modules.index.configuration import read_command, read_configuration
 from data_modules.index.keys import key_of_texts
 from data_modules.index.making import make_missing, missing_of
 from data_modules.index.sidecars import Indexing
@@ -16,13 +13,9 @@ from lit_mm.tokenizer import Tokenizer
 
 def main(args: list[str] | None = None) -> None:
     """Make the indexes of a configuration, or one part of them."""
-    parser = argparse.ArgumentParser("python -m data_modules.index", description=__doc__)
-    parser.add_argument("config", help="configuration of a run, such as configs/tiny.yaml, or of data alone")
-    parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts, as of a SLURM array")
-    own, settings = parser.parse_known_args(args)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     with ends_with_a_sentence():
-        make_part(read_configuration(own.config, settings).data, *read_part(own.part))
+        config, settings, number, count = read_command("python -m data_modules.index", __doc__, args)
+        make_part(read_configuration(config, settings).data, number, count)
 
 
 def make_part(data: DocumentDataModule, number: int, count: int) -> None:

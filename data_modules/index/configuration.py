@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,28 @@ from jsonargparse import ArgumentParser, Namespace
 from data_modules.base import DocumentDataModule
 from lit_mm.mistake import Mistake
 from lit_mm.packaged import packaged
+
+
+def read_command(program: str, description: str | None, args: list[str] | None) -> tuple[str, list[str], int, int]:
+    """What a program is told that does its work in parts, and have it print what it says.
+
+    Args:
+        program: as it is called.
+        description: for its help.
+        args: of the command line; those of the process by default.
+
+    Returns:
+        The path of the configuration, settings that change it, the number of the part, and how many there are.
+
+    Raises:
+        Mistake: the part is not written `2/8`.
+    """
+    parser = argparse.ArgumentParser(program, description=description)
+    parser.add_argument("config", help="configuration of a run, such as configs/tiny.yaml")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="one of N parts, as of a SLURM array")
+    own, settings = parser.parse_known_args(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    return own.config, settings, *read_part(own.part)
 
 
 def read_part(part: str) -> tuple[int, int]:

@@ -8,8 +8,8 @@ import time
 from itertools import islice
 from pathlib import Path
 
-import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 
 from data_modules.dataset import BrokenFile, DocumentFormat
 from data_modules.image_text import ImageTextDataModule
@@ -141,32 +141,15 @@ def test_a_limit_below_nothing() -> None:
         LoaderConfig(remote_cache_gb=-1)
 
 
-def test_tars_and_texts_on_s3(tmp_path: Path, document_format: DocumentFormat, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "tests",
-        "AWS_SECRET_ACCESS_KEY": "tests",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    try:
-        s3 = fsspec.filesystem("s3")
-        s3.mkdir("web")
-        for n in range(2):
-            s3.pipe(f"web/laion/{n:05}.tar", write_tar(tmp_path / f"{n}.tar", pairs(4, 4 * n)).read_bytes())
-        wanted = {f"a cat number {i}": [i, 0, 0] for i in range(8)}
-        for path in ("s3://web/laion", "s3://web/laion/*.tar", "s3://web/laion/{00000..00001}.tar"):
-            dataset = load(path, document_format)
-            dataset.pictures.ahead(range(8))
-            assert shown(dataset, document_format) == wanted
-        s3.pipe("web/laion/00001.tar", write_tar(tmp_path / "1.tar", pairs(5, 4)).read_bytes())
-        s3.invalidate_cache()
-        assert len(load("s3://web/laion", document_format)) == 9, "a tar that grew is indexed anew"
-    finally:
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        server.stop()
+def test_tars_and_texts_on_s3(tmp_path: Path, document_format: DocumentFormat, s3: AbstractFileSystem) -> None:
+    s3.mkdir("web")
+    for n in range(2):
+        s3.pipe(f"web/laion/{n:05}.tar", write_tar(tmp_path / f"{n}.tar", pairs(4, 4 * n)).read_bytes())
+    wanted = {f"a cat number {i}": [i, 0, 0] for i in range(8)}
+    for path in ("s3://web/laion", "s3://web/laion/*.tar", "s3://web/laion/{00000..00001}.tar"):
+        dataset = load(path, document_format)
+        dataset.pictures.ahead(range(8))
+        assert shown(dataset, document_format) == wanted
+    s3.pipe("web/laion/00001.tar", write_tar(tmp_path / "1.tar", pairs(5, 4)).read_bytes())
+    s3.invalidate_cache()
+    assert len(load("s3://web/laion", document_format)) == 9, "a tar that grew is indexed anew"

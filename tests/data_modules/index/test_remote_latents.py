@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import torch
+from fsspec import AbstractFileSystem
 from torch import Tensor
 
 from callbacks.latent_work import LatentFolder, LatentWork
@@ -85,32 +86,16 @@ def test_written_and_read_on_any_storage(data: DocumentDataModule) -> None:
     fsspec.filesystem("memory").rm("/latents", recursive=True)
 
 
-def test_on_s3(data: DocumentDataModule, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("s3fs")
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "tests",
-        "AWS_SECRET_ACCESS_KEY": "tests",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    try:
-        with pytest.raises(Mistake, match=r"callbacks\.LatentCache\.folder: 's3://nobucket/.*' cannot be written"):
-            fill(work_in("s3://nobucket/latents", data))
-        fsspec.filesystem("s3").mkdir("bucket")
-        work = work_in("s3://bucket/latents", data)
-        fill(work)
-        store = store_of(work)
-        store.ahead([2, 3, 7])
-        check(store, work, [2, 3, 7])
-        assert [file.path for file in work.folder.files()] == [f"{work.folder.path}/encoder.json"]
-    finally:
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        server.stop()
+def test_on_s3(data: DocumentDataModule, s3: AbstractFileSystem) -> None:
+    with pytest.raises(Mistake, match=r"callbacks\.LatentCache\.folder: 's3://nobucket/.*' cannot be written"):
+        fill(work_in("s3://nobucket/latents", data))
+    s3.mkdir("bucket")
+    work = work_in("s3://bucket/latents", data)
+    fill(work)
+    store = store_of(work)
+    store.ahead([2, 3, 7])
+    check(store, work, [2, 3, 7])
+    assert [file.path for file in work.folder.files()] == [f"{work.folder.path}/encoder.json"]
 
 
 def test_over_http_ranges_are_read_and_kept(server: Server, tmp_path: Path, data: DocumentDataModule) -> None:

@@ -117,21 +117,6 @@ def shared(folder: Path | str) -> SharedFolder:
     return SharedFolder(str(folder), ENDING, "folder")
 
 
-def fill(
-    folder: Path | str,
-    dataset: DocumentDataset,
-    encode: Encode = encode,
-    on_error: OnError = "raise",
-    by: Encoder | None = None,
-) -> None:
-    """Encode what is missing."""
-    missing = dataset.picture_keys()[look(folder, dataset, by).missing]
-    shards = [missing[start : start + SHARD] for start in range(0, len(missing), SHARD)]
-    assert dataset.pictures is not None
-    settings: dict[str, Any] = {"batch_size": 4, "workers": 0, "on_error": on_error, "advance": lambda n: None}
-    make_shards(shared(folder), by or encoder(), shards, dataset.pictures, encode, **settings)
-
-
 def make(
     folder: Path | str,
     dataset: DocumentDataset,
@@ -139,8 +124,12 @@ def make(
     on_error: OnError = "raise",
     by: Encoder | None = None,
 ) -> LatentStore:
-    """All latents of a source's pictures."""
-    fill(folder, dataset, encode, on_error, by)
+    """All latents of a source's pictures, of which those that are missing are encoded."""
+    missing = dataset.picture_keys()[look(folder, dataset, by).missing]
+    shards = [missing[start : start + SHARD] for start in range(0, len(missing), SHARD)]
+    assert dataset.pictures is not None
+    settings: dict[str, Any] = {"batch_size": 4, "workers": 0, "on_error": on_error, "advance": lambda n: None}
+    make_shards(shared(folder), by or encoder(), shards, dataset.pictures, encode, **settings)
     found = look(folder, dataset, by)
     assert not len(found.missing)
     return LatentStore(found.table, by or encoder())
@@ -263,7 +252,7 @@ def test_a_run_that_stops_leaves_whole_files_and_the_next_makes_the_others(
         return first(images, origins)
 
     with pytest.raises(KeyboardInterrupt):
-        fill(tmp_path / "store", dataset, dies)
+        make(tmp_path / "store", dataset, dies)
     left = shards_in(tmp_path / "store")
     assert len(left) == 2
     assert len(look(tmp_path / "store", dataset).missing) == count - 2 * SHARD
@@ -322,7 +311,7 @@ def test_broken_pictures_end_the_run_or_are_broken_in_the_store_too(tmp_path: Pa
     whole = file.read_bytes()
     file.write_bytes(whole[:900])
     with pytest.raises(BrokenFile, match=f"'{file}' broke"):
-        fill(tmp_path / "raise", dataset)
+        make(tmp_path / "raise", dataset)
     stored = dataset.with_latents(make(tmp_path / "skip", dataset, on_error="skip"))
     lost = 12  # its row; the fifth has no caption and is no document
     for i in range(len(dataset)):
