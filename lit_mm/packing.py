@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from lit_mm.mistake import Mistake
 from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Text
@@ -42,21 +44,21 @@ def pack_rows(
 
 
 class _Packer:
-    """The tensors of a batch while they are filled, segment by segment; see `PackedBatch`."""
+    """A batch while it is filled, segment by segment; see `PackedBatch`. Arrays are filled faster than tensors."""
 
     def __init__(self, rows: int, length: int, tokens_per_frame: int, image_size: int, pad_id: int) -> None:
         self.length, self.tokens_per_frame, self.image_size = length, tokens_per_frame, image_size
         shape = (rows, length)
-        self.tokens = torch.full(shape, pad_id, dtype=torch.int64)
-        self.targets = torch.full(shape, IGNORE, dtype=torch.int64)
-        self.document_ids = torch.full(shape, -1, dtype=torch.int32)
-        self.frame_ids = torch.full(shape, -1, dtype=torch.int32)
-        self.positions = torch.zeros(shape, dtype=torch.int64)
-        self.branch_ids = torch.zeros(shape, dtype=torch.int32)
-        self.source_ids = torch.full(shape, -1, dtype=torch.int64)
+        self.tokens = np.full(shape, pad_id, np.int64)
+        self.targets = np.full(shape, IGNORE, np.int64)
+        self.document_ids = np.full(shape, -1, np.int32)
+        self.frame_ids = np.full(shape, -1, np.int32)
+        self.positions = np.zeros(shape, np.int64)
+        self.branch_ids = np.zeros(shape, np.int32)
+        self.source_ids = np.full(shape, -1, np.int64)
         self.frames: list[Frame] = []
         self.frame_sources: list[int] = []
-        self.visual: list[Tensor] = []
+        self.visual: list[int] = []  # where each frame begins, in the flattened positions
 
     def add(self, document: Document, source: int, row: int, start: int, frames_before: int) -> None:
         """Lay a document into a row from `start` on; `frames_before` frames lie in the rows before."""
@@ -67,7 +69,7 @@ class _Packer:
                 branch, position, previous_is_text = segment.branch, trunk, False
             taken = self.tokens_per_frame if isinstance(segment, Frame) else len(segment)
             there = slice(at, at + taken)
-            self.positions[row, there] = torch.arange(position, position + taken)
+            self.positions[row, there] = np.arange(position, position + taken)
             self.branch_ids[row, there] = branch
             self.source_ids[row, there] = source
             position += taken
@@ -75,7 +77,7 @@ class _Packer:
             if isinstance(segment, Frame):
                 self._check(segment.image, document.source)
                 self.frame_ids[row, there] = len(self.frames) - frames_before
-                self.visual.append(torch.arange(at, at + taken) + row * self.length)
+                self.visual.append(row * self.length + at)
                 self.frames.append(segment)
                 self.frame_sources.append(source)
                 previous_is_text = False
@@ -85,12 +87,13 @@ class _Packer:
             at += taken
 
     def _add_text(self, text: Text, row: int, at: int, follows_text: bool) -> None:
-        stop = at + len(text)
-        self.tokens[row, at:stop] = text.ids
+        ids = text.ids.numpy()
+        stop = at + len(ids)
+        self.tokens[row, at:stop] = ids
         if text.loss:
-            self.targets[row, at : stop - 1] = text.ids[1:]
+            self.targets[row, at : stop - 1] = ids[1:]
             if follows_text:
-                self.targets[row, at - 1] = text.ids[0]
+                self.targets[row, at - 1] = ids[0]
 
     def _check(self, image: Tensor, source: str) -> None:
         if image.is_floating_point():
@@ -111,24 +114,25 @@ class _Packer:
     def batch(self, rows: Sequence[PackedRow], frames_per_row: Sequence[int], sources: tuple[str, ...]) -> PackedBatch:
         """All of it, with what follows from it."""
         empty = torch.zeros((0, 3, self.image_size, self.image_size), dtype=torch.uint8)
-        nowhere = torch.zeros((0, self.tokens_per_frame), dtype=torch.int64)
+        visual = np.array(self.visual, np.int64)[:, None] + np.arange(self.tokens_per_frame)
         clean = [frame.clean for frame in self.frames]
         drawn = [i for i, c in enumerate(clean) if not c]
-        predicted = (self.targets.flatten() != IGNORE).nonzero().squeeze(1)
+        predicted = np.flatnonzero(self.targets != IGNORE)
         return PackedBatch(
-            tokens=self.tokens,
-            targets=self.targets,
-            document_ids=self.document_ids,
-            frame_ids=self.frame_ids,
-            positions=self.positions,
-            branch_ids=self.branch_ids,
-            source_ids=self.source_ids,
-            frames=torch.stack([frame.image for frame in self.frames]) if self.frames else empty,
+            tokens=torch.from_numpy(self.tokens),
+            targets=torch.from_numpy(self.targets),
+            document_ids=torch.from_numpy(self.document_ids),
+            frame_ids=torch.from_numpy(self.frame_ids),
+            positions=torch.from_numpy(self.positions),
+            branch_ids=torch.from_numpy(self.branch_ids),
+            source_ids=torch.from_numpy(self.source_ids),
+            # A worker process makes them in memory that is shared, from where they are not copied to be sent.
+            frames=default_collate([frame.image for frame in self.frames]) if self.frames else empty,
             frame_clean=torch.tensor(clean, dtype=torch.bool),
             drawn_frames=torch.tensor(drawn, dtype=torch.int64),
             frame_source_ids=torch.tensor(self.frame_sources, dtype=torch.int64),
-            visual_positions=torch.stack(self.visual) if self.visual else nowhere,
-            predicted_positions=predicted,
+            visual_positions=torch.from_numpy(visual),
+            predicted_positions=torch.from_numpy(predicted),
             frames_per_row=tuple(frames_per_row),
             frame_origins=tuple(frame.origin for frame in self.frames),
             seeds=tuple(row.seed for row in rows),

@@ -141,6 +141,22 @@ class PackedBatch:
     skipped: dict[str, list[str]] = field(default_factory=dict)
     reading: dict[str, tuple[float, int]] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Each tensor that another process is sent costs a file, so all but the frames are sent as one."""
+        state = dict(vars(self))
+        names = [name for name, value in state.items() if isinstance(value, Tensor) and name != "frames"]
+        names.sort(key=lambda name: -state[name].itemsize)  # so that numbers of 8 bytes begin at multiples of 8
+        tensors = {name: state.pop(name) for name in names}
+        state["_forms"] = [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()]
+        state["_bytes"] = torch.cat([tensor.flatten().view(torch.uint8) for tensor in tensors.values()])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        forms, content = state.pop("_forms"), state.pop("_bytes")
+        parts = content.split([kind.itemsize * shape.numel() for _, kind, shape in forms])
+        tensors = {name: part.view(kind).view(shape) for part, (name, kind, shape) in zip(parts, forms, strict=True)}
+        self.__dict__.update(state | tensors)
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> PackedBatch:
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {k: function(v) for k, v in values.items() if isinstance(v, Tensor)}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+from collections.abc import Iterator
+from dataclasses import fields
 from typing import NamedTuple
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from lit_mm.packing import pack_rows
 from lit_mm.sequence import IGNORE, Document, Frame, PackedBatch, PackedRow, Segment, Text, show_row
@@ -177,3 +182,33 @@ def test_a_shown_row_names_sources_frames_text_and_padding() -> None:
     assert len(lines) == 1 + len(expected)
     for line, parts in zip(lines[1:], expected, strict=True):
         assert all(part in line for part in parts), (line, parts)
+
+
+def test_a_batch_is_sent_as_two_tensors_and_comes_out_the_same() -> None:
+    """Frames, and all else as one."""
+    for rows in (random_rows(0), random_rows(1), [PackedRow((), -1, 0)]):
+        batch = pack(rows)
+        sent = batch.__reduce_ex__(4)[2]
+        assert sum(isinstance(value, Tensor) for value in sent.values()) == 2  # type: ignore[attr-defined]
+        found = pickle.loads(pickle.dumps(batch))
+        for field in fields(batch):
+            before, after = getattr(batch, field.name), getattr(found, field.name)
+            if isinstance(before, Tensor):
+                assert (before.dtype, before.shape) == (after.dtype, after.shape)
+                assert torch.equal(before, after)
+            else:
+                assert before == after
+
+
+class FramesAreShared(IterableDataset):
+    """Whether frames that are packed here lie in memory that other processes can see."""
+
+    def __iter__(self) -> Iterator[bool]:
+        frame = Frame(torch.zeros(3, SIZE, SIZE, dtype=torch.uint8))
+        yield pack([PackedRow((Document((frame,), "video"),), 0, 0)]).frames.is_shared()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_worker_packs_frames_where_they_need_no_copy_to_be_sent(workers: int) -> None:
+    (shared,) = DataLoader(FramesAreShared(), None, num_workers=workers)
+    assert shared == (workers > 0)

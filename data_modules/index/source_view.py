@@ -81,7 +81,7 @@ class SourceView:
 
     def locate(self, document: int) -> tuple[int, int]:
         """Number of the file that a document is in, and its row in that file's index."""
-        number = int(np.searchsorted(self.starts, document, side="right")) - 1
+        number = int(self.starts.searchsorted(document, side="right")) - 1
         return number, document - int(self.starts[number])
 
     def index(self, number: int) -> ArrayFile:

@@ -64,5 +64,5 @@ class MappedLengths:
 
 
 def _mapped(file: Path) -> np.ndarray:
-    parts: np.ndarray = np.load(file, mmap_mode="r")
+    parts: np.ndarray = np.load(file, mmap_mode="r").view(np.ndarray)  # see `stored_array`
     return parts if parts.ndim == 2 else parts[None]

@@ -16,7 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from data_modules.dataset import BrokenFile, RefusedFile
-from data_modules.reading.cropping import Cut
+from data_modules.reading.cropping import Cut, planes
 from lit_mm.mistake import MissingFile, Mistake, misnamed
 from lit_mm.packaged import packaged
 
@@ -220,11 +220,11 @@ def square(image: Image.Image | np.ndarray, size: int) -> Tensor:
 
     Resizing is bicubic and antialiased. A picture that is already `size` x `size` is kept bit by bit.
     """
-    if isinstance(image, np.ndarray) and image.shape[:2] != (size, size):
+    if isinstance(image, np.ndarray):
+        if image.shape[:2] == (size, size):
+            return torch.from_numpy(image.transpose(2, 0, 1).copy())
         image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        image = np.array(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    return planes(image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
 
 @dataclass(frozen=True)
