@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,12 +15,13 @@ from data_modules.dataset import BrokenFile
 from data_modules.index.caption_arrays import GUESSED, caption_arrays, counts_of
 from data_modules.index.captions import decode_text
 from data_modules.index.parquet_files import DamagedParquet, open_parquet, read_group
+from data_modules.index.parquet_values import places_of_values
 from data_modules.index.ranges import RangeReader
 from data_modules.index.source_view import Totals
-from data_modules.index.storage import InputFile
+from data_modules.index.storage import InputFile, is_remote
 from data_modules.reading.conditions import Condition
 from data_modules.reading.files import listed
-from data_modules.reading.parquet_columns import check_text, form_of
+from data_modules.reading.parquet_columns import check_text, form_of, path_of_bytes
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 
@@ -86,7 +88,7 @@ class TableFields:
 def index_parquet(
     file: InputFile, fields: TableFields, tokenizer: Tokenizer
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read a file's captions, without its pictures.
+    """Read a file's captions, and of its pictures where they lie.
 
     Args:
         file: Parquet.
@@ -98,6 +100,8 @@ def index_parquet(
             group: (samples,) uint32, the group of rows that it is in.
             row: (samples,) uint32, its row there.
             begins: (groups,) uint64, the first row of each group.
+            offset: (samples,) uint64, where its picture begins in the file.
+            size: (samples,) uint32, bytes of the picture; 0 where it has to be read with its group.
         Numbers of samples, as of `index_pairs`; `lost` are those of groups that cannot be read, and one of a file that
         cannot be read at all. Names: `reports`, why the first are lost; `endings`, none.
 
@@ -117,12 +121,14 @@ def index_parquet(
         rows.lose(error.reason, 1)
     for group, size in enumerate(sizes):
         try:
-            rows.read(table, group, fields, file.path)
+            rows.read(table, group, fields, file)
         except DamagedParquet as error:
             rows.lose(error.reason, size)
     arrays, order = caption_arrays(rows.texts, len(fields.captions), rows.flags, fields.longest, tokenizer)
     arrays["group"] = np.array([rows.places[i][0] for i in order], np.uint32)
     arrays["row"] = np.array([rows.places[i][1] for i in order], np.uint32)
+    stored = np.concatenate([np.zeros((0, 2), np.int64), *rows.stored])[order]
+    arrays["offset"], arrays["size"] = stored[:, 0].astype(np.uint64), stored[:, 1].astype(np.uint32)
     arrays["begins"] = np.cumsum([0, *sizes], dtype=np.uint64)[:-1]
     counts = counts_of(arrays["flags"])
     counts |= {"lost": rows.lost, "unkept": rows.unkept, "unknown": rows.unknown}
@@ -136,6 +142,8 @@ class _Rows:
         self.texts: list[list[str]] = []
         self.flags: list[int] = []
         self.places: list[tuple[int, int]] = []
+        self.stored: list[np.ndarray] = []  # of each group, (samples, 2) int64
+        self.ranges = RangeReader()
         self.lost = self.unkept = self.unknown = 0
         self.reports: list[str] = []
 
@@ -144,12 +152,13 @@ class _Rows:
         self.lost += count
         self.reports += [reason][: not self.reports]
 
-    def read(self, table: pq.ParquetFile, group: int, fields: TableFields, path: str) -> None:
+    def read(self, table: pq.ParquetFile, group: int, fields: TableFields, file: InputFile) -> None:
         """Read a group of rows."""
         named = [condition.name for condition in fields.conditions if condition.name in table.schema_arrow.names]
-        found = read_group(table, group, list(dict.fromkeys([*fields.captions, *named])), path)
+        found = read_group(table, group, list(dict.fromkeys([*fields.captions, *named])), file.path)
         captions = [_decoded(found.column(name)) for name in fields.captions]
         values = {name: found.column(name).to_pylist() for name in named}
+        before = len(self.places)
         for row in range(len(found)):
             held = [one.holds(values[one.name][row] if one.name in values else None) for one in fields.conditions]
             if None in held or not all(held):
@@ -159,6 +168,16 @@ class _Rows:
             self.texts.append([texts[row][0] for texts in captions])
             self.flags.append(GUESSED if any(texts[row][1] for texts in captions) else 0)
             self.places.append((group, row))
+        kept = [row for _, row in self.places[before:]]
+        self.stored.append(self._stored(table, group, fields.image_of(file.path), file, len(found))[kept])
+
+    def _stored(self, table: pq.ParquetFile, group: int, image: str, file: InputFile, rows: int) -> np.ndarray:
+        """Where the pictures of a group lie, (rows, 2) int64, of which nothing but zeros may be known."""
+        path = path_of_bytes(table.schema_arrow, image)
+        places = None
+        if path is not None and not is_remote(file.path):  # from afar, lengths cost as much as pictures
+            places = places_of_values(table, group, path, rows, partial(self.ranges.read, file))
+        return np.zeros((rows, 2), np.int64) if places is None else places
 
 
 def _decoded(column: pa.ChunkedArray) -> list[tuple[str, bool]]:

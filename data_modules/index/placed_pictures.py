@@ -13,7 +13,7 @@ from torch import Tensor
 from data_modules.dataset import BrokenFile
 from data_modules.index.parquet_files import RowGroups, has_bytes, read_group
 from data_modules.index.parquet_index import TableFields
-from data_modules.index.ranges import RangeReader
+from data_modules.index.ranges import Range, RangeReader
 from data_modules.index.source_view import SourceView
 from data_modules.index.storage import InputFile, is_remote
 from data_modules.reading.cropping import CENTRE, Cropping, Cut
@@ -113,7 +113,9 @@ class TarPictures(PlacedPictures):
 
 
 class ParquetPictures(PlacedPictures):
-    """Pictures of Parquet files, read by groups of rows: their bytes, or those of files that are named there.
+    """Pictures of Parquet files: their bytes, or those of files that are named there.
+
+    Where bytes lie in the file as they are, they alone are read; else all of a group of rows is.
 
     Args:
         view: of the files' indexes.
@@ -143,23 +145,44 @@ class ParquetPictures(PlacedPictures):
         group, row = int(index["group"][sample]), int(index["row"][sample])
         return self.view.sidecars[number].file, group, row, int(index["begins"][group]) + row
 
+    def _stored(self, key: int) -> Range | None:
+        """Where its bytes lie as they are."""
+        number, sample = self.view.locate(key)
+        index = self.view.index(number)
+        size = int(index["size"][sample])
+        return (self.view.sidecars[number].file, int(index["offset"][sample]), size) if size else None
+
+    def value(self, key: int) -> tuple[str | None, bytes | None]:
+        """Path and bytes of a picture, as far as they are there.
+
+        Raises:
+            BrokenFile: they cannot be read.
+        """
+        if stored := self._stored(key):
+            return None, self.groups.ranges.read(*stored)
+        file, group, row, _ = self._place(key)
+        return _path_and_bytes(self.groups.column(file, group, self.fields.image_of(file.path))[row].as_py())
+
     def picture(self, key: int, cut: Cut | None) -> Tensor:
         """See `PlacedPictures.picture`."""
-        file, group, row, number = self._place(key)
-        column = self.fields.image_of(file.path)
-        path, content = _path_and_bytes(self.groups.column(file, group, column)[row].as_py())
+        path, content = self.value(key)
         if content is not None:
             return read_picture(content, self.size, self.origin(key), cut)
+        file, _, _, number = self._place(key)
         if path is None:
-            raise BrokenFile(file.path, f"row {number} has no picture in '{column}'")
+            raise BrokenFile(file.path, f"row {number} has no picture in '{self.fields.image_of(file.path)}'")
         if is_remote(file.path):
             raise BrokenFile(file.path, f"row {number} names '{path}', but beside a remote table no pictures are read")
         return read_named_picture(path, file.path, self.folder, self.size, cut)
 
     def ahead(self, keys: Sequence[int]) -> None:
-        """Have the groups that they are in on their way."""
-        for file, group, _, _ in map(self._place, keys):
-            self.groups.ahead(file, group, self.fields.image_of(file.path))
+        """Have them, or the groups that they are in, on their way."""
+        for key in keys:
+            if stored := self._stored(key):
+                self.groups.ranges.ahead(*stored)
+            else:
+                file, group, _, _ = self._place(key)
+                self.groups.ahead(file, group, self.fields.image_of(file.path))
 
     def origin(self, key: int) -> str:
         """The row, and the file."""

@@ -47,6 +47,19 @@ def form_of(schema: pa.Schema, name: str) -> str:
     return found
 
 
+def path_of_bytes(schema: pa.Schema, name: str) -> str | None:
+    """Where a column of pictures has their bytes, in the schema of Parquet; None if it has paths alone.
+
+    Raises:
+        ValueError: see `form_of`.
+    """
+    form = form_of(schema, name)
+    if form == BYTES:
+        return name
+    inside = form == PICTURE and _value_type(schema.field(name).type).get_field_index("bytes") >= 0
+    return f"{name}.bytes" if inside else None
+
+
 def check_text(schema: pa.Schema, name: str) -> None:
     """Refuse a column that holds no texts.
 

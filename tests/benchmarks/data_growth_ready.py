@@ -55,14 +55,8 @@ def read_member(dataset: Any) -> Callable[[int], bytes]:
 
 def read_cell(dataset: Any) -> Callable[[int], bytes]:
     """Reads the bytes of a picture in Parquet."""
-    pictures = dataset.pictures
-
-    def read(number: int) -> bytes:
-        file, group, row, _ = pictures._place(number)
-        content: bytes = pictures.groups.column(file, group, "image")[row].as_py()
-        return content
-
-    return read
+    value = dataset.pictures.value
+    return lambda i: value(i)[1]
 
 
 def read_clip(dataset: Any) -> Callable[[int], Any]:

@@ -98,6 +98,49 @@ def test_a_process_keeps_the_groups_it_read_last(
     assert len(groups._kept) == 1
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"data_page_version": "2.0"}, {"data_page_size": 1}, {"write_page_index": True}]
+)
+@pytest.mark.parametrize("wrap", [lambda content: content, lambda content: {"path": "a", "bytes": content}])
+def test_pictures_stored_as_they_are_are_read_without_their_group(
+    wrap: Callable[[bytes], object],
+    options: dict[str, Any],
+    tmp_path: Path,
+    document_format: DocumentFormat,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = pa.table({"caption": [f"{n}" for n in range(12)], "image": [wrap(noise(n)) for n in range(12)]})
+    plain = {"compression": {"image": "none", "image.bytes": "none"}, "use_dictionary": ["caption"]}
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=5, write_batch_size=2, **plain, **options)
+    dataset = load(tmp_path, document_format)
+    monkeypatch.setattr(parquet_files, "read_group", lambda *_: pytest.fail("a group is read"))
+    dataset.ahead(Draw(3, 0, 0))
+    assert [red(dataset, n) for n in (11, 0, 4, 5, 3)] == [11, 0, 4, 5, 3]
+
+
+def test_pictures_stored_in_any_other_way_are_read_with_their_group(
+    tmp_path: Path, document_format: DocumentFormat
+) -> None:
+    plain: dict[str, Any] = {"compression": "none", "use_dictionary": False}
+    other = {
+        "compressed": {"compression": "snappy"},
+        "in a dictionary": {"use_dictionary": True},
+        "behind others' lengths": {"column_encoding": {"image": "DELTA_LENGTH_BYTE_ARRAY", "caption": "PLAIN"}},
+        "uncounted": {"write_statistics": False},
+    }
+    for name, options in other.items():
+        file = write_with(tmp_path / f"{name}.parquet", [noise(n) for n in range(6)], plain | options)
+        assert [red(load(file, document_format), n) for n in range(6)] == list(range(6))
+    with_nulls = write_with(tmp_path / "nulls.parquet", [None, *(noise(n) for n in range(1, 6))], plain)
+    assert [red(load(with_nulls, document_format), n) for n in range(1, 6)] == list(range(1, 6))
+
+
+def write_with(file: Path, pictures: list[bytes | None], options: dict[str, Any]) -> Path:
+    table = pa.table({"image": pa.array(pictures, pa.binary()), "caption": ["a cat"] * len(pictures)})
+    pq.write_table(table, file, row_group_size=4, **options)
+    return file
+
+
 def test_a_web_server_sends_the_group_of_a_picture(server: Server, document_format: DocumentFormat) -> None:
     file = write(server.folder / "a.parquet", range(60), image=[noise(i) for i in range(60)])
     dataset = load(f"{server.url}/a.parquet", document_format)

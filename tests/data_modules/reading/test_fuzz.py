@@ -39,6 +39,7 @@ from tests.helpers.damage import damaged
 from tests.helpers.tars import pairs, write_tar
 
 CASES = 300  # of each format
+PICTURES = "pictures.parquet"
 LONGEST = 30  # seconds of one
 MEGAPIXELS = 4.0  # pictures of more are refused
 MOST_MEMORY = 512 << 20  # bytes that reading damaged files may add; the decoders' own buffers are most of it
@@ -64,6 +65,10 @@ def whole(name: str) -> bytes:
     if name == "parquet":
         sink = io.BytesIO()
         pq.write_table(pa.table({"text": TEXTS}), sink, row_group_size=50)
+        return sink.getvalue()
+    if name == PICTURES:
+        sink, table = io.BytesIO(), pa.table({"image": [whole("png")] * 40, "text": TEXTS[:40]})
+        pq.write_table(table, sink, row_group_size=10, compression="none", use_dictionary=False)
         return sink.getvalue()
     sink = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
@@ -115,7 +120,7 @@ READERS: dict[str, tuple[Callable[[Path], None], ...]] = {
     "parquet": (read_text,),
     **dict.fromkeys(("png", "jpeg", "webp", "gif", "tiff", "bmp"), (read_image,)),
     **dict.fromkeys(("mp4", "mkv", "avi", "ts", "webm"), (read_video,)),
-    "tar": (),
+    **dict.fromkeys(("tar", PICTURES), ()),
 }
 
 
@@ -180,7 +185,7 @@ def faults(name: str, content: bytes, count: int, folder: Path, readers: Sequenc
 def test_damaged_files_are_read_or_named(
     name: str, made: Callable[[str], bytes], tmp_path: Path, document_format: DocumentFormat
 ) -> None:
-    of_pairs = {"tar": read_tar, "parquet": read_pairs}
+    of_pairs = {"tar": read_tar, "parquet": read_pairs, PICTURES: read_stored}
     readers = [*READERS[name]]
     if name in of_pairs:
         readers.append(lambda file: of_pairs[name](file, document_format.tokenizer))
@@ -203,6 +208,17 @@ def read_pairs(file: Path, tokenizer: Tokenizer) -> None:
     for group, row in zip(arrays["group"].tolist(), arrays["row"].tolist(), strict=True):
         with contextlib.suppress(UnicodeDecodeError):  # whoever reads a file of that name says what is wrong
             groups.column(local_file(file), group, "text")[row].as_py()
+
+
+def read_stored(file: Path, tokenizer: Tokenizer) -> None:
+    arrays, said = index_parquet(local_file(file), TableFields("image", ("text",), 64), tokenizer)
+    content = file.read_bytes()
+    for offset, size in zip(arrays["offset"].tolist(), arrays["size"].tolist(), strict=True):
+        assert offset + size <= len(content)
+        if size:
+            read_picture(content[offset : offset + size], 32, file)
+    if said["reports"]:
+        raise BrokenFile(file, said["reports"][0])
 
 
 def test_damages_differ_and_are_the_same_in_every_run() -> None:
