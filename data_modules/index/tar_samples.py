@@ -46,8 +46,20 @@ class DamagedTar(Exception):
         self.reason, self.unread = reason, unread
 
 
+def _plain(header: bytes) -> tuple[str, int] | None:
+    """Name and bytes of a plain file, whose header says nothing besides that is used here; None of any other header."""
+    if len(header) < BLOCK or header[156] != ord("0") or not header[0] or header[345]:  # a prefix of the name
+        return None
+    size, check = (field.strip(b" \0") for field in (header[124:136], header[148:156]))
+    if not size or not check or not _OCTAL.issuperset(size + check):
+        return None
+    if int(check, 8) != 256 + sum(header) - sum(header[148:156]):
+        return None
+    return str(header[:100].partition(b"\0")[0], "utf-8", "backslashreplace"), int(size, 8)
+
+
 class _Header(tarfile.TarInfo):
-    """A member's header, of which tarfile parses all fields; of plain files only those that are used here are."""
+    """A member's header, of which tarfile parses all fields, but not of plain files."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Header:
@@ -56,17 +68,10 @@ class _Header(tarfile.TarInfo):
         Raises:
             tarfile.HeaderError: it is none.
         """
-        if len(buf) == BLOCK and buf[156] == ord("0") and buf[0] and not buf[345]:  # a file without a prefix
-            size, check = (field.strip(b" \0") for field in (buf[124:136], buf[148:156]))
-            if (
-                size
-                and check
-                and _OCTAL.issuperset(size + check)
-                and int(check, 8) == 256 + sum(buf) - sum(buf[148:156])
-            ):
-                header = cls(str(buf[:100].partition(b"\0")[0], encoding, errors))
-                header.size = int(size, 8)
-                return header
+        if plain := _plain(buf):
+            header = cls(plain[0])
+            header.size = plain[1]
+            return header
         return cast(_Header, super().frombuf(buf, encoding, errors))
 
 
@@ -83,20 +88,40 @@ def tar_members(stream: IO[bytes], size: int) -> Iterator[tuple[str, Member]]:
         DamagedTar: after the members before the damage.
     """
     end = 0
+    for name, member in _plain_members(stream):
+        stop = member.offset + -(-member.size // BLOCK) * BLOCK
+        if stop > size:
+            raise DamagedTar(f"it ends inside '{name}'", size - end)
+        end = stop
+        yield name, member
+    stream.seek(end)
     try:
         with tarfile.open(
             fileobj=stream, mode="r:", tarinfo=_Header, encoding="utf-8", errors="backslashreplace"
         ) as tar:  # else names are read as the locale has them
-            while (member := tar.next()) is not None:
+            while (info := tar.next()) is not None:
                 cast(Any, tar).members.clear()  # it would keep them all
                 if tar.offset > size:
-                    raise DamagedTar(f"it ends inside '{member.name}'", size - end)
+                    raise DamagedTar(f"it ends inside '{info.name}'", size - end)
                 end = tar.offset
-                if member.isreg() and not member.issparse():
-                    yield member.name, Member(member.offset_data, member.size)
+                if info.isreg() and not info.issparse():
+                    yield info.name, Member(info.offset_data, info.size)
     except tarfile.TarError as error:
         raise DamagedTar(str(error), size - end) from error
     _check_end(stream, end, size)
+
+
+def _plain_members(stream: IO[bytes]) -> Iterator[tuple[str, Member]]:
+    """Members from the first on, up to one that is no plain file; tarfile takes several times as long for each."""
+    at = 0
+    while True:
+        stream.seek(at)
+        plain = _plain(stream.read(BLOCK))
+        if plain is None:
+            return
+        name, size = plain
+        yield name, Member(at + BLOCK, size)
+        at += BLOCK + -(-size // BLOCK) * BLOCK
 
 
 def _check_end(stream: IO[bytes], end: int, size: int) -> None:

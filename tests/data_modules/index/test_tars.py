@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ import pytest
 
 from data_modules.dataset import BrokenFile, DocumentFormat, Draw
 from data_modules.image_text import ImageTextDataset, ImageTextSource
-from data_modules.index.tar_samples import tar_members
+from data_modules.index.tar_samples import Member, tar_members
 from data_modules.reading.files import Tolerance
 from lit_mm.mistake import MissingFile, Mistake
 from tests.helpers.tars import pairs, picture, write_tar
@@ -138,6 +139,28 @@ def test_long_names(tmp_path: Path, document_format: DocumentFormat, format: int
         members += [(f"{name}.png", picture((i, 0, 0))), (f"{name}.txt", f"cat {i}".encode())]
     found = shown(load(write_tar(tmp_path / "0.tar", members, format), document_format), document_format)
     assert found == {f"cat {i}": [i, 0, 0] for i in range(3)}
+
+
+@pytest.mark.parametrize("place", [0, 1, 7, 12])
+@pytest.mark.parametrize("other", ["a" * 150 + ".txt", "a folder/", "a link"])
+def test_members_are_where_tarfile_finds_them(other: str, place: int, tmp_path: Path) -> None:
+    """Plain headers are read without it, up to the first that is none."""
+    names = [f"{n}.txt" for n in range(12)]
+    names.insert(place, other)
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.type = {"a folder/": tarfile.DIRTYPE, "a link": tarfile.SYMTYPE}.get(name, tarfile.REGTYPE)
+            member.size = 200 * number if member.isreg() else 0
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        expected = [(one.name, Member(one.offset_data, one.size)) for one in tar if one.isreg()]
+    with (tmp_path / "0.tar").open("rb") as stream:
+        found = []
+        for one in tar_members(stream, (tmp_path / "0.tar").stat().st_size):
+            found.append(one)
+            stream.seek(0)
+    assert found == expected
 
 
 def damaged(tar: Path, how: str) -> int:
