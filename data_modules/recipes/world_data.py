@@ -19,6 +19,7 @@ from data_modules.recipes.world_cuts import Cut, parse_cuts
 from data_modules.recipes.world_episodes import write_episodes
 from data_modules.recipes.world_pictures import write_pictures
 from data_modules.recipes.world_texts import write_texts
+from data_modules.recipes.world_turns import entry
 from lit_mm.lab.scene import WorldFile
 from lit_mm.mistake import Mistake
 
@@ -120,12 +121,20 @@ def write_data(folder: Path, plan: Plan, workers: int) -> Counts:
         for name in (*PICTURES, TEXT):
             file = folder / name / split / ("worlds.jsonl" if name == TEXT else "metadata.jsonl")
             rows = [row for of_map in of_maps for row in of_map.get(name, [])]
-            file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+            if name == "questions":
+                talks = [entry(f"{split}/{row['file_name']}", row.pop("turns")) for row in rows]
+                write_lines(folder / name / f"{split}.jsonl", talks)
+            write_lines(file, rows)
             counts[f"{split} {name}"] = len(rows)
         for name in VIDEOS:
             counts[f"{split} {name} frames"] = sum(of_map.get(name, 0) for of_map in of_maps)
     check_enough(plan, counts)
     return dict(counts)
+
+
+def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
+    """Write JSON Lines."""
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def write_map(folder: Path, plan: Plan, split: str, told: bool, number: int) -> dict[str, Any]:

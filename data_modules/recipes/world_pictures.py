@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_modules.recipes.world import Map
 from data_modules.recipes.world_cuts import Cut
+from data_modules.recipes.world_turns import conversation
 from lit_mm.lab.grammar import caption
 from lit_mm.lab.questions import Asked, document_of, questions
 from lit_mm.lab.scene import Scene
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 
 
 def write_pictures(folder: Path, of: Map, stream: str, cut: Cut, count: int, seed: list[int]) -> list[Row]:
-    """Write pictures of one map as PNG files, and return their rows of metadata.jsonl.
+    """Write pictures of one map as PNG files, and return their rows of metadata.jsonl; with questions, "turns" too.
 
     Args:
         folder: gets the pictures.
@@ -44,6 +45,7 @@ def write_pictures(folder: Path, of: Map, stream: str, cut: Cut, count: int, see
         if stream == "questions":
             said = questions(of.rules, scene, random, QUESTIONS, asked)
             row |= {"caption": document_of(said), "questions": [list(one) for one in said]}
+            row["turns"] = conversation(of.rules, scene, said, random)
         else:
             row["caption"] = caption(of.rules, scene, random, dense=bool(random.random() < DENSE[stream]))
         rows.append(row | {"world": of.name, "tiles": scene.tiles.tolist(), "night": scene.night})

@@ -61,6 +61,12 @@ def questions(
     return found
 
 
+def all_questions(world: WorldFile, scene: Scene, kind: QuestionKind, rng: np.random.Generator) -> list[Question]:
+    """Every question of one kind that has an answer in a scene, each once; `rng` chooses its words."""
+    asked = _askable(world, scene)[kind].items()
+    return [Question(one_of(_ways_to_ask(world, kind, thing), rng), answer, kind) for thing, answer in asked]
+
+
 def document_of(questions: Iterable[Question]) -> str:
     """Questions and answers as one text: "Is there water? Yes. How many cows are there? Two."."""
     return " ".join(f"{one.question} {one.answer}" for one in questions)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +31,7 @@ from lit_mm.lab.tiles import read_tiles
 from lit_mm.mistake import Mistake
 from lit_mm.tokenizer import Tokenizer
 from tests.helpers.meadow import SIDE, Meadow
+from tests.helpers.program import ROOT
 
 Hashes = Callable[[Path], dict[str, str]]
 PICTURES = ("drawing", "reading", "questions")
@@ -102,6 +105,45 @@ def test_words_are_true_of_their_pictures(data: Path, rules: WorldFile) -> None:
                 continue
             assert row["caption"] == " ".join(f"{question} {answer}" for question, answer, _ in row["questions"])
             assert all(parse_answer(rules, question, answer) in true for question, answer, _ in row["questions"])
+
+
+def test_conversations_say_what_each_step_would_do_and_on_which_side_things_are(data: Path, rules: WorldFile) -> None:
+    ways = {"up": (-1, 0), "left": (0, -1), "down": (1, 0), "right": (0, 1)}
+    answers: Counter[str] = Counter()
+    for split in ("train", "val", "test"):
+        of_pictures = rows(data / "questions" / split / "metadata.jsonl")
+        conversations = rows(data / "questions" / f"{split}.jsonl")
+        assert [one["image"] for one in conversations] == [f"{split}/{row['file_name']}" for row in of_pictures]
+        for row, conversation in zip(of_pictures, conversations, strict=True):
+            scene = Scene(np.array(row["tiles"], np.uint8), row["night"])
+            true = facts(rules, scene)
+            asked_of = set()
+            turns = [turn["value"] for turn in conversation["conversations"]]
+            for question, answer in zip(turns[::2], turns[1::2], strict=True):
+                assert answer.startswith(" ")
+                if not question.startswith("action: "):
+                    fact = parse_answer(rules, question, answer)
+                    assert fact in true
+                    asked_of |= {fact.thing} if fact.kind == "side" else set()
+                    continue
+                if numbers := re.findall("d[xy]=([^,]+)", question):
+                    forward, left = map(float, numbers)
+                    down, right = -int(forward), -int(left)
+                else:
+                    down, right = next((ways[word] for word in question.split() if word in ways), (0, 0))
+                tile = rules.tiles[scene.tiles[rules.player[0] + down, rules.player[1] + right]]
+                free = tile.thing is None and rules.kinds[tile.ground].walkable and (down, right) != (0, 0)
+                assert answer == (" Yes." if free else " No.")
+                answers[answer] += 1
+            assert asked_of == {fact.thing for fact in true if fact.kind == "side"}
+    assert min(answers.values()) > 0.2 * answers.total()
+
+
+def test_a_question_and_its_answer_are_tokens_of_one_text(data: Path) -> None:
+    tokenizer = Tokenizer(ROOT / "lit_mm/weights/lab/tokenizer.json")
+    turns = [turn["value"] for one in rows(data / "questions/train.jsonl") for turn in one["conversations"]]
+    for question, answer in zip(turns[::2], turns[1::2], strict=True):
+        assert tokenizer.encode(question) + tokenizer.encode(answer) == tokenizer.encode(question + answer)
 
 
 def test_frames_are_what_is_stored_beside_them(data: Path, rules: WorldFile) -> None:
