@@ -74,7 +74,7 @@ def _ready(kind: str, found: Mapping[str, Any], grown: Mapping[str, Any]) -> Ite
     yield "… µs by the clock, by how many cores", _own("; ".join(clock))
     yield (
         "… bytes kept each (of those of the files)",
-        {library: f"{row['bytes']:.0f} ({100 * row['share']:.2g} %)" for library, row in last.items()},
+        {library: f"{row['bytes']:.0f} ({_two_digits(100 * row['share'])} %)" for library, row in last.items()},
     )
     yield "… µs of a core for a read", {library: f"{1e6 * row['read']:.0f}" for library, row in last.items()}
     yield (
@@ -125,3 +125,8 @@ def _libraries(results: Mapping[str, Any]) -> list[str]:
     """Those that are there, in their order."""
     found = {library for _, said in lines(results) for library in said}
     return [library for library in LIBRARIES if library in found]
+
+
+def _two_digits(value: float) -> str:
+    """The first two digits of a number: 0.32, 96, 280."""
+    return f"{float(f'{value:.2g}'):g}"
