@@ -94,7 +94,7 @@ def test_a_list_gives_what_each_gives_alone(shipped: LoadedModel) -> None:
     for one, other in zip(drawn, alone, strict=True):
         assert one.size == (64, 64)
         assert abs(pixels(one) - pixels(other)).max() <= 1  # sums of another order
-    assert abs(pixels(drawn[0]) - pixels(drawn[2])).mean() > 5
+    assert abs(pixels(drawn[0]) - pixels(drawn[2])).max() > 50  # some tile is another
     assert shipped.describe(PICTURES, max_tokens=6) == [shipped.describe(name, max_tokens=6) for name in PICTURES]
     ways = shipped.imagine([PICTURES, PICTURES[:1]], ["W*2", 'A "go left"'], steps=1)
     (forward, turned) = shipped.imagine(PICTURES, "W*2", steps=1), shipped.imagine(PICTURES[:1], 'A "go left"', steps=1)
