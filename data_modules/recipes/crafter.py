@@ -49,20 +49,21 @@ def crafter(
     Train, val and test have maps of their own: val 4 % and test 10 % of the sizes below, which are those of training.
 
     Args:
-        out: folder to make: drawing, reading and questions (pictures with captions), video, action_video (with tables
-            of what the player was told), text (of maps that are seen nowhere) and speeches, each with train, val and
-            test; what is true of each picture, frame and text lies beside it. world.json and templates_*.png say what
+        out: folder to make: drawing, reading and questions (pictures with captions), plain (captioned pictures with
+            little in them), video, action_video (with tables of what the player was told), bumps (the same of a player
+            who is often blocked), text (of maps that are seen nowhere) and speeches, each with train, val and test;
+            what is true of each picture, frame and text lies beside it. world.json and templates_*.png say what
             each tile is and looks like; tokenizer.json is made for these texts.
         view: tiles on a side of the pictures of 64 pixels: 4, 8 or 16.
         night: share of pictures, episodes and texts at night, which is dark and noisy.
         busy: creatures and things for each hundred tiles that can be walked on.
         without: what is cut from training, as stream:concept, several in brackets or with commas, such as
             generation:diamond, reading:water:left, video:facing:left or text:trees:3. Streams are generation (the
-            folder drawing), reading, questions, video (both folders) and text.
+            folders drawing and plain), reading, questions, video (video, action_video and bumps) and text.
         maps: that are seen; others, a fifth as many, are only told of in texts.
-        pictures: for each of drawing, reading and questions.
+        pictures: for each of drawing, reading, questions and plain.
         videos: without actions.
-        episodes: with actions.
+        episodes: with actions; half as many more are bumps.
         frames: of each video and episode, four a second.
         texts: descriptions and short walks.
         seed: the same seed gives the same bytes, with any number of workers.

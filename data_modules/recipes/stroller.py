@@ -22,17 +22,24 @@ class Stroller:
         world: whose moves there are.
         random: where all choices come from.
         without: keys never chosen.
+        bumps: share of runs, in [0, 1], that are one step into what blocks the way, where anything does.
     """
 
-    def __init__(self, world: WorldFile, random: np.random.Generator, without: Collection[str] = ()) -> None:
+    def __init__(
+        self, world: WorldFile, random: np.random.Generator, without: Collection[str] = (), bumps: float = 0
+    ) -> None:
         self.world = world
         self.random = random
+        self.bumps = bumps
         self.keys = [key for key in world.moves if key not in without]
         self.plan: list[str] = []
 
     def key(self, scene: Scene) -> str:
         """The key to press in a scene; "" to stand still."""
         if not self.plan:
+            blocked = [key for key in self.keys if not self._open(scene, key)] if self.bumps else []
+            if blocked and self.random.random() < self.bumps:
+                return blocked[self.random.integers(len(blocked))]
             self.plan = self._run(scene)
         if self.plan[0] and not self._open(scene, self.plan[0]) and self.random.random() >= STUBBORN:
             self.plan = self._run(scene)

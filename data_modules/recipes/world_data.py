@@ -18,6 +18,7 @@ from data_modules.recipes.world import Map, WorldKind
 from data_modules.recipes.world_cuts import Cut, parse_cuts
 from data_modules.recipes.world_episodes import write_episodes
 from data_modules.recipes.world_pictures import write_pictures
+from data_modules.recipes.world_plain import write_plain
 from data_modules.recipes.world_texts import write_texts
 from data_modules.recipes.world_turns import entry
 from lit_mm.lab.scene import WorldFile
@@ -26,9 +27,11 @@ from lit_mm.mistake import Mistake
 SPLITS = {"train": 1.0, "val": 0.04, "test": 0.1}  # size beside that of training
 MAPS = {"train": 1.0, "val": 0.08, "test": 0.16}  # number of maps beside that of training
 PICTURES = {"drawing": "generation", "reading": "reading", "questions": "questions"}  # folder: stream of cuts
-VIDEOS = ("video", "action_video")
+PLAIN, BUMPS = "plain", "bumps"
+VIDEOS = ("video", "action_video", BUMPS)
 TEXT = "text"
-FOLDERS = (*PICTURES, *VIDEOS, TEXT)
+FOLDERS = (*PICTURES, "video", "action_video", TEXT, PLAIN, BUMPS)  # seeds depend on their order: add at the end
+OFTEN = 0.9  # share of runs in `bumps` that are one step into what blocks the way
 FEWEST = 0.5  # share of what was asked for that a cut has to leave
 
 
@@ -38,9 +41,9 @@ class Sizes:
 
     Args:
         maps: that are seen in pictures and videos; a fifth as many more are only told of in texts.
-        pictures: with captions to draw, as many with captions to read, and as many with questions.
+        pictures: with captions to draw, as many with captions to read, as many with questions, and as many plain ones.
         videos: without actions.
-        episodes: with actions.
+        episodes: with actions; half as many more of a player who is often blocked.
         frames: of each of both.
         texts: descriptions and walks.
     """
@@ -54,7 +57,8 @@ class Sizes:
 
     def of(self, folder: str) -> int:
         """How many pictures, videos or texts a folder has for training."""
-        number = {"video": self.videos, "action_video": self.episodes, TEXT: self.texts}
+        blocked = -(-self.episodes // 2)
+        number = {"video": self.videos, "action_video": self.episodes, BUMPS: blocked, TEXT: self.texts}
         return number.get(folder, self.pictures)
 
 
@@ -118,7 +122,7 @@ def write_data(folder: Path, plan: Plan, workers: int) -> Counts:
     counts: Counter[str] = Counter()
     for split in SPLITS:
         of_maps = [made[key] for key in sorted(made) if key[0] == split]
-        for name in (*PICTURES, TEXT):
+        for name in (*PICTURES, PLAIN, TEXT):
             file = folder / name / split / ("worlds.jsonl" if name == TEXT else "metadata.jsonl")
             rows = [row for of_map in of_maps for row in of_map.get(name, [])]
             if name == "questions":
@@ -152,17 +156,18 @@ def write_map(folder: Path, plan: Plan, split: str, told: bool, number: int) -> 
         if told != (name == TEXT):
             continue
         count = _share(round_up(plan.sizes.of(name) * SPLITS[split]), maps(plan, split, told), number)
-        cut = Cut(rules, cuts[PICTURES.get(name, TEXT if told else "video")])
+        cut = Cut(rules, cuts["generation" if name == PLAIN else PICTURES.get(name, TEXT if told else "video")])
         of = Map(f"{split}-{'told' if told else 'map'}{number:03d}", world.copy(), rules, plan.night)
+        target, choices = folder / name / split, [*seed, place]
         if told:
-            result[name] = write_texts(of, cut, count, [*seed, place])
+            result[name] = write_texts(of, cut, count, choices)
+        elif name == PLAIN:
+            result[name] = write_plain(target, rules, of.name, cut, count, choices)
         elif name in PICTURES:
-            result[name] = write_pictures(folder / name / split, of, name, cut, count, [*seed, place])
+            result[name] = write_pictures(target, of, name, cut, count, choices)
         else:
-            table = name == "action_video"
-            result[name] = write_episodes(
-                folder / name / split, of, cut, count, plan.sizes.frames, [*seed, place], table
-            )
+            table, bumps = name != "video", OFTEN if name == BUMPS else 0
+            result[name] = write_episodes(target, of, cut, count, plan.sizes.frames, choices, table, bumps)
     return result
 
 

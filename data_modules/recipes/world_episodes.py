@@ -42,7 +42,9 @@ class Moment:
     key: str
 
 
-def write_episodes(folder: Path, of: Map, cut: Cut, count: int, frames: int, seed: list[int], table: bool) -> int:
+def write_episodes(
+    folder: Path, of: Map, cut: Cut, count: int, frames: int, seed: list[int], table: bool, bumps: float
+) -> int:
     """Write videos of one map, the tiles of all their frames, and tables.
 
     Args:
@@ -53,6 +55,7 @@ def write_episodes(folder: Path, of: Map, cut: Cut, count: int, frames: int, see
         frames: of each.
         seed: decides where the player starts and how it walks.
         table: whether to write the tables.
+        bumps: see `Stroller`.
 
     Returns:
         The number of frames; fewer than `count * frames` where a cut leaves too few.
@@ -65,7 +68,7 @@ def write_episodes(folder: Path, of: Map, cut: Cut, count: int, frames: int, see
             break
         random = np.random.default_rng([*seed, attempt])
         of.world.place(random, night=bool(random.random() < of.night))
-        moments = _walk(of, cut, min(frames, left), random)
+        moments = _walk(of, cut, min(frames, left), random, bumps)
         if len(moments) < least:
             continue
         file = folder / f"{of.name}-{made:02d}"
@@ -83,10 +86,10 @@ def facings(rules: WorldFile) -> dict[str, str]:
     return {key: next(way for way, offset in FACINGS.items() if offset == move) for key, move in rules.moves.items()}
 
 
-def _walk(of: Map, cut: Cut, frames: int, random: np.random.Generator) -> list[Moment]:
+def _walk(of: Map, cut: Cut, frames: int, random: np.random.Generator, bumps: float) -> list[Moment]:
     """As many frames as there are before one that is cut."""
     world = of.world
-    stroller = Stroller(of.rules, random, cut.keys(facings(of.rules)))
+    stroller = Stroller(of.rules, random, cut.keys(facings(of.rules)), bumps)
     moments: list[Moment] = []
     while len(moments) < frames and cut.allows(scene := world.scene()):
         key = stroller.key(scene)

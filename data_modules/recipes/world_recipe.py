@@ -14,7 +14,7 @@ from data_modules.recipes.world_data import Plan, write_data
 from data_modules.recipes.world_tokenizer import world_tokenizer
 from lit_mm.lab.scene import WorldFile
 
-VERSION = 2  # of what is written; a new number makes older folders stale
+VERSION = 3  # of what is written; a new number makes older folders stale
 VAL_EVERY = 20  # speeches
 
 

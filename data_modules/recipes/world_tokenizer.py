@@ -41,7 +41,7 @@ def action_lines(rules: WorldFile, count: int, seed: int) -> Iterator[str]:
 
 
 def _texts(folder: Path, rules: WorldFile, seed: int) -> Iterator[str]:
-    for file in sorted(folder.glob("*/train/*.jsonl")):
+    for file in sorted(set(folder.glob("*/train/*.jsonl")) - set(folder.glob("plain/**/*"))):  # no words of their own
         with open(file, encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)

@@ -73,6 +73,11 @@ def facts(world: WorldFile, scene: Scene) -> frozenset[Fact]:
     return frozenset(found + _of_the_player(world, scene, table, shown))
 
 
+def side_of_places(world: WorldFile) -> np.ndarray:
+    """(rows, columns) int: which of `SIDES` of the player each place of a view is on; `len(SIDES)` for none."""
+    return _table(world).side.argmax(1).reshape(world.rows, world.columns)
+
+
 def _of_the_player(world: WorldFile, scene: Scene, table: _Table, shown: np.ndarray) -> list[Fact]:
     row, column = world.player
     if scene.tiles[row, column] == UNREADABLE or world.tiles[scene.tiles[row, column]].thing != PLAYER:

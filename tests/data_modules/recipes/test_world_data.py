@@ -18,7 +18,16 @@ from PIL import Image
 
 from data_modules.recipes.tokenizer import train_on
 from data_modules.recipes.world_cuts import Cut, parse_cuts
-from data_modules.recipes.world_data import FOLDERS, Plan, Sizes, check_enough, write_data, write_map, write_world
+from data_modules.recipes.world_data import (
+    FOLDERS,
+    VIDEOS,
+    Plan,
+    Sizes,
+    check_enough,
+    write_data,
+    write_map,
+    write_world,
+)
 from data_modules.recipes.world_episodes import SHORTEST
 from data_modules.recipes.world_pictures import save_picture
 from data_modules.recipes.world_tokenizer import PIECES, action_lines
@@ -147,9 +156,9 @@ def test_a_question_and_its_answer_are_tokens_of_one_text(data: Path) -> None:
 
 
 def test_frames_are_what_is_stored_beside_them(data: Path, rules: WorldFile) -> None:
-    for folder in ("video", "action_video"):
+    for folder, count in zip(VIDEOS, (2, 4, 2), strict=True):
         videos = sorted((data / folder / "train").glob("*.mp4"))
-        assert len(videos) == (2 if folder == "video" else 4)
+        assert len(videos) == count
         for video in videos:
             with np.load(video.with_suffix(".npz")) as stored:
                 read = read_tiles(rules, frames(video))
@@ -159,12 +168,15 @@ def test_frames_are_what_is_stored_beside_them(data: Path, rules: WorldFile) -> 
     assert not list((data / "video").rglob("*.csv"))
 
 
-def test_tables_say_what_was_told_and_where_the_player_was(data: Path, rules: WorldFile) -> None:
+@pytest.mark.parametrize(("folder", "least", "most"), [("action_video", 0, 0.5), ("bumps", 0.3, 1)])
+def test_tables_say_what_was_told_and_where_the_player_was(
+    data: Path, rules: WorldFile, folder: str, least: float, most: float
+) -> None:
     told = {"W": (1, 0), "A": (0, 1), "S": (-1, 0), "D": (0, -1), "": (0, 0)}  # forward, to the left
     ways = {"W": "up", "A": "left", "S": "down", "D": "right"}
     words: dict[str, set[str]] = {}
     blocked = moves = 0
-    for file in sorted((data / "action_video" / "train").glob("*.csv")):
+    for file in sorted((data / folder / "train").glob("*.csv")):
         table = list(csv.DictReader(file.open(encoding="utf-8", newline="")))
         with np.load(file.with_suffix(".npz")) as stored:
             tiles = stored["tiles"]
@@ -182,7 +194,7 @@ def test_tables_say_what_was_told_and_where_the_player_was(data: Path, rules: Wo
             if key:
                 moves, blocked = moves + 1, blocked + ((x, y) == (0, 0))
         assert all(row["angle"] == "90" and 0 <= int(row["x"]) < SIDE and 0 <= int(row["y"]) < SIDE for row in table)
-    assert 0 < blocked < 0.5 * moves
+    assert least * moves < blocked < most * moves
     assert not [(one, other) for one in words for other in words if one != other and words[one] & words[other]]
     kept = ("go ", "walk to", "stand still")
     assert not [text for of_key in words.values() for text in of_key if text.startswith(kept)]
@@ -205,7 +217,7 @@ def test_a_seed_decides_every_byte_whatever_the_process(data: Path, tmp_path: Pa
         made_here(tmp_path / "here", plan(), "train", told=False, number=number)
     here, there = hashes(tmp_path / "here"), hashes(data)
     files = [file for file in here if not file.endswith(".jsonl")]
-    assert len(files) == 3 + 3 * 24 + 2 * 2 + 4 * 3
+    assert len(files) == 3 + 4 * 24 + 2 * 2 + (4 + 2) * 3
     assert all(here[file] == there[file] for file in files)
     made = rows(data / "drawing" / "train" / "metadata.jsonl")
     assert made[:12] == rows(tmp_path / "here" / "drawing" / "train" / "rows.jsonl")
@@ -229,7 +241,7 @@ def test_a_cut_leaves_a_concept_out_of_one_stream_alone(
 ) -> None:
     stream, _, name = cut.partition(":")
     concept = Concept.parse(rules, name)
-    folders = {"generation": ["drawing"], "video": ["video", "action_video"]}.get(stream, [stream])
+    folders = {"generation": ["drawing", "plain"], "video": [*VIDEOS]}.get(stream, [stream])
     told = stream == "text"
     whole, less = (
         made_here(tmp_path / name, what, "train", told=told) for name, what in (("whole", plan()), ("less", plan(cut)))
@@ -257,7 +269,7 @@ def test_a_cut_leaves_a_concept_out_of_one_stream_alone(
     assert shows(whole)
     assert not shows(less)
     for part in folders:
-        if "video" in part:
+        if part in VIDEOS:
             kept = sum(len(np.load(file)["tiles"]) for file in (less / part).rglob("*.npz"))
             assert kept > (1 - SHORTEST / SIZES.frames) * len(list((whole / part).rglob("*.npz"))) * SIZES.frames
         else:
@@ -275,7 +287,7 @@ def test_unknown_cuts_are_named(rules: WorldFile) -> None:
 
 def test_a_cut_that_leaves_too_little_is_refused() -> None:
     asked = plan("generation:grass")
-    enough = {f"train {name}{' frames' if 'video' in name else ''}": 64 for name in FOLDERS}
+    enough = {f"train {name}{' frames' if name in VIDEOS else ''}": 64 for name in FOLDERS}
     check_enough(asked, enough)
     expected = r"^without: generation:grass leaves 11 of 24 rows in 'drawing'; cut what is seen less often, or "
     with pytest.raises(Mistake, match=expected):
