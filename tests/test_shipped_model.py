@@ -28,7 +28,7 @@ FOLDER = ROOT / "lit_mm/weights/lab"
 WORLD = WorldFile.load(ROOT / "tests/lab/crafter/world.json")
 VIEWS = 24
 # Shares that are right at least, of so many views: some standard errors below those of the weights that are shipped.
-DRAWN, DESCRIBED, ANSWERED, WALKED = 0.5, 0.62, 0.7, 0.85
+DRAWN, DESCRIBED, ANSWERED, WALKED, STAYED = 0.6, 0.78, 0.75, 0.85, 0.8
 
 
 class View(NamedTuple):
@@ -98,7 +98,7 @@ def test_it_is_the_model_of_configs_lab(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_it_draws_what_a_caption_says(model: LoadedModel, views: list[View]) -> None:
-    drawn = scenes(model.draw([view.caption for view in views], seed=list(range(VIEWS)), guidance=1.0, steps=10))
+    drawn = scenes(model.draw([view.caption for view in views], seed=list(range(VIEWS)), guidance=4.0))
     told = [parse(WORLD, view.caption) for view in views]
     own, anothers = share_true(told, drawn), share_true([*told[1:], told[0]], drawn)
     print(f"{own:.3f} of the facts are true of its own drawing, {anothers:.3f} of another's")
@@ -129,17 +129,19 @@ def test_it_answers(model: LoadedModel, views: list[View]) -> None:
     assert right / VIEWS >= ANSWERED
 
 
-def test_it_walks_as_told(model: LoadedModel, views: list[View]) -> None:
+@pytest.mark.parametrize(("blocked", "least"), [(False, WALKED), (True, STAYED)])
+def test_it_walks_as_told_and_stays_where_the_way_is_blocked(
+    model: LoadedModel, views: list[View], blocked: bool, least: float
+) -> None:
     told: list[tuple[View, str]] = []
-    for number, view in enumerate(views):  # where the way is free, in turn up, left, down, right
+    for number, view in enumerate(views):  # in turn up, left, down, right
         turn = [*list(MOVES)[number % 4 :], *list(MOVES)[: number % 4]]
-        told += [(view, key) for key in turn if key in view.steps and view.steps[key] == MOVES[key]][:1]
+        told += [(view, key) for key in turn if view.steps.get(key) == ((0, 0) if blocked else MOVES[key])][:1]
     walked = model.imagine(
-        [[view.picture] for view, _ in told], [key for _, key in told],
-        seed=list(range(len(told))), guidance=1.0, steps=10,
-    )  # fmt: skip
+        [[view.picture] for view, _ in told], [key for _, key in told], seed=[*range(len(told))], steps=4
+    )
     pairs = zip(told, scenes([frame for (frame,) in walked]), strict=True)
     right = np.mean([moved(WORLD, view.scene, scene) == view.steps[key] for (view, key), scene in pairs])
     print(f"{right:.3f} of {len(told)} steps are right")
-    assert len(told) >= 20
-    assert right >= WALKED
+    assert len(told) >= (12 if blocked else 20)
+    assert right >= least
