@@ -83,5 +83,5 @@ def _spots(world: WorldFile, random: np.random.Generator) -> np.ndarray:
 
 def _tile(world: WorldFile, kind: str, ground: str, random: np.random.Generator) -> int:
     """One that shows a kind: the kind as ground, or as a thing, on the scene's ground where there is such a tile."""
-    shown = [tile for tile in world.tiles if kind in (tile.thing, tile.ground if tile.thing is None else None)]
+    shown = [tile for tile in world.tiles if kind == (tile.thing or tile.ground)]
     return world.index[one_of([tile for tile in shown if tile.ground == ground] or shown, random)]

@@ -41,7 +41,8 @@ def action_lines(rules: WorldFile, count: int, seed: int) -> Iterator[str]:
 
 
 def _texts(folder: Path, rules: WorldFile, seed: int) -> Iterator[str]:
-    for file in sorted(set(folder.glob("*/train/*.jsonl")) - set(folder.glob("plain/**/*"))):  # no words of their own
+    plain = folder / "plain" / "train" / "metadata.jsonl"  # has no words of its own
+    for file in sorted(set(folder.glob("*/train/*.jsonl")) - {plain}):
         with open(file, encoding="utf-8") as lines:
             for line in lines:
                 row = json.loads(line)

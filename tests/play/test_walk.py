@@ -52,8 +52,10 @@ def press(walk: Walk, game: Game, *keys: str) -> list[Moment]:
 
 
 def assert_same(picture: np.ndarray, drawn: np.ndarray) -> None:
-    """To the last grey level: sums of the same numbers in another order may round to the next."""
-    np.testing.assert_allclose(picture.astype(int), drawn.astype(int), rtol=0, atol=1)
+    """But for a few values by one grey level: sums of the same numbers in another order may round to the next."""
+    apart = np.abs(picture.astype(int) - drawn.astype(int))
+    assert apart.max() <= 1
+    assert np.count_nonzero(apart) <= 4
 
 
 def unpacked(packed: bytes, folder: Path) -> Path:
