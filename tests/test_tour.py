@@ -38,7 +38,7 @@ def test_the_tour_runs_from_any_folder(
     world = WorldFile.load(ROOT / "tests/lab/crafter/world.json")
     (lake,) = read_picture(world, torch.from_numpy(np.array(names["lake"].convert("RGB"))).permute(2, 0, 1)[None])
     said = {Fact("there", "water", True), Fact("on", "sand", True), Fact("facing", "player", "left")}
-    assert said <= facts(world, lake), "the judge sees what the caption says"
+    assert said <= facts(world, lake), "the judge sees water, sand below the player, and where it looks"
     assert [picture.size for picture in names["drawn"]] == [(64, 64)] * 4
     assert [type(text) for text in shown["describe-pictures"]] == [str, str]
     assert isinstance(shown["ask"], str)
